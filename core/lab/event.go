@@ -1,0 +1,33 @@
+package lab
+
+import "time"
+
+// Event tells that something happened. Type is in the past tense:
+// "sandbox.started". Fields hold no secret.
+type Event struct {
+	ID        int64 // ascending, the resume point of a stream
+	At        time.Time
+	Type      string
+	SandboxID string
+	JobID     string
+	Operation string // operation id
+	Message   string // one line for people
+	Fields    map[string]string
+}
+
+// Event types. docs/events.md lists them for readers.
+const (
+	EventSandboxRequested = "sandbox.requested"
+	EventSandboxChanged   = "sandbox.changed" // Fields: from, to, reason
+	EventJobQueued        = "job.queued"
+	EventJobChanged       = "job.changed"       // Fields: from, to, reason
+	EventJobStageStarted  = "job.stage_started" // Fields: stage
+	EventArtifactStored   = "artifact.stored"   // Fields: path, size
+	EventStepStarted      = "step.started"      // Fields: kind, step, attempt
+	EventStepFinished     = "step.finished"     // Fields: kind, step, took_ms
+	EventStepProgressed   = "step.progressed"   // Fields: kind, step, phase, fraction
+	EventStepFailed       = "step.failed"       // Fields: kind, step, class, error, hint
+	EventOperationEnded   = "operation.ended"   // Fields: kind, state, error, hint
+	EventGuestHello       = "guest.hello"       // Fields: boot_id, runner
+	EventGuestDenied      = "guest.denied"      // Fields: call, reason
+)

@@ -1,0 +1,23 @@
+package lab
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"strings"
+)
+
+// NewID returns an opaque id with the given prefix and 80 random bits:
+// NewID("sbx") = "sbx_4k2m…".
+func NewID(prefix string) string {
+	var b [10]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	return prefix + "_" + strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
+}
+
+// OwnerMark is what a hypervisor plugin stores with a VM: whose it is.
+func OwnerMark(hostUUID, sandboxID string) string {
+	return OwnerPrefix(hostUUID) + sandboxID
+}
+
+// OwnerPrefix is the part of an OwnerMark that all of one host's have in common.
+func OwnerPrefix(hostUUID string) string { return "agentlab:" + hostUUID + "/" }

@@ -1,0 +1,3 @@
+// Package exposure is the contract between AgentLab and what publishes a
+// sandbox's port outside the host.
+package exposure

@@ -1,0 +1,154 @@
+package hypervisor
+
+import (
+	"context"
+	"time"
+
+	"github.com/agentlab/agentlab/sdk/plugin"
+)
+
+// Driver is what every hypervisor can do.
+type Driver interface {
+	// CheckHost reports what this host offers and what is missing, each finding
+	// with its fix. It changes nothing.
+	CheckHost(ctx context.Context) (HostReport, error)
+	// ListTemplates lists what VMs can be cloned from, broken ones included,
+	// with findings that say why.
+	ListTemplates(ctx context.Context) ([]Template, error)
+	// ListVMs lists every VM whose owner mark begins with the prefix; with
+	// foreign, also all others the hypervisor knows.
+	ListVMs(ctx context.Context, ownerPrefix string, foreign bool) ([]VM, error)
+	// GetVM answers fault.NotFound only when the VM is certainly gone.
+	GetVM(ctx context.Context, ref Ref) (VM, error)
+	// GetStats leaves out VMs that are off or unknown.
+	GetStats(ctx context.Context, vmids []uint32) (map[uint32]Stats, error)
+	// CreateVM clones the template, sets resources, NIC, seed and owner mark,
+	// and leaves the VM off. fault.Exists: the VMID is somebody else's, and
+	// nothing was touched. A half-made VM of the same VMID and owner is
+	// finished or made anew. On failure nothing stays behind. progress may be
+	// called from any goroutine, never after CreateVM returns.
+	CreateVM(ctx context.Context, req CreateRequest, progress func(Progress)) (VM, error)
+	// SetPower drives the VM to the target. Shutdown asks the guest and forces
+	// it off once grace has passed.
+	SetPower(ctx context.Context, ref Ref, target Power, grace time.Duration) (VM, error)
+	// DestroyVM frees the VM, its own disks and its seed, never an attached
+	// volume. A running VM is stopped hard first. Gone is success.
+	DestroyVM(ctx context.Context, ref Ref) error
+}
+
+// ConsoleReader is a Driver that keeps what guests print on their console
+// (capability "console").
+type ConsoleReader interface {
+	// Console gives the newest bytes, at most 64 KiB. It is untrusted text.
+	Console(ctx context.Context, ref Ref) ([]byte, error)
+}
+
+// Capability names, reported by the plugin from the optional interfaces its
+// driver implements.
+const (
+	CapConsole = "console"
+)
+
+// Ref names one VM. Owner is compared with the mark stored in the VM before
+// anything is changed; reading calls ignore an empty one.
+type Ref struct {
+	RequestID string // operation/step/attempt, for logs only
+	VMID      uint32
+	Node      string // empty on a single host
+	Owner     string // "agentlab:<host uuid>/<sandbox id>"
+}
+
+// Power is a state, or for SetPower a target.
+type Power string
+
+// Off is hard; Shutdown is only a target and ends in Off.
+const (
+	PowerOff        Power = "off"
+	PowerShutdown   Power = "shutdown"
+	PowerOn         Power = "on"
+	PowerPaused     Power = "paused"
+	PowerHibernated Power = "hibernated"
+)
+
+// VM is one virtual machine as the hypervisor sees it now.
+type VM struct {
+	Ref           Ref // Ref.Owner is the mark as stored, "" if unreadable
+	Name          string
+	Power         Power
+	Lock          string // who holds it, "" if free
+	NIC           NIC
+	Cores         uint32
+	MemoryBytes   uint64
+	Started       time.Time // zero when off
+	HostInterface string    // the tap's name on the host
+}
+
+// NIC is the one network card of a sandbox. The core chooses all of it.
+type NIC struct {
+	Bridge      string
+	MAC         string // never empty
+	Tap         string // wish; VM.HostInterface is the answer
+	AddressCIDR string // "10.77.0.12/16"
+	Gateway     string
+	DNS         []string
+}
+
+// Seed holds the cloud-init documents (NoCloud), each JSON or YAML text. They
+// contain a one-time token: store them readable by the hypervisor only.
+type Seed struct {
+	UserData      []byte
+	MetaData      []byte
+	NetworkConfig []byte
+}
+
+// CreateRequest asks for one VM.
+type CreateRequest struct {
+	Ref           Ref
+	Name          string
+	Template      string // VMID in digits, or name
+	Cores         uint32 // 1 or more
+	MemoryBytes   uint64
+	RootDiskBytes uint64 // the root disk is grown to this, never shrunk; 0 keeps the template's size
+	NIC           NIC
+	Seed          Seed
+}
+
+// Progress tells how far a long call is.
+type Progress struct {
+	Phase      string  // "clone disk", "write seed"
+	Fraction   float64 // 0 to 1, negative if unknown
+	BytesDone  uint64
+	BytesTotal uint64
+}
+
+// Template is something VMs are cloned from.
+type Template struct {
+	VMID     uint32
+	Name     string
+	Version  string
+	SSHUser  string
+	Agents   []string         // agent CLIs installed in it
+	Findings []plugin.Finding // no guest agent, no seed drive, …
+}
+
+// HostReport is the answer of CheckHost.
+type HostReport struct {
+	Findings         []plugin.Finding
+	Cores            uint32
+	MemoryBytes      uint64
+	MemoryFreeBytes  uint64
+	DiskFreeBytes    uint64
+	VMIDFirst        uint32 // range from which the core chooses
+	VMIDLast         uint32
+	InterfacePattern string // fmt pattern over the VMID: "tap%di0"
+	CreatesInterface bool   // false: the network plugin makes the tap
+}
+
+// Stats are counters of a running VM.
+type Stats struct {
+	CPUFraction     float64       // of the allotted cores, 0 to 1, averaged over Window
+	Window          time.Duration // 0 when there is no earlier sample
+	MemoryUsedBytes uint64        // resident on the host
+	NetRxBytes      uint64        // received by the guest
+	NetTxBytes      uint64        // sent by the guest
+}
