@@ -114,6 +114,33 @@ type Event struct {
 	Fields    map[string]string `json:"fields,omitempty"`
 }
 
+// List holds the rows of a listing; it is an object so that it can grow.
+type List[T any] struct {
+	Items []T `json:"items"`
+}
+
+// Health answers /healthz.
+type Health struct {
+	OK bool `json:"ok"`
+}
+
+// Profile is one usable profile.
+type Profile struct {
+	Name          string   `json:"name"`
+	Template      string   `json:"template" doc:"VMID in digits, or name"`
+	Cores         uint32   `json:"cores"`
+	MemoryMB      uint64   `json:"memory_mb"`
+	DiskGB        uint64   `json:"disk_gb,omitempty"`
+	NetworkMode   string   `json:"network_mode"`
+	NetworkAllow  []string `json:"network_allow,omitempty"`
+	AgentCommand  string   `json:"agent_command,omitempty"`
+	AgentMode     string   `json:"agent_mode,omitempty"`
+	InnerSandbox  string   `json:"inner_sandbox,omitempty"`
+	SecretsBundle string   `json:"secrets_bundle,omitempty"`
+	OnJobEnd      string   `json:"on_job_end"`
+	TTLSeconds    int64    `json:"ttl_seconds"`
+}
+
 // Repo is an uploaded repository.
 type Repo struct {
 	ID   string `json:"id"`
