@@ -1,0 +1,24 @@
+#!/bin/sh
+# Generates Go from proto/ into sdk/internal/proto/. Needs protoc with its
+# well-known types (apt-get install protobuf-compiler libprotobuf-dev); the Go
+# generators come from tools/go.mod, so their versions are pinned.
+set -eu
+cd "$(dirname "$0")/.."
+
+command -v protoc >/dev/null || {
+	echo "generate: protoc is missing: apt-get install protobuf-compiler libprotobuf-dev" >&2
+	exit 1
+}
+bin=$(mktemp -d)
+trap 'rm -rf "$bin"' EXIT
+(cd tools && GOBIN=$bin go install \
+	google.golang.org/protobuf/cmd/protoc-gen-go \
+	google.golang.org/grpc/cmd/protoc-gen-go-grpc)
+
+find sdk/internal/proto -name '*.pb.go' -delete
+module=github.com/agentlab/agentlab
+# shellcheck disable=SC2046 # file names of ours hold no blanks
+PATH=$bin:$PATH protoc -I proto -I /usr/include \
+	--go_out=. --go_opt=module=$module \
+	--go-grpc_out=. --go-grpc_opt=module=$module \
+	$(find proto -name '*.proto' | sort)
