@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Runs one job in a VM on this checkout: installs what is missing, builds, makes
+# the guest image, starts a throw-away daemon in a network namespace of its own,
+# and leaves that daemon up for the commands it suggests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+began=$(date +%s%N)
+stage() { # NAME TEXT
+  local ms=$((($(date +%s%N) - began) / 1000000))
+  printf '%6d.%01ds  %-8s %s\n' $((ms / 1000)) $((ms % 1000 / 100)) "$1" "$2"
+}
+
+sudo=()
+if [ "$(id -u)" -ne 0 ]; then
+  sudo=(sudo)
+  sudo -n true 2>/dev/null || { echo "The demo makes a network namespace and VMs, which needs root; sudo may ask for your password."; sudo -v; }
+fi
+
+mkdir -p .build
+exec 9>.build/demo.lock
+if ! flock -n 9; then
+  echo "another make demo is running in this checkout; wait for it, or stop it with make demo-stop" >&2
+  exit 1
+fi
+lock=/run/lock/agentlab-demo.lock
+"${sudo[@]}" touch "$lock" && "${sudo[@]}" chmod 0666 "$lock"
+exec 8<>"$lock"
+if ! flock -n 8; then
+  echo "another make demo is running on this machine; wait for it, or stop it with make demo-stop" >&2
+  exit 1
+fi
+
+stage deps "what is missing is installed"
+scripts/install_deps.sh all
+stage build "binaries into bin/ (a first build compiles everything, about two minutes)"
+make --no-print-directory build >.build/build.log 2>&1 || { cat .build/build.log >&2; exit 1; }
+stage image "guest image (a first build takes about two minutes; cached under /var/cache/agentlab)"
+template=$(scripts/image.sh)
+
+run=/run/agentlab-dev
+dir=/var/lib/agentlab-dev
+sock=$run/agentlabd.sock
+agentlab() { bin/agentlab --socket "$sock" "$@"; }
+
+stage daemon "starting in its own network namespace; the host's network is not touched"
+"${sudo[@]}" bin/agentlabd --dev --stop >/dev/null
+"${sudo[@]}" setsid bash -c "exec 8>&- 9>&-; exec \"\$@\" </dev/null >>\"$PWD/.build/daemon.log\" 2>&1" _ \
+  "$PWD/bin/agentlabd" --dev --template "$template" &
+for _ in $(seq 100); do
+  if agentlab status >/dev/null 2>&1; then break; fi
+  sleep 0.1
+done
+agentlab status >/dev/null || { echo "the daemon did not start; its last words:" >&2; tail -n 20 .build/daemon.log >&2; exit 1; }
+stage plugins "$(agentlab plugin list --json | python3 -c 'import json,sys; print(", ".join(p["name"]+" "+p["state"].lower() for p in json.load(sys.stdin)["plugins"]))')"
+
+dirty=()
+if [ -n "$(git status --porcelain)" ]; then dirty=(--dirty); fi
+stage job "agentlab job run --repo . --task 'measure this repository' --profile dev"
+job_json=.build/demo-job.json
+code=0
+agentlab job run --json --repo . "${dirty[@]}" --task "measure this repository" --profile dev >"$job_json" || code=$?
+[ -s "$job_json" ] || exit "$code"
+job=$(python3 -c 'import json; print(json.load(open(".build/demo-job.json"))["id"])')
+stage report "of $job"
+rm -rf ".build/demo/$job"
+agentlab job artifacts download "$job" --output ".build/demo/$job" >/dev/null
+sed 's/^/           /' ".build/demo/$job/report.json"
+stage files "artifacts are in .build/demo/$job:"
+(cd ".build/demo/$job" && find . -type f -printf '           %P (%s bytes)\n' | sort)
+if [ "$code" -eq 0 ]; then
+  agentlab job fetch "$job"
+fi
+stage done "the daemon stays up until: make demo-stop"
+cat <<TEXT
+
+Try next:
+  bin/agentlab --socket $sock job show $job
+  git log -1 --stat agentlab/$job
+  bin/agentlab --socket $sock sandbox new --profile dev --name play && bin/agentlab --socket $sock ssh play --identity $dir/keys/id_ed25519
+TEXT
+exit "$code"

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Runs the tests in stages and prints each stage's time beside its budget.
+#   scripts/test.sh fast   what needs neither root nor a VM (make check)
+#   scripts/test.sh all    everything (make test)
+# A stage over its budget is named at the end, a failing one fails the run; every skipped
+# test is listed with its reason.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+what=${1:-all}
+logs=.build/test
+rm -rf "$logs"
+mkdir -p "$logs"
+passed=0 failed=0 skipped=0
+broken=() over=() table=()
+
+# run_stage NAME BUDGET_SECONDS COMMAND…: the command's output goes to a log,
+# shown when it fails.
+run_stage() {
+  local name=$1 budget=$2 start took state=ok
+  shift 2
+  printf '=== %-12s %s\n' "$name" "$*"
+  start=$(date +%s%N)
+  if ! "$@" >"$logs/$name.log" 2>&1; then
+    state=FAILED
+    broken+=("$name")
+  fi
+  took=$((($(date +%s%N) - start) / 1000000))
+  if [ "$budget" -gt 0 ] && [ "$took" -gt $((budget * 1000)) ]; then
+    over+=("$name")
+    [ "$state" = ok ] && state="over budget"
+  fi
+  count "$logs/$name.log"
+  table+=("$(printf '%-12s %6d.%01d s  of %4d s  %s' "$name" $((took / 1000)) $((took % 1000 / 100)) "$budget" "$state")")
+  echo "    ${table[-1]}"
+  if [ "$state" = FAILED ]; then show_failure "$logs/$name.log"; fi
+}
+
+count() {
+  passed=$((passed + $(grep -cE '^ *--- PASS' "$1" || true)))
+  failed=$((failed + $(grep -cE '^ *--- FAIL' "$1" || true)))
+  skipped=$((skipped + $(grep -cE '^ *--- SKIP' "$1" || true)))
+}
+
+show_failure() {
+  echo "---- failures (whole log: $1)"
+  grep -vE '^(=== (RUN|PAUSE|CONT|NAME)|ok  |\?   |PASS|--- PASS|--- SKIP| +--- PASS)' "$1" | tail -n 150
+  echo "----"
+}
+
+list_skips() {
+  local f
+  for f in "$logs"/*.log; do
+    grep -hE -A3 '^ *--- SKIP' "$f" 2>/dev/null | sed -E 's/^--$//; s/^/  /' || true
+  done
+}
+
+unit_packages() { go list ./... | grep -vE '/(plugins/|internal/e2e)'; }
+plugin_packages() { go list ./plugins/... | grep -v '/plugins/netfilter'; }
+
+build_and_image() {
+  make --no-print-directory build
+  template=$(scripts/image.sh)
+  echo "template: $template"
+  echo "$template" >"$logs/template"
+}
+
+go version
+scripts/install_deps.sh all
+export AGENTLAB_BIN="$PWD/bin"
+
+if [ "$what" = fast ]; then
+  run_stage vet 60 go vet ./...
+  # shellcheck disable=SC2046
+  run_stage unit 110 go test -v -short $(unit_packages)
+else
+  run_stage build 240 build_and_image
+  if [ -s "$logs/template" ]; then
+    AGENTLAB_TEMPLATE=$(cat "$logs/template")
+    export AGENTLAB_TEMPLATE
+  fi
+  # shellcheck disable=SC2046
+  run_stage unit 180 go test -v -race $(unit_packages)
+  # shellcheck disable=SC2046
+  run_stage plugins 180 go test -v $(plugin_packages)
+  run_stage crashes 240 go test -v -timeout 10m ./internal/e2e/crash/...
+  run_stage network 120 go test -v ./plugins/netfilter/...
+  run_stage vms 240 go test -v -timeout 15m ./internal/e2e/vm/...
+fi
+
+echo
+echo "stage             time      budget"
+printf '%s\n' "${table[@]}"
+if [ "$skipped" -gt 0 ]; then
+  echo
+  echo "skipped:"
+  list_skips
+fi
+echo
+if [ ${#over[@]} -gt 0 ]; then echo "over budget: ${over[*]}"; fi
+if [ ${#broken[@]} -gt 0 ]; then echo "failed stages: ${broken[*]}"; fi
+echo "$passed passed, $failed failed, $skipped skipped"
+[ ${#broken[@]} -eq 0 ]

@@ -1,0 +1,2 @@
+// Package version says which build of AgentLab this is.
+package version
