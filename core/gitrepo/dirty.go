@@ -1,0 +1,79 @@
+package gitrepo
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// changes lists the paths that differ from HEAD, untracked ones included.
+// A submodule's own files are not looked at: that would run git in it.
+func (s *source) changes(ctx context.Context) ([]string, error) {
+	out, err := s.run(ctx, "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=normal", "--ignore-submodules=dirty")
+	if err != nil {
+		return nil, fmt.Errorf("look for uncommitted changes: %w", err)
+	}
+	var paths []string
+	for line := range strings.SplitSeq(out, "\x00") {
+		if len(line) > 3 {
+			paths = append(paths, line[3:])
+		}
+	}
+	return paths, nil
+}
+
+// snapshot makes a commit of the working copy on top of base. Index and
+// objects of its own keep the user's repository as it is.
+func (s *source) snapshot(ctx context.Context, temp, objects, base string) (string, error) {
+	index := filepath.Join(temp, "index")
+	original, err := s.run(ctx, "rev-parse", "--path-format=absolute", "--git-path", "index")
+	if err != nil {
+		return "", fmt.Errorf("find index: %w", err)
+	}
+	if err := copyFile(original, index); err != nil {
+		return "", err
+	}
+	g := s.git
+	g.env = append(append([]string{}, s.env...),
+		"GIT_INDEX_FILE="+index, "GIT_OBJECT_DIRECTORY="+objects,
+		"GIT_AUTHOR_NAME=agentlab", "GIT_AUTHOR_EMAIL=agentlab@localhost",
+		"GIT_COMMITTER_NAME=agentlab", "GIT_COMMITTER_EMAIL=agentlab@localhost")
+	if _, err := g.run(ctx, "-c", "core.splitIndex=false", "add", "--all", "."); err != nil {
+		return "", fmt.Errorf("take uncommitted changes: %w", err)
+	}
+	tree, err := g.run(ctx, "write-tree")
+	if err != nil {
+		return "", fmt.Errorf("write tree of uncommitted changes: %w", err)
+	}
+	commit, err := g.run(ctx, "commit-tree", "-p", base, "-m", "Uncommitted changes", tree)
+	if err != nil {
+		return "", fmt.Errorf("commit uncommitted changes: %w", err)
+	}
+	return commit, nil
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if os.IsNotExist(err) {
+		return nil // no index yet is an empty index
+	}
+	if err != nil {
+		return fmt.Errorf("open index: %w", err)
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("copy index: %w", err)
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		out.Close()
+		return fmt.Errorf("copy index: %w", err)
+	}
+	if err := out.Close(); err != nil {
+		return fmt.Errorf("copy index: %w", err)
+	}
+	return nil
+}
