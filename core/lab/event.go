@@ -18,16 +18,21 @@ type Event struct {
 // Event types. docs/events.md lists them for readers.
 const (
 	EventSandboxRequested = "sandbox.requested"
-	EventSandboxChanged   = "sandbox.changed" // Fields: from, to, reason
+	EventSandboxChanged   = "sandbox.changed"   // Fields: from, to, reason
+	EventSandboxAddressed = "sandbox.addressed" // Fields: vmid, address, mac, interface
+	EventVMIDBurned       = "vmid.burned"       // Fields: vmid, reason
+	EventVMFound          = "vm.found"          // a VM that no live row explains; Fields: vmid, owner, action
 	EventJobQueued        = "job.queued"
 	EventJobChanged       = "job.changed"       // Fields: from, to, reason
 	EventJobStageStarted  = "job.stage_started" // Fields: stage
-	EventArtifactStored   = "artifact.stored"   // Fields: path, size
-	EventStepStarted      = "step.started"      // Fields: kind, step, attempt
-	EventStepFinished     = "step.finished"     // Fields: kind, step, took_ms
-	EventStepProgressed   = "step.progressed"   // Fields: kind, step, phase, fraction
-	EventStepFailed       = "step.failed"       // Fields: kind, step, class, error, hint
-	EventOperationEnded   = "operation.ended"   // Fields: kind, state, error, hint
-	EventGuestHello       = "guest.hello"       // Fields: boot_id, runner
-	EventGuestDenied      = "guest.denied"      // Fields: call, reason
+	EventJobReported      = "job.reported"      // Fields: status, exit_code, uploaded
+	EventCancelRequested  = "job.cancel_requested"
+	EventArtifactStored   = "artifact.stored" // Fields: path, size
+	EventStepStarted      = "step.started"    // Fields: kind, step, attempt
+	EventStepFinished     = "step.finished"   // Fields: kind, step, took_ms
+	EventStepProgressed   = "step.progressed" // Fields: kind, step, phase, fraction
+	EventStepFailed       = "step.failed"     // Fields: kind, step, class, error, hint
+	EventOperationEnded   = "operation.ended" // Fields: kind, state, error, hint
+	EventGuestHello       = "guest.hello"     // Fields: boot_id, runner
+	EventGuestDenied      = "guest.denied"    // Fields: call, reason
 )

@@ -1,0 +1,62 @@
+package state
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/agentlab/agentlab/core/lab"
+)
+
+const artifactColumns = `job_id, path, size, sha256, mime, flagged, created_at`
+
+func scanArtifact(row scanner) (a lab.Artifact, err error) {
+	var created int64
+	err = row.Scan(&a.JobID, &a.Path, &a.Size, &a.SHA256, &a.MIME, &a.Flagged, &created)
+	a.CreatedAt = fromMillis(created)
+	return a, err
+}
+
+// PutArtifact records a file of a job, or replaces the row of the same path.
+func (s *Store) PutArtifact(ctx context.Context, a lab.Artifact) error {
+	if a.CreatedAt.IsZero() {
+		a.CreatedAt = time.Now()
+	}
+	return s.write(ctx, "record artifact", func(ctx context.Context, t *tx) error {
+		j, err := readJob(ctx, t, a.JobID)
+		if err != nil {
+			return err
+		}
+		err = t.exec(ctx, `INSERT INTO artifacts (`+artifactColumns+`) VALUES (?,?,?,?,?,?,?)
+			ON CONFLICT (job_id, path) DO UPDATE SET size = excluded.size, sha256 = excluded.sha256, mime = excluded.mime,
+				flagged = excluded.flagged, created_at = excluded.created_at`,
+			a.JobID, a.Path, a.Size, a.SHA256, a.MIME, a.Flagged, millis(a.CreatedAt))
+		if err != nil {
+			return err
+		}
+		return t.emit(ctx, lab.Event{
+			Type: lab.EventArtifactStored, SandboxID: j.SandboxID, JobID: j.ID, Message: a.Path,
+			Fields: map[string]string{"path": a.Path, "size": strconv.FormatInt(a.Size, 10)},
+		})
+	})
+}
+
+// Artifacts lists a job's files by path.
+func (s *Store) Artifacts(ctx context.Context, jobID string) ([]lab.Artifact, error) {
+	return many(ctx, s.reader, scanArtifact, "artifacts", `SELECT `+artifactColumns+` FROM artifacts WHERE job_id = ? ORDER BY path`, jobID)
+}
+
+// ArtifactUsage gives the number and bytes of a job's files, from counters.
+func (s *Store) ArtifactUsage(ctx context.Context, jobID string) (files int, bytes int64, err error) {
+	rows, err := many(ctx, s.reader, func(row scanner) (n counter, err error) {
+		return n, row.Scan(&n.name, &n.value)
+	}, "artifact usage of job "+strconv.Quote(jobID), `SELECT name, value FROM counters WHERE name IN ('job_files', 'job_bytes') AND key = ?`, jobID)
+	for _, n := range rows {
+		if n.name == "job_files" {
+			files = int(n.value)
+		} else {
+			bytes = n.value
+		}
+	}
+	return files, bytes, err
+}

@@ -1,0 +1,167 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+// Submission is a request turned into rows. What is nil is left out.
+type Submission struct {
+	Sandbox   *lab.Sandbox
+	Job       *lab.Job
+	Operation *lab.Operation
+}
+
+// Submit inserts the rows and their events in one transaction. A name that a
+// live sandbox has, or a second open operation of one kind on one subject, is
+// fault.Exists.
+func (s *Store) Submit(ctx context.Context, sub Submission) error {
+	return s.write(ctx, "submit", func(ctx context.Context, t *tx) error {
+		if sb := sub.Sandbox; sb != nil {
+			if err := t.insertSandbox(ctx, *sb); err != nil {
+				return named(err, "sandbox name %q is taken", sb.Name)
+			}
+		}
+		if j := sub.Job; j != nil {
+			if err := t.insertJob(ctx, *j); err != nil {
+				return named(err, "job %s exists", j.ID)
+			}
+		}
+		if o := sub.Operation; o != nil {
+			t.touched[o.Subject] = true
+			if err := t.insertOperation(ctx, *o, ""); err != nil {
+				return named(err, "an operation %s is already open for sandbox %s", o.Kind, o.Subject)
+			}
+		}
+		return nil
+	})
+}
+
+// named puts words for people before the database's own when something exists.
+func named(err error, format string, args ...any) error {
+	if err = classify(err); !errors.Is(err, fault.Exists) {
+		return err
+	}
+	return fault.New(fault.Exists, "%s: %w", fmt.Sprintf(format, args...), err)
+}
+
+// Commit is a set of changes that happen together or not at all. It is how an
+// operation's worker writes.
+type Commit struct {
+	Operations []OperationChange
+	Burn       *Burn
+	Sandboxes  []SandboxChange
+	Jobs       []JobChange
+	Revoke     []string        // sandbox ids whose credentials end
+	Submit     []lab.Operation // left out where one of that kind is open for the subject
+	Events     []lab.Event
+}
+
+// Commit applies c. fault.Conflict: a row is no longer what the change was
+// based on; nothing was written.
+func (s *Store) Commit(ctx context.Context, c Commit) error {
+	return s.write(ctx, "commit", func(ctx context.Context, t *tx) error { return t.apply(ctx, c) })
+}
+
+func (t *tx) apply(ctx context.Context, c Commit) error {
+	for _, o := range c.Operations {
+		if err := o.apply(ctx, t); err != nil {
+			return err
+		}
+	}
+	if c.Burn != nil {
+		if err := c.Burn.apply(ctx, t); err != nil {
+			return err
+		}
+	}
+	for _, sb := range c.Sandboxes {
+		if err := sb.apply(ctx, t); err != nil {
+			return err
+		}
+	}
+	for _, j := range c.Jobs {
+		if err := j.apply(ctx, t); err != nil {
+			return fmt.Errorf("%s: %w", j, err)
+		}
+	}
+	for _, id := range c.Revoke {
+		if err := t.revoke(ctx, id); err != nil {
+			return err
+		}
+	}
+	for _, o := range c.Submit {
+		t.touched[o.Subject] = true
+		if err := t.insertOperation(ctx, o, " ON CONFLICT DO NOTHING"); err != nil {
+			return err
+		}
+	}
+	for _, e := range c.Events {
+		if err := t.emit(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SandboxChange is one step of a sandbox to another state.
+type SandboxChange struct {
+	ID     string
+	From   []lab.SandboxState // when set, the present state must be one of them
+	To     lab.SandboxState
+	Reason string // kept as it is when empty, unless To is READY or RUNNING
+}
+
+// apply does nothing when the sandbox is in that state. Destroyed frees what it
+// held and revokes its credentials.
+func (c SandboxChange) apply(ctx context.Context, t *tx) error {
+	sb, err := readSandbox(ctx, t, c.ID)
+	if err != nil || sb.State == c.To {
+		return err
+	}
+	if err := c.check(sb); err != nil {
+		return err
+	}
+	reason := sb.Reason
+	if c.Reason != "" || c.To == lab.SandboxReady || c.To == lab.SandboxRunning {
+		reason = c.Reason
+	}
+	var ended int64
+	if !c.To.Live() {
+		ended = millis(t.now)
+		if err := t.exec(ctx, `DELETE FROM addresses WHERE sandbox_id = ? AND burned = 0`, sb.ID); err != nil {
+			return err
+		}
+		if err := t.revoke(ctx, sb.ID); err != nil {
+			return err
+		}
+	}
+	ok, err := t.change(ctx, `UPDATE sandboxes SET state = ?, reason = ?, ended_at = ? WHERE id = ? AND state = ?`, c.To, reason, ended, sb.ID, sb.State)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fault.New(fault.Conflict, "sandbox %s was changed by somebody else", sb.ID)
+	}
+	return t.emit(ctx, lab.Event{
+		Type: lab.EventSandboxChanged, SandboxID: sb.ID, JobID: sb.JobID, Message: c.Reason,
+		Fields: map[string]string{"from": string(sb.State), "to": string(c.To), "reason": c.Reason},
+	})
+}
+
+func (c SandboxChange) check(sb lab.Sandbox) error {
+	expected := len(c.From) == 0
+	for _, from := range c.From {
+		expected = expected || from == sb.State
+	}
+	if !expected {
+		return fault.New(fault.Conflict, "sandbox %s is %s, expected was %v", sb.ID, sb.State, c.From)
+	}
+	if err := sb.State.To(c.To); err != nil {
+		return fault.New(fault.Precondition, "sandbox %s: %w", sb.ID, err)
+	}
+	return nil
+}
