@@ -14,7 +14,7 @@ type Driver interface {
 
 // Rule publishes one port of one sandbox.
 type Rule struct {
-	Owner      string // owner mark of the sandbox
+	Owner      string // owner mark of the sandbox; "" in List: not ours
 	HostPort   uint16 // 1 to 65535
 	TargetAddr string // address of the sandbox, chosen by the core
 	TargetPort uint16

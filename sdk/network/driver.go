@@ -12,7 +12,8 @@ type Driver interface {
 	// with its fix. It changes nothing.
 	CheckHost(ctx context.Context, host Host) ([]plugin.Finding, error)
 	// ApplyHost makes the kernel side so. It is idempotent and keeps what is
-	// already attached.
+	// already attached. What must survive a reboot comes back as files that the
+	// caller shows and writes.
 	ApplyHost(ctx context.Context, host Host) (ApplyReport, error)
 	// Attach puts the policy in force and, when asked, makes a persistent tap.
 	// A generation older than the one in force is fault.Conflict.
@@ -54,7 +55,16 @@ type Host struct {
 // ApplyReport says what ApplyHost changed, for people.
 type ApplyReport struct {
 	Changes  []string
+	Files    []ManagedFile
 	Findings []plugin.Finding
+}
+
+// ManagedFile is to be written by the caller, who may and the plugin may not.
+type ManagedFile struct {
+	Path       string
+	Content    []byte
+	Mode       uint32   // permission bits
+	AfterWrite []string // command lines, "systemctl daemon-reload"
 }
 
 // AttachRequest is the whole desired policy of one sandbox.

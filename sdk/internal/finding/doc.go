@@ -1,0 +1,2 @@
+// Package finding carries host check results between their Go and wire forms.
+package finding

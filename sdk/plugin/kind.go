@@ -1,0 +1,60 @@
+package plugin
+
+import (
+	"google.golang.org/grpc"
+
+	"github.com/agentlab/agentlab/sdk/internal/proto/exposurev1"
+	"github.com/agentlab/agentlab/sdk/internal/proto/hypervisorv1"
+	"github.com/agentlab/agentlab/sdk/internal/proto/networkv1"
+	"github.com/agentlab/agentlab/sdk/internal/proto/secretsv1"
+)
+
+// Kind says which contract a plugin fulfils.
+type Kind string
+
+// The kinds, as they are written in the first label of a plugin block.
+const (
+	Hypervisor Kind = "hypervisor"
+	Network    Kind = "network"
+	Secrets    Kind = "secrets"
+	Exposure   Kind = "exposure"
+)
+
+var services = map[Kind]*grpc.ServiceDesc{
+	Hypervisor: &hypervisorv1.HypervisorService_ServiceDesc,
+	Network:    &networkv1.NetworkService_ServiceDesc,
+	Secrets:    &secretsv1.SecretsService_ServiceDesc,
+	Exposure:   &exposurev1.ExposureService_ServiceDesc,
+}
+
+// Kinds lists every kind.
+func Kinds() []Kind { return []Kind{Hypervisor, Network, Secrets, Exposure} }
+
+// ServiceName is the full gRPC name of the kind's contract, version included;
+// "" for a kind that does not exist.
+func (k Kind) ServiceName() string {
+	if desc := services[k]; desc != nil {
+		return desc.ServiceName
+	}
+	return ""
+}
+
+func kindOfService(name string) Kind {
+	for k, desc := range services {
+		if desc.ServiceName == name {
+			return k
+		}
+	}
+	return ""
+}
+
+// Service is a driver ready to be served. Make it with the Service function of
+// the kind's package: hypervisor.Service(driver).
+type Service struct {
+	Kind         Kind
+	Capabilities []string // what the driver can do beyond the required part
+	Server       any      // the generated server interface of the kind
+}
+
+// Register serves s on r, for tests that need no process.
+func (s Service) Register(r grpc.ServiceRegistrar) { r.RegisterService(services[s.Kind], s.Server) }
