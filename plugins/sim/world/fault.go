@@ -1,0 +1,185 @@
+package world
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+// Point is when a fault strikes.
+type Point string
+
+// Call is before a call looks at the world; it also reaches calls that only
+// read and a guest's calls. Before and After are around an effect: before it
+// nothing has changed, after it everything has but the answer is not sent.
+const (
+	Call   Point = "call"
+	Before Point = "before"
+	After  Point = "after"
+)
+
+// Action is what a fault does.
+type Action string
+
+// Fail answers with Class. Hang answers nothing until the caller gives up.
+// Delay answers late; at Before it is not possible.
+const (
+	Fail       Action = "fail"
+	Hang       Action = "hang"
+	Delay      Action = "delay"
+	KillDaemon Action = "kill-daemon"
+	KillPlugin Action = "kill-plugin"
+)
+
+// Target is a process that a fault kills with SIGKILL.
+type Target string
+
+// Daemon is the parent of the plugin, Plugin the plugin itself.
+const (
+	Daemon Target = "daemon"
+	Plugin Target = "plugin"
+)
+
+// Fault is one entry of faults.json, a file {"faults": [...]} that is read
+// again at each call. The first entry that fits is carried out.
+type Fault struct {
+	At      Point    `json:"at"`                // default Call
+	Op      string   `json:"op,omitempty"`      // pattern of path.Match, "vm.*"; "" fits all
+	Subject string   `json:"subject,omitempty"` // "" fits all
+	Effect  uint64   `json:"effect,omitempty"`  // number of the effect; 0 fits all
+	Do      Action   `json:"do"`
+	Times   int      `json:"times,omitempty"` // default 1, negative: always; counts down in the file
+	Class   string   `json:"class,omitempty"` // for Fail, default unavailable
+	Message string   `json:"message,omitempty"`
+	For     Duration `json:"for,omitempty"` // for Delay
+}
+
+// Duration is a time.Duration that JSON writes as "150ms".
+type Duration time.Duration
+
+// MarshalText writes "150ms".
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads "150ms".
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
+
+type faultList struct {
+	Faults []Fault `json:"faults"`
+}
+
+// SetFaults replaces faults.json.
+func (w *World) SetFaults(ctx context.Context, faults ...Fault) error {
+	release, err := w.settle(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return w.writeFaults(faultList{faults})
+}
+
+// Faults are those that have not struck yet.
+func (w *World) Faults() ([]Fault, error) {
+	var list faultList
+	_, err := w.readJSON(faultsFile, &list)
+	return list.Faults, err
+}
+
+func (w *World) writeFaults(list faultList) error {
+	content, err := json.MarshalIndent(list, "", "  ")
+	if err != nil {
+		return fault.New(fault.Internal, "encode the faults: %w", err)
+	}
+	return w.write(faultsFile, content)
+}
+
+// Reach is called at the start of each call and carries out the faults waiting
+// there.
+func (w *World) Reach(ctx context.Context, op, subject string) error {
+	faults, err := w.Faults()
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(faults, func(f Fault) bool { return f.fits(Call, op, subject, 0) }) {
+		return ctx.Err()
+	}
+	release, err := w.settle(ctx)
+	if err != nil {
+		return err
+	}
+	f, err := w.take(Call, op, subject, 0)
+	release()
+	if err != nil || f == nil {
+		return err
+	}
+	return w.carryOut(ctx, f)
+}
+
+func (f Fault) fits(at Point, op, subject string, effect uint64) bool {
+	if f.At == "" {
+		f.At = Call
+	}
+	matched := f.Op == ""
+	if !matched {
+		matched, _ = path.Match(f.Op, op)
+	}
+	return matched && f.At == at && (f.Subject == "" || f.Subject == subject) && (f.Effect == 0 || f.Effect == effect)
+}
+
+// take finds the first fault that fits and counts it down. The lock is held.
+func (w *World) take(at Point, op, subject string, effect uint64) (*Fault, error) {
+	var list faultList
+	if _, err := w.readJSON(faultsFile, &list); err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(list.Faults, func(f Fault) bool { return f.fits(at, op, subject, effect) })
+	if i < 0 {
+		return nil, nil
+	}
+	f := list.Faults[i]
+	switch {
+	case f.Times < 0:
+		return &f, nil
+	case f.Times <= 1:
+		list.Faults = slices.Delete(list.Faults, i, i+1)
+	default:
+		list.Faults[i].Times--
+	}
+	return &f, w.writeFaults(list)
+}
+
+// carryOut does what the fault says. The lock is not held.
+func (w *World) carryOut(ctx context.Context, f *Fault) error {
+	switch f.Do {
+	case Fail:
+		class := fault.Class(f.Class)
+		if f.Class == "" {
+			class = fault.Unavailable
+		}
+		message := f.Message
+		if message == "" {
+			message = "simulated failure"
+		}
+		return fault.New(class, "%s", message)
+	case Hang:
+		<-ctx.Done()
+		return fmt.Errorf("hang as asked: %w", ctx.Err())
+	case Delay:
+		if f.At != Before {
+			return pause(ctx, time.Duration(f.For))
+		}
+	case KillDaemon:
+		return w.kill(Daemon)
+	case KillPlugin:
+		return w.kill(Plugin)
+	}
+	return fault.New(fault.Internal, "faults.json asks for %q at %q, which is not possible", f.Do, f.At)
+}
