@@ -177,6 +177,11 @@ func (e Ethernet) check() error {
 	}
 	if e.Nameservers != nil {
 		vias = append(vias, e.Nameservers.Addresses...)
+		for _, name := range e.Nameservers.Search {
+			if strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) {
+				return fault.New(fault.Invalid, "%q is not a search domain", name)
+			}
+		}
 	}
 	for _, v := range vias {
 		if _, err := netip.ParseAddr(v); err != nil {

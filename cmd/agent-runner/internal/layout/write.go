@@ -1,0 +1,77 @@
+package layout
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Owner is who a file shall belong to. The zero value is root.
+type Owner struct{ UID, GID uint32 }
+
+// WriteFile replaces a file whole: after a crash there is the old content or
+// the new one. Missing directories are made with mode 0755. Only root gives
+// files away; for others Owner is without effect.
+func WriteFile(path string, content []byte, mode os.FileMode, owner Owner) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	f, err := os.CreateTemp(dir, ".agentlab-*")
+	if err != nil {
+		return fmt.Errorf("create file: %w", err)
+	}
+	defer os.Remove(f.Name()) // gone after the rename
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil && os.Geteuid() == 0 {
+		err = f.Chown(int(owner.UID), int(owner.GID))
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fmt.Errorf("replace file: %w", err)
+	}
+	return syncDir(dir)
+}
+
+// MakeDir makes sure that the directory exists with exactly this mode and owner.
+func MakeDir(path string, mode os.FileMode, owner Owner) error {
+	if err := os.MkdirAll(path, mode); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	st, err := os.Lstat(path)
+	if err != nil {
+		return fmt.Errorf("look at directory: %w", err)
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("make directory %s: something else is there", path)
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(path, int(owner.UID), int(owner.GID)); err != nil {
+			return fmt.Errorf("give directory away: %w", err)
+		}
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		return fmt.Errorf("set directory's mode: %w", err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("open directory: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	return nil
+}

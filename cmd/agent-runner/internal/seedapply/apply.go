@@ -1,0 +1,126 @@
+package seedapply
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
+	"github.com/agentlab/agentlab/core/seed"
+)
+
+// diskWait is how long a VM that has never seen a seed waits for its disk.
+const diskWait = 10 * time.Second
+
+// Config is what Apply works on.
+type Config struct {
+	Layout      layout.Layout
+	SetHostname func(string) error // nil: the kernel's
+	DiskWait    time.Duration      // 0: ten seconds
+	Log         hclog.Logger
+}
+
+// state is what SeedState holds.
+type state struct {
+	InstanceID string    `json:"instance_id"`
+	AppliedAt  time.Time `json:"applied_at"`
+}
+
+// Apply makes the guest match its seed and gives it a host key. A seed is
+// applied once per instance id, so that a reboot does not undo what people
+// changed since. Without a seed disk an earlier state stays; a VM that never
+// had one is left as it is. One part that cannot be applied does not keep the
+// others from it; the seed is then tried again at the next boot.
+func Apply(ctx context.Context, c Config) error {
+	keyErr := ensureHostKey(c.Layout)
+	before, known := readState(c.Layout)
+	wait := c.DiskWait
+	if wait == 0 {
+		wait = diskWait
+	}
+	if known {
+		wait = 0
+	}
+	disk := awaitDisk(ctx, c.Layout, wait)
+	if disk == "" {
+		c.Log.Info("no seed disk", "known", known)
+		return keyErr
+	}
+	docs, err := readDisk(disk)
+	if err != nil {
+		return errors.Join(keyErr, err)
+	}
+	s, err := seed.Parse(docs)
+	if err != nil {
+		return errors.Join(keyErr, fmt.Errorf("read seed: %w", err))
+	}
+	for _, w := range s.Warnings {
+		c.Log.Warn("part of the seed is ignored", "err", w)
+	}
+	if known && before.InstanceID == s.Meta.InstanceID {
+		c.Log.Info("seed was applied before", "sandbox", s.Meta.InstanceID)
+		return keyErr
+	}
+	if err := errors.Join(keyErr, c.apply(s)); err != nil {
+		return err
+	}
+	return writeState(c.Layout, state{InstanceID: s.Meta.InstanceID, AppliedAt: time.Now().UTC()})
+}
+
+func (c Config) apply(s seed.Seed) error {
+	var errs []error
+	for _, f := range s.User.WriteFiles {
+		errs = append(errs, writeOne(c.Layout, f))
+	}
+	errs = append(errs, applyNetwork(c.Layout, s.Network))
+	for _, u := range s.User.Users {
+		errs = append(errs, authorize(c.Layout, u))
+	}
+	if s.User.Hostname != "" {
+		errs = append(errs, c.applyHostname(s.User.Hostname, s.User.ManageHosts))
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) applyHostname(name string, hosts bool) error {
+	set := c.SetHostname
+	if set == nil {
+		set = func(name string) error { return syscall.Sethostname([]byte(name)) }
+	}
+	if err := set(name); err != nil {
+		return fmt.Errorf("set hostname: %w", err)
+	}
+	if err := layout.WriteFile(c.Layout.At("/etc/hostname"), []byte(name+"\n"), 0o644, layout.Owner{}); err != nil {
+		return fmt.Errorf("write hostname: %w", err)
+	}
+	if !hosts {
+		return nil
+	}
+	return nameInHosts(c.Layout.At("/etc/hosts"), name)
+}
+
+func readState(l layout.Layout) (state, bool) {
+	var s state
+	b, err := os.ReadFile(l.SeedState())
+	if err != nil || json.Unmarshal(b, &s) != nil {
+		return state{}, false
+	}
+	return s, true
+}
+
+func writeState(l layout.Layout, s state) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encode seed state: %w", err)
+	}
+	if err := layout.WriteFile(l.SeedState(), append(b, '\n'), 0o600, layout.Owner{}); err != nil {
+		return fmt.Errorf("remember seed: %w", err)
+	}
+	return nil
+}
