@@ -10,7 +10,9 @@ import (
 )
 
 // Client is a Driver behind a connection.
-type Client struct{ rpc exposurev1.ExposureServiceClient }
+type Client struct {
+	rpc exposurev1.ExposureServiceClient
+}
 
 var _ Driver = (*Client)(nil)
 

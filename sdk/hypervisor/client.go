@@ -16,7 +16,9 @@ import (
 
 // Client is a Driver behind a connection, with every optional interface; what
 // the plugin lacks is fault.Unsupported.
-type Client struct{ rpc hypervisorv1.HypervisorServiceClient }
+type Client struct {
+	rpc hypervisorv1.HypervisorServiceClient
+}
 
 var (
 	_ Driver        = (*Client)(nil)

@@ -12,7 +12,9 @@ import (
 )
 
 // Client is a Driver behind a connection.
-type Client struct{ rpc networkv1.NetworkServiceClient }
+type Client struct {
+	rpc networkv1.NetworkServiceClient
+}
 
 var _ Driver = (*Client)(nil)
 

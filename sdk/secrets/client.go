@@ -11,7 +11,9 @@ import (
 )
 
 // Client is a Driver behind a connection.
-type Client struct{ rpc secretsv1.SecretsServiceClient }
+type Client struct {
+	rpc secretsv1.SecretsServiceClient
+}
 
 var _ Driver = (*Client)(nil)
 

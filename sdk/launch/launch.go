@@ -1,0 +1,220 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/go-plugin/runner"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/plugin"
+)
+
+const (
+	// handshakeTimeout bounds the time from exec to the first answered call.
+	handshakeTimeout = 10 * time.Second
+	// maxRunDir is the length of Spec.RunDir that still leaves room for the
+	// names of go-plugin: the path of a Unix socket has at most 107 bytes.
+	maxRunDir = 107 - len("/p1234567890/plugin-dir1234567890/plugin1234567890")
+)
+
+// Spec says what to start.
+type Spec struct {
+	Path       string // of the binary; symbolic links are followed, then checked
+	Args       []string
+	Kind, Name string       // of the block, for logs and errors
+	SHA256     string       // pin in hex; "" takes any content
+	RunDir     string       // existing folder for the socket; short
+	Env        []string     // the whole environment, but for go-plugin's own
+	Log        hclog.Logger // takes what the plugin logs and prints
+}
+
+func (s Spec) label() string { return s.Kind + " " + s.Name }
+
+// Process is a running plugin.
+type Process struct {
+	child  *child
+	client *goplugin.Client
+	conn   *grpc.ClientConn
+	base   plugin.Base
+	dir    string
+	done   chan struct{}
+}
+
+// Exit tells how a process ended.
+type Exit struct {
+	Code   int    // -1 after a signal
+	Signal string // "SIGKILL", "" without
+	Output string // newest output, at most 64 KiB, log lines rendered as text
+}
+
+// String is "status 2" or "SIGKILL".
+func (e Exit) String() string {
+	if e.Signal != "" {
+		return e.Signal
+	}
+	return fmt.Sprintf("status %d", e.Code)
+}
+
+// Start starts the plugin and returns once it answers calls. ctx bounds the
+// start only. fault.NotFound and fault.Denied concern the binary;
+// fault.Unavailable is a plugin that does not come up, with what it printed.
+func Start(ctx context.Context, spec Spec) (*Process, error) {
+	if spec.Log == nil {
+		spec.Log = hclog.NewNullLogger()
+	}
+	if len(spec.RunDir) > maxRunDir {
+		return nil, fault.New(fault.Invalid, "folder for plugin sockets %s is longer than %d bytes", spec.RunDir, maxRunDir).
+			WithHint("choose a shorter run_dir")
+	}
+	file, err := openVerified(spec.Path, spec.SHA256)
+	if err != nil {
+		return nil, fmt.Errorf("start plugin %s: %w", spec.label(), err)
+	}
+	defer func() { _ = file.Close() }()
+	keepDescriptors()
+	dir, err := os.MkdirTemp(spec.RunDir, "p")
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "start plugin %s: make folder for its socket: %w", spec.label(), err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	c := newChild(spec, file)
+	p := &Process{child: c, dir: dir, done: make(chan struct{})}
+	p.client = newClient(ctx, c, dir)
+	// Nothing in go-plugin looks at ctx; a killed process ends all its waits.
+	unwatch := context.AfterFunc(ctx, func() { _ = c.Kill(context.WithoutCancel(ctx)) })
+	err = p.handshake(ctx)
+	if !unwatch() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		p.abandon(ctx)
+		return nil, startError(ctx, c, err)
+	}
+	go func() {
+		<-c.exited
+		p.release()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// keepDescriptors makes what this process inherited itself end at exec. All
+// that Go opens does so anyway.
+var keepDescriptors = sync.OnceFunc(func() {
+	_ = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
+})
+
+func newClient(ctx context.Context, c *child, dir string) *goplugin.Client {
+	deadline, _ := ctx.Deadline()
+	return goplugin.NewClient(&goplugin.ClientConfig{
+		HandshakeConfig: goplugin.HandshakeConfig{
+			ProtocolVersion: plugin.ProtocolVersion, MagicCookieKey: plugin.CookieKey, MagicCookieValue: plugin.CookieValue,
+		},
+		Plugins:          goplugin.PluginSet{},
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+		AutoMTLS:         true,
+		SkipHostEnv:      true,
+		StartTimeout:     time.Until(deadline),
+		Logger:           hclog.NewNullLogger(),
+		SyncStdout:       &lines{pump: c.out},
+		SyncStderr:       &lines{pump: c.out},
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: dir},
+		GRPCDialOptions: []grpc.DialOption{grpc.WithDefaultCallOptions(
+			grpc.MaxCallRecvMsgSize(plugin.MaxMessage), grpc.MaxCallSendMsgSize(plugin.MaxMessage),
+		)},
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
+			c.env = cmd.Env
+			return c, nil
+		},
+	})
+}
+
+// handshake starts the process and makes one call, which proves that both
+// sides hold each other's certificate.
+func (p *Process) handshake(ctx context.Context) error {
+	protocol, err := p.client.Client()
+	if err != nil {
+		return err
+	}
+	rpc, ok := protocol.(*goplugin.GRPCClient)
+	if !ok {
+		return errors.New("it does not speak gRPC")
+	}
+	p.conn, p.base = rpc.Conn, plugin.NewClient(rpc.Conn)
+	return p.probe(ctx)
+}
+
+func (p *Process) probe(ctx context.Context) error {
+	_, err := grpc_health_v1.NewHealthClient(p.conn).Check(ctx,
+		&grpc_health_v1.HealthCheckRequest{Service: goplugin.GRPCServiceName}, grpc.WaitForReady(true))
+	return err
+}
+
+// abandon ends what a failed start left.
+func (p *Process) abandon(ctx context.Context) {
+	// go-plugin reports a broken handshake before the process that broke it
+	// has ended; how it ends is the better explanation.
+	select {
+	case <-p.child.exited:
+	case <-ctx.Done():
+	case <-time.After(strayOutput):
+	}
+	_ = p.child.Kill(context.WithoutCancel(ctx))
+	p.release()
+}
+
+// release frees go-plugin's side, which waits for nothing once the process has
+// ended.
+func (p *Process) release() {
+	p.client.Kill()
+	_ = os.RemoveAll(p.dir)
+}
+
+func startError(ctx context.Context, c *child, err error) error {
+	exit := c.exit()
+	out := &fault.Error{Class: fault.Unavailable, Stderr: exit.Output, Err: err}
+	why := strings.Join(strings.Fields(err.Error()), " ")
+	switch {
+	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
+		why = fmt.Sprintf("it was not ready within %s", handshakeTimeout)
+	case errors.Is(ctx.Err(), context.Canceled):
+		why = "the start was cancelled"
+	case exit.Signal == "" && exit.Code != 0:
+		out.ExitCode = exit.Code
+		why = fmt.Sprintf("it ended with %s before it was ready (%s)", exit, why)
+	}
+	out.Message = fmt.Sprintf("start plugin %s: %s", c.spec.label(), why)
+	out.Hint = fmt.Sprintf("check that %s is a plugin of AgentLab for this machine: run it with --version", c.spec.Path)
+	return out
+}
+
+// Conn carries calls to the plugin. It fails for good once the process ends.
+func (p *Process) Conn() grpc.ClientConnInterface { return p.conn }
+
+// PID is the process id.
+func (p *Process) PID() int {
+	p.child.mu.Lock()
+	defer p.child.mu.Unlock()
+	return p.child.pid
+}
+
+// Done is closed when the process and its group have ended and all that
+// belonged to it is released.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Exit tells how it ended; meaningful after Done.
+func (p *Process) Exit() Exit { return p.child.exit() }

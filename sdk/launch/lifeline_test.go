@@ -1,0 +1,164 @@
+package launch_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/launch"
+)
+
+func runByHand(t *testing.T, path string, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), path, args...)
+	cmd.Env = []string{modeKey + "=serve"}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// actAsHost starts a plugin, tells its pid, and waits to be killed.
+func actAsHost() {
+	self, _ := os.Executable()
+	p, err := launch.Start(context.Background(), launch.Spec{
+		Path: self, Kind: "secrets", Name: "toy", RunDir: os.Getenv("RUN_DIR"),
+		Env: []string{modeKey + "=serve"}, Log: hclog.NewNullLogger(),
+	})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println(p.PID())
+	select {}
+}
+
+func TestPluginEndsWithItsHost(t *testing.T) {
+	spec := testSpec(t, "host", io.Discard)
+	host := exec.Command(spec.Path)
+	host.Env = []string{modeKey + "=host", "RUN_DIR=" + shortDir(t)}
+	out, err := host.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var line [256]byte
+	n, _ := out.Read(line[:])
+	pid, err := strconv.Atoi(strings.TrimSpace(string(line[:n])))
+	if err != nil || !alive(pid) {
+		t.Fatalf("host said %q", line[:n])
+	}
+	if err := host.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = host.Wait()
+	awaitGone(t, pid)
+}
+
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "al")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// The lifeline works alone too, where Pdeathsig was cleared by an exec.
+func TestPluginEndsWithStandardInput(t *testing.T) {
+	spec := testSpec(t, "serve", io.Discard)
+	cmd := exec.Command(spec.Path)
+	cmd.Env = []string{modeKey + "=serve", "AGENTLAB_PLUGIN=agentlab", "PLUGIN_PROTOCOL_VERSIONS=1", "PLUGIN_UNIX_SOCKET_DIR=" + shortDir(t)}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond)
+	if !alive(cmd.Process.Pid) {
+		t.Fatal("plugin ended while its input was open")
+	}
+	_ = stdin.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestBinaryIsVerified(t *testing.T) {
+	spec := testSpec(t, "serve", io.Discard)
+	content, err := os.ReadFile(spec.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(content)
+	dir := shortDir(t)
+	binary := filepath.Join(dir, "agentlab-plugin-toy")
+	link := filepath.Join(dir, "link")
+	if err := errors.Join(os.WriteFile(binary, content, 0o755), os.Symlink(binary, link)); err != nil {
+		t.Fatal(err)
+	}
+	pin := hex.EncodeToString(sum[:])
+	tests := []struct {
+		name, path, pin string
+		prepare         func() error
+		class           fault.Class
+		text            string
+	}{
+		{"missing", binary + "x", "", nil, fault.NotFound, "does not exist"},
+		{"folder", dir, "", nil, fault.Denied, "not an executable file"},
+		{"pin", binary, strings.Repeat("0", 64), nil, fault.Denied, pin},
+		{"not executable", binary, "", func() error { return os.Chmod(binary, 0o644) }, fault.Denied, "not an executable"},
+		{"group may write", binary, "", func() error { return os.Chmod(binary, 0o775) }, fault.Denied, "may be written by others"},
+		{"behind a link", link, "", func() error { return os.Chmod(binary, 0o757) }, fault.Denied, "may be written by others"},
+		{"open folder", binary, "", func() error { return errors.Join(os.Chmod(binary, 0o755), os.Chmod(dir, 0o777)) }, fault.Denied, dir},
+		{"foreign owner", binary, "", func() error { return errors.Join(os.Chmod(dir, 0o755), os.Chown(binary, 4711, 0)) }, fault.Denied, "uid 4711"},
+		{"foreign folder", binary, "", func() error { return errors.Join(os.Chown(binary, 0, 0), os.Chown(dir, 4711, 0)) }, fault.Denied, "uid 4711"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if strings.HasPrefix(tt.name, "foreign") && os.Geteuid() != 0 {
+				t.Skip("needs root to give files away")
+			}
+			if tt.prepare != nil {
+				if err := tt.prepare(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			spec.Path, spec.SHA256 = tt.path, tt.pin
+			_, err := launch.Start(t.Context(), spec)
+			if !errors.Is(err, tt.class) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	_ = os.Chown(dir, os.Geteuid(), -1)
+	spec.Path, spec.SHA256 = link, strings.ToUpper(pin)
+	start(t, spec)
+}
+
+func TestScriptsStart(t *testing.T) {
+	spec := testSpec(t, "serve", io.Discard)
+	script := filepath.Join(shortDir(t), "plugin.sh")
+	text := fmt.Sprintf("#!/bin/sh\nexec %s\n", spec.Path)
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	spec.Path = script
+	start(t, spec)
+}
