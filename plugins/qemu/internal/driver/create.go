@@ -1,0 +1,211 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/agentlab/agentlab/plugins/qemu/internal/disk"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/seediso"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
+)
+
+const (
+	minMemory = 64 << 20
+	maxCores  = 255
+)
+
+// CreateVM implements hypervisor.Driver. A VM that was made but has never run
+// is made anew with this request, because its seed's token may be another by
+// now; one that has run is answered as it is.
+func (d *Driver) CreateVM(
+	ctx context.Context, req hypervisor.CreateRequest, progress func(hypervisor.Progress),
+) (hypervisor.VM, error) {
+	var none hypervisor.VM
+	if err := d.validate(&req); err != nil {
+		return none, err
+	}
+	unlock, err := d.store.Lock(ctx, req.Ref.VMID)
+	if err != nil {
+		return none, err
+	}
+	defer unlock()
+	v, err := d.claim(ctx, req)
+	if err != nil {
+		return none, err
+	}
+	if v.Booted {
+		return d.view(ctx, v)
+	}
+	if err := d.make(ctx, v, req, progress); err != nil {
+		return none, d.undo(v, err)
+	}
+	return d.view(ctx, v)
+}
+
+func (d *Driver) validate(req *hypervisor.CreateRequest) error {
+	if req.Ref.VMID < d.cfg.VMIDFirst || req.Ref.VMID > d.cfg.VMIDLast {
+		return fault.New(fault.Invalid, "vmid %d is outside %d to %d", req.Ref.VMID, d.cfg.VMIDFirst, d.cfg.VMIDLast)
+	}
+	if err := validOwner(req.Ref.Owner); err != nil {
+		return err
+	}
+	mac, err := net.ParseMAC(req.NIC.MAC)
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+		return fault.New(fault.Invalid, "%q is not the MAC address of a card", req.NIC.MAC)
+	}
+	req.NIC.MAC = mac.String()
+	if req.NIC.Tap == "" {
+		req.NIC.Tap = fmt.Sprintf(InterfacePattern, req.Ref.VMID)
+	}
+	switch {
+	case len(req.NIC.Tap) > 15 || strings.ContainsAny(req.NIC.Tap, "/ \t\n:%") || req.NIC.Tap == "." || req.NIC.Tap == "..":
+		return fault.New(fault.Invalid, "%q is not an interface name", req.NIC.Tap)
+	case req.Cores == 0 || req.Cores > maxCores:
+		return fault.New(fault.Invalid, "%d cores are not between 1 and %d", req.Cores, maxCores)
+	case req.MemoryBytes < minMemory:
+		return fault.New(fault.Invalid, "memory of %d bytes is less than 64 MiB", req.MemoryBytes)
+	case len(req.Seed.MetaData) == 0 || len(req.Seed.UserData) == 0:
+		return fault.New(fault.Invalid, "seed has no meta-data or no user-data")
+	}
+	return nil
+}
+
+// claim gives the VM's record in StateCreating, or the one of a VM that has
+// run. fault.Exists when the VMID is not this owner's to use.
+func (d *Driver) claim(ctx context.Context, req hypervisor.CreateRequest) (*record.VM, error) {
+	old, err := d.store.Load(req.Ref.VMID)
+	switch {
+	case errors.Is(err, record.ErrUnreadable):
+		return nil, taken(req.Ref.VMID, "")
+	case err != nil && !errors.Is(err, fault.NotFound):
+		return nil, err
+	case err == nil && old.Owner != req.Ref.Owner:
+		return nil, taken(req.Ref.VMID, old.Owner)
+	case err == nil && old.Booted:
+		return old, nil
+	}
+	v, fresh, err := d.fresh(req)
+	if err != nil {
+		// A VM half-made before its template went cannot be finished.
+		if old != nil {
+			return nil, d.undo(old, err)
+		}
+		return nil, err
+	}
+	if old != nil {
+		// A start that never let the guest run may have left its program.
+		if err := d.kill(ctx, old.UID, old.Mark()); err != nil {
+			return nil, err
+		}
+		return v, d.store.Save(v)
+	}
+	if err := d.unusedUser(fresh); err != nil {
+		return nil, err
+	}
+	err = d.store.Claim(v)
+	if err != nil && !errors.Is(err, fault.Exists) {
+		return nil, d.undo(v, err)
+	}
+	d.crash("claimed")
+	return v, err
+}
+
+func taken(vmid uint32, holder string) error {
+	return fault.New(fault.Exists, "vm %d belongs to somebody else", vmid).
+		WithResource("vm %d", vmid).WithHolder(holder)
+}
+
+func (d *Driver) uid(vmid uint32) uint32 { return d.cfg.UIDBase + vmid }
+
+// fresh is the record that the request asks for, and its VMID.
+func (d *Driver) fresh(req hypervisor.CreateRequest) (*record.VM, uint32, error) {
+	t, err := d.catalog.Find(req.Template)
+	if err != nil {
+		return nil, 0, err
+	}
+	vmid := req.Ref.VMID
+	return &record.VM{
+		Format: 1, VMID: vmid, Owner: req.Ref.Owner, Name: req.Name, State: record.StateCreating,
+		Template: record.Template{
+			Name: t.Name, Version: t.Version, Disk: t.Disk, Kernel: t.Kernel, Initrd: t.Initrd, Cmdline: t.Cmdline,
+		},
+		Cores: req.Cores, MemoryBytes: req.MemoryBytes, DiskBytes: max(req.RootDiskBytes, t.DiskBytes),
+		UID: d.uid(vmid),
+		NIC: record.NIC{
+			Bridge: req.NIC.Bridge, MAC: req.NIC.MAC, Tap: req.NIC.Tap,
+			AddressCIDR: req.NIC.AddressCIDR, Gateway: req.NIC.Gateway, DNS: req.NIC.DNS,
+		},
+	}, vmid, nil
+}
+
+// unusedUser refuses a VMID whose user already runs something, such as a VM of
+// another state folder on this host: two guests must never share a user.
+func (d *Driver) unusedUser(vmid uint32) error {
+	pids, err := procfs.OfUser(d.uid(vmid))
+	if err != nil {
+		return fault.New(fault.Unavailable, "look for programs of uid %d: %w", d.uid(vmid), err)
+	}
+	if len(pids) > 0 {
+		return taken(vmid, "pid "+strconv.Itoa(pids[0])).(*fault.Error). //nolint:errorlint // made here
+											WithHint("another instance uses the same uid_base: give each its own")
+	}
+	return nil
+}
+
+// make writes the VM's files and marks it ready.
+func (d *Driver) make(
+	ctx context.Context, v *record.VM, req hypervisor.CreateRequest, progress func(hypervisor.Progress),
+) error {
+	tell := func(phase string, fraction float64) {
+		if progress != nil {
+			progress(hypervisor.Progress{Phase: phase, Fraction: fraction})
+		}
+	}
+	tell("write seed", 0)
+	image, err := seediso.Render(seedFiles(req.Seed))
+	if err != nil {
+		return err
+	}
+	if err := record.WriteFile(d.store.Path(v.VMID, seedName), image, 0o400, int(v.UID)); err != nil {
+		return err
+	}
+	d.crash("seeded")
+	tell("clone disk", 0.5)
+	err = disk.Create(ctx, disk.Overlay{
+		Path: d.store.Path(v.VMID, diskName), Base: v.Template.Disk, Bytes: v.DiskBytes, UID: v.UID,
+	})
+	if err != nil {
+		return err
+	}
+	d.crash("cloned")
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	v.State = record.StateReady
+	tell("done", 1)
+	return d.store.Save(v)
+}
+
+func seedFiles(s hypervisor.Seed) []seediso.File {
+	files := []seediso.File{{Name: "meta-data", Body: s.MetaData}, {Name: "user-data", Body: s.UserData}}
+	if len(s.NetworkConfig) > 0 {
+		files = append(files, seediso.File{Name: "network-config", Body: s.NetworkConfig})
+	}
+	return files
+}
+
+// undo removes the folder of a VM that never ran. It is called under the VM's
+// lock, on a record of the caller's owner.
+func (d *Driver) undo(v *record.VM, cause error) error {
+	if err := d.store.Remove(v.VMID); err != nil {
+		d.log.Warn("half-made vm was not removed", "vmid", v.VMID, "err", err)
+	}
+	return cause
+}

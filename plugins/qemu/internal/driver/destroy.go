@@ -1,0 +1,37 @@
+package driver
+
+import (
+	"context"
+	"errors"
+
+	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
+)
+
+// DestroyVM implements hypervisor.Driver.
+func (d *Driver) DestroyVM(ctx context.Context, ref hypervisor.Ref) error {
+	if err := validOwner(ref.Owner); err != nil {
+		return err
+	}
+	unlock, err := d.store.Lock(ctx, ref.VMID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	v, err := d.owned(ref)
+	if errors.Is(err, fault.NotFound) {
+		// Its folder may have been removed by hand while it ran. The mark
+		// follows from owner and VMID, so this hits no other program.
+		return d.kill(ctx, d.uid(ref.VMID), record.Mark(ref.VMID, ref.Owner))
+	}
+	if err != nil {
+		return err
+	}
+	if err := d.kill(ctx, v.UID, v.Mark()); err != nil {
+		return err
+	}
+	d.crash("killed")
+	d.forget(ref.VMID)
+	return d.store.Remove(ref.VMID)
+}

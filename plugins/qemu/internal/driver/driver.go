@@ -1,0 +1,178 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/agentlab/agentlab/plugins/qemu/internal/accel"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/hostcheck"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/tap"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/template"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
+)
+
+// InterfacePattern gives a VM's tap by its VMID.
+const InterfacePattern = "tap%di0"
+
+// Files in a VM's folder.
+const (
+	diskName    = "disk.qcow2"
+	seedName    = "seed.iso"
+	consoleName = "console.log"
+	monitorName = "qmp.sock"
+	channelName = "channel.sock"
+)
+
+const (
+	monitorTimeout = 2 * time.Second  // one question to a running QEMU
+	readyTimeout   = 30 * time.Second // from start to the first answer
+	endTimeout     = 5 * time.Second  // from quit or SIGKILL to the end
+	cleanTimeout   = 15 * time.Second
+)
+
+// Config is the plugin's configuration, by the names of its schema.
+type Config struct {
+	Templates   []string `json:"templates"`
+	TemplateDir string   `json:"template_dir"`
+	VMIDFirst   uint32   `json:"vmid_first"`
+	VMIDLast    uint32   `json:"vmid_last"`
+	UIDBase     uint32   `json:"uid_base"`
+	Accel       string   `json:"accel"`
+	QEMUBinary  string   `json:"qemu_binary"`
+	TBMiB       uint32   `json:"tcg_tb_mb"`
+}
+
+// Check finds what the schema cannot express.
+func (c Config) Check() error {
+	switch {
+	case c.VMIDFirst == 0 || c.VMIDFirst > c.VMIDLast:
+		return fault.New(fault.Invalid, "vmid_first %d and vmid_last %d are no range", c.VMIDFirst, c.VMIDLast)
+	case c.UIDBase < 1000:
+		return fault.New(fault.Invalid, "uid_base %d would give VMs the uids of system users", c.UIDBase)
+	case uint64(c.UIDBase)+uint64(c.VMIDLast) >= math.MaxInt32:
+		return fault.New(fault.Invalid, "uid_base %d + vmid_last %d is no valid uid", c.UIDBase, c.VMIDLast)
+	case len(fmt.Sprintf(InterfacePattern, c.VMIDLast)) > 15:
+		return fault.New(fault.Invalid, "vmid_last %d makes interface names of more than 15 characters", c.VMIDLast)
+	}
+	for _, dir := range append([]string{c.TemplateDir}, c.Templates...) {
+		if dir != "" && !filepath.IsAbs(dir) {
+			return fault.New(fault.Invalid, "template folder %q is not an absolute path", dir)
+		}
+	}
+	return nil
+}
+
+// Driver implements hypervisor.Driver and hypervisor.ConsoleReader.
+type Driver struct {
+	cfg      Config
+	state    string
+	store    *record.Store
+	catalog  template.Catalog
+	chooser  *accel.Chooser
+	versions *hostcheck.Versions
+	bootID   string
+	log      hclog.Logger
+
+	openTap func(name string) (*os.File, error)
+	// crash is called between the steps of a call; tests end the process there.
+	crash func(step string)
+
+	monitors keyed // one client of a QEMU's monitor at a time
+
+	mu      sync.Mutex // mu guards: samples
+	samples map[uint32]sample
+}
+
+var (
+	_ hypervisor.Driver        = (*Driver)(nil)
+	_ hypervisor.ConsoleReader = (*Driver)(nil)
+)
+
+// New opens the state folder, which must exist, and removes what interrupted
+// calls left in it. Running VMs are left alone.
+func New(cfg Config, state string, log hclog.Logger) (*Driver, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	store, err := record.Open(state)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.Sweep(); err != nil {
+		return nil, err
+	}
+	bootID, err := bootID()
+	if err != nil {
+		return nil, err
+	}
+	return &Driver{
+		cfg: cfg, state: state, store: store, bootID: bootID, log: log,
+		catalog:  template.Catalog{Folders: cfg.Templates, Parent: cfg.TemplateDir},
+		chooser:  &accel.Chooser{Want: cfg.Accel, State: state, Device: accel.Device, Measure: accel.Measure, Log: log.Named("accel")},
+		versions: &hostcheck.Versions{},
+		openTap:  tap.Open,
+		crash:    func(string) {},
+		samples:  map[uint32]sample{},
+	}, nil
+}
+
+func (d *Driver) hostCheck() hostcheck.Check {
+	return hostcheck.Check{
+		Binary: d.cfg.QEMUBinary, State: d.state, Catalog: d.catalog, Chooser: d.chooser, Versions: d.versions,
+	}
+}
+
+// CheckHost implements hypervisor.Driver.
+func (d *Driver) CheckHost(ctx context.Context) (hypervisor.HostReport, error) {
+	report := hypervisor.HostReport{
+		Findings: d.hostCheck().Findings(ctx), Cores: uint32(runtime.NumCPU()),
+		VMIDFirst: d.cfg.VMIDFirst, VMIDLast: d.cfg.VMIDLast, InterfacePattern: InterfacePattern,
+	}
+	// What cannot be read is a finding already; its figure stays 0.
+	report.MemoryBytes, report.MemoryFreeBytes, _ = hostcheck.Memory()
+	report.DiskFreeBytes, _ = hostcheck.DiskFree(d.state)
+	return report, ctx.Err()
+}
+
+// Health tells in a few milliseconds whether VMs could be started now.
+func (d *Driver) Health(ctx context.Context) error {
+	_, err := d.versions.QEMU(ctx, d.cfg.QEMUBinary)
+	return err
+}
+
+// owned loads a record for a change and compares the mark. NotFound and
+// Precondition are the caller's to tell apart.
+func (d *Driver) owned(ref hypervisor.Ref) (*record.VM, error) {
+	v, err := d.store.Load(ref.VMID)
+	if errors.Is(err, record.ErrUnreadable) {
+		return nil, fault.New(fault.Precondition, "owner of vm %d is not known: %w", ref.VMID, err).
+			WithHint("%s", fault.HintOf(err)).WithResource("vm %d", ref.VMID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if ref.Owner == "" || v.Owner != ref.Owner {
+		return nil, fault.New(fault.Precondition, "vm %d belongs to %s, not to %q", ref.VMID, v.Owner, ref.Owner).
+			WithResource("vm %d", ref.VMID).WithHolder(v.Owner)
+	}
+	return v, nil
+}
+
+func validOwner(owner string) error {
+	if owner == "" || len(owner) > 512 || strings.ContainsFunc(owner, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return fault.New(fault.Invalid, "owner mark %q is empty, too long or holds control characters", owner)
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
+)
+
+// GetVM implements hypervisor.Driver. A VM whose record cannot be read has no
+// owner in the answer.
+func (d *Driver) GetVM(ctx context.Context, ref hypervisor.Ref) (hypervisor.VM, error) {
+	v, err := d.store.Load(ref.VMID)
+	if errors.Is(err, record.ErrUnreadable) {
+		d.log.Warn("record cannot be read", "vmid", ref.VMID, "err", err)
+		return d.unreadable(ref.VMID)
+	}
+	if err != nil {
+		return hypervisor.VM{}, err
+	}
+	return d.view(ctx, v)
+}
+
+// ListVMs implements hypervisor.Driver. A VM that goes while the list is made
+// is left out.
+func (d *Driver) ListVMs(ctx context.Context, ownerPrefix string, foreign bool) ([]hypervisor.VM, error) {
+	vmids, err := d.store.List()
+	if err != nil {
+		return nil, err
+	}
+	var out []hypervisor.VM
+	for _, vmid := range vmids {
+		vm, err := d.GetVM(ctx, hypervisor.Ref{VMID: vmid})
+		if errors.Is(err, fault.NotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		ours := vm.Ref.Owner != "" && strings.HasPrefix(vm.Ref.Owner, ownerPrefix)
+		if ours || foreign {
+			out = append(out, vm)
+		}
+	}
+	return out, ctx.Err()
+}
+
+// unreadable tells what can be told without a record: whether anything runs as
+// the VM's user.
+func (d *Driver) unreadable(vmid uint32) (hypervisor.VM, error) {
+	vm := hypervisor.VM{Ref: hypervisor.Ref{VMID: vmid}, Power: hypervisor.PowerOff}
+	pids, err := procfs.OfUser(d.uid(vmid))
+	if err != nil {
+		return vm, fault.New(fault.Unavailable, "look for programs of vm %d: %w", vmid, err)
+	}
+	if len(pids) > 0 {
+		vm.Power = hypervisor.PowerOn
+	}
+	return vm, nil
+}
+
+// view is the VM as it is now.
+func (d *Driver) view(ctx context.Context, v *record.VM) (hypervisor.VM, error) {
+	vm := hypervisor.VM{
+		Ref: hypervisor.Ref{VMID: v.VMID, Owner: v.Owner}, Name: v.Name, Power: hypervisor.PowerOff,
+		Cores: v.Cores, MemoryBytes: v.MemoryBytes, HostInterface: v.NIC.Tap,
+		NIC: hypervisor.NIC{
+			Bridge: v.NIC.Bridge, MAC: v.NIC.MAC, Tap: v.NIC.Tap,
+			AddressCIDR: v.NIC.AddressCIDR, Gateway: v.NIC.Gateway, DNS: v.NIC.DNS,
+		},
+	}
+	if v.State == record.StateCreating {
+		vm.Lock = "create"
+		return vm, nil
+	}
+	id, err := d.program(v)
+	if err != nil || id == nil || v.Run.State == record.RunStarting {
+		// A start that is not complete has not let the guest run.
+		return vm, err
+	}
+	vm.Power, vm.Started = hypervisor.PowerOn, v.Run.Started
+	status, err := d.status(ctx, v.VMID)
+	if err != nil {
+		return d.silent(ctx, vm, *id, err)
+	}
+	vm.Power = powerOf(status)
+	return vm, nil
+}
+
+// silent settles a VM whose monitor gave no answer: it may just have ended, and
+// a QEMU that is there but stuck is on.
+func (d *Driver) silent(ctx context.Context, vm hypervisor.VM, id procfs.Identity, cause error) (hypervisor.VM, error) {
+	if ctx.Err() != nil {
+		return vm, cause
+	}
+	// A QEMU that hangs up on its way out needs a moment to be gone.
+	gone, err := ended(ctx, id, monitorTimeout/4)
+	if err != nil {
+		return vm, err
+	}
+	if gone {
+		vm.Power, vm.Started = hypervisor.PowerOff, time.Time{}
+		return vm, nil
+	}
+	d.log.Warn("monitor does not answer", "vmid", vm.Ref.VMID, "err", cause)
+	return vm, nil
+}
+
+// powerOf reads QEMU's run states. One that has not begun, or stopped on a full
+// disk, is paused: the same call sets it going.
+func powerOf(status string) hypervisor.Power {
+	switch status {
+	case "running":
+		return hypervisor.PowerOn
+	case "shutdown":
+		return hypervisor.PowerOff
+	}
+	return hypervisor.PowerPaused
+}

@@ -1,0 +1,142 @@
+package machine
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+)
+
+// ConsoleBytes is the size of the ring that keeps the guest's console.
+const ConsoleBytes = 64 << 10
+
+// Names of the chardevs the driver talks to.
+const (
+	ConsoleDevice = "console"
+	ChannelPort   = "org.agentlab.runner.0"
+)
+
+// Accel is one way to execute the guest.
+type Accel struct {
+	Name string // "kvm" or "tcg"
+	CPU  string // argument of -cpu
+}
+
+// Machine is all that QEMU is told.
+type Machine struct {
+	Name        string // shows in the arguments, no secret
+	UUID        string // the mark by which the program is found again
+	Accel       Accel
+	TBMiB       uint32 // translation buffer of tcg
+	Cores       uint32
+	MemoryBytes uint64
+	Kernel      string // "" boots by firmware
+	Initrd      string
+	Cmdline     string
+	Disk        string // overlay
+	Base        string // its backing file, named here so that the overlay's own header is never followed
+	Seed        string
+	MAC         string
+	Monitor     int // descriptors as QEMU sees them
+	Channel     int
+	Tap         int
+}
+
+// Args gives the arguments after the program's name. The machine starts paused:
+// nothing runs before it is recorded.
+func (m Machine) Args() []string {
+	args := []string{
+		"-name", m.Name, "-uuid", m.UUID, "-S",
+		"-no-user-config", "-nodefaults", "-display", "none", "-vga", "none",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-machine", "q35,usb=off,sata=off,smbus=off,i8042=off,smm=off,vmport=off,hpet=off,graphics=off,dump-guest-core=off",
+		"-cpu", m.Accel.CPU,
+		"-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%d,threads=1", m.Cores, m.Cores),
+		"-m", fmt.Sprintf("size=%dM", MemoryMiB(m.MemoryBytes)),
+		"-rtc", "base=utc", "-msg", "timestamp=on",
+	}
+	args = append(args, "-accel", m.accel())
+	args = append(args, m.boot()...)
+	args = append(args, m.disks()...)
+	return append(args, m.devices()...)
+}
+
+// MemoryMiB rounds up: a guest never gets less than was asked for.
+func MemoryMiB(bytes uint64) uint64 { return (bytes + 1<<20 - 1) >> 20 }
+
+func (m Machine) accel() string {
+	if m.Accel.Name == "kvm" {
+		return "kvm"
+	}
+	// The default buffer costs half a gigabyte of resident memory per VM.
+	return fmt.Sprintf("tcg,thread=multi,tb-size=%d", m.TBMiB)
+}
+
+func (m Machine) boot() []string {
+	if m.Kernel == "" {
+		return []string{"-boot", "strict=on"}
+	}
+	args := []string{"-kernel", m.Kernel, "-append", m.Cmdline}
+	if m.Initrd != "" {
+		args = append(args, "-initrd", m.Initrd)
+	}
+	return args
+}
+
+// node is one block device of QEMU. JSON keeps odd characters of a path from
+// being read as options.
+type node map[string]any
+
+func (n node) arg() []string {
+	raw, err := json.Marshal(n)
+	if err != nil {
+		panic(err) // strings, numbers and bools only
+	}
+	return []string{"-blockdev", string(raw)}
+}
+
+// disks use the host's page cache and pass the guest's flushes on. Killing QEMU
+// loses nothing the guest had flushed, and neither does a power cut of the host.
+func (m Machine) disks() []string {
+	file := func(name, path string, readOnly bool) node {
+		return node{
+			"driver": "file", "node-name": name, "filename": path, "read-only": readOnly,
+			"auto-read-only": false, "discard": "unmap",
+		}
+	}
+	var args []string
+	args = append(args, file("base-file", m.Base, true).arg()...)
+	args = append(args, node{
+		"driver": "qcow2", "node-name": "base", "file": "base-file", "read-only": true, "backing": nil,
+	}.arg()...)
+	args = append(args, file("root-file", m.Disk, false).arg()...)
+	args = append(args, node{
+		"driver": "qcow2", "node-name": "root", "file": "root-file", "backing": "base",
+		"discard": "unmap", "detect-zeroes": "unmap",
+	}.arg()...)
+	args = append(args, file("seed-file", m.Seed, true).arg()...)
+	args = append(args, node{
+		"driver": "raw", "node-name": "seed", "file": "seed-file", "read-only": true,
+	}.arg()...)
+	return append(args,
+		"-device", "virtio-blk-pci,id=disk0,drive=root,serial=root,disable-legacy=on,bootindex=0",
+		"-device", "virtio-blk-pci,id=disk1,drive=seed,serial=seed,disable-legacy=on",
+	)
+}
+
+func (m Machine) devices() []string {
+	return []string{
+		"-netdev", "tap,id=net0,vhost=off,fd=" + strconv.Itoa(m.Tap),
+		"-device", "virtio-net-pci,id=nic0,netdev=net0,disable-legacy=on,romfile=,mac=" + m.MAC,
+		"-chardev", "socket,id=monitor,server=on,wait=off,fd=" + strconv.Itoa(m.Monitor),
+		"-mon", "chardev=monitor,mode=control",
+		"-chardev", "socket,id=channel,server=on,wait=off,fd=" + strconv.Itoa(m.Channel),
+		"-chardev", "ringbuf,id=" + ConsoleDevice + ",size=" + strconv.Itoa(ConsoleBytes),
+		"-device", "virtio-serial-pci,id=serial0,disable-legacy=on",
+		"-device", "virtconsole,bus=serial0.0,nr=0,chardev=" + ConsoleDevice,
+		"-device", "virtserialport,bus=serial0.0,nr=1,chardev=channel,name=" + ChannelPort,
+		// Empty on purpose: disks can be plugged in later.
+		"-device", "virtio-scsi-pci,id=scsi0,disable-legacy=on",
+		"-object", "rng-builtin,id=rng0",
+		"-device", "virtio-rng-pci,rng=rng0,disable-legacy=on",
+	}
+}

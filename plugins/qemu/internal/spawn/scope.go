@@ -1,0 +1,96 @@
+package spawn
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+const (
+	systemdFolder = "/run/systemd/system"
+	scopeTimeout  = 10 * time.Second
+	scopePoll     = 20 * time.Millisecond
+)
+
+// ScopeName is the systemd unit of a VM.
+func ScopeName(vmid uint32) string { return fmt.Sprintf("agentlab-vm-%d.scope", vmid) }
+
+// Scope moves the program out of this one's control group into its own scope,
+// so that stopping the daemon's unit does not end it. Where systemd does not
+// run there is nothing to do.
+func Scope(ctx context.Context, vmid uint32, pid int) error {
+	if _, err := os.Stat(systemdFolder); err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, scopeTimeout)
+	defer cancel()
+	for {
+		err := startScope(ctx, vmid, pid)
+		if err == nil {
+			break
+		}
+		// The scope of the VM's last run may not have been collected yet.
+		if !strings.Contains(err.Error(), "already") {
+			return err
+		}
+		if sleep(ctx, scopePoll) != nil {
+			return err
+		}
+	}
+	for !inScope(vmid, pid) {
+		if err := sleep(ctx, scopePoll); err != nil {
+			return fault.New(fault.Unavailable, "pid %d did not reach %s: %w", pid, ScopeName(vmid), err)
+		}
+	}
+	return nil
+}
+
+func startScope(ctx context.Context, vmid uint32, pid int) error {
+	cmd := exec.CommandContext(ctx, "busctl", scopeArgs(vmid, pid)...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	cmd.WaitDelay = time.Second
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		return &fault.Error{
+			Class: fault.Unavailable, Message: "start " + ScopeName(vmid) + ": " + err.Error(), Err: err,
+			Command: "busctl", ExitCode: cmd.ProcessState.ExitCode(), Stderr: stderr.String(),
+			Hint: "systemctl status dbus; the guest would end with the daemon's unit otherwise",
+		}
+	}
+	return nil
+}
+
+func scopeArgs(vmid uint32, pid int) []string {
+	return []string{
+		"--system", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
+		"org.freedesktop.systemd1.Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))",
+		ScopeName(vmid), "fail", "4",
+		"PIDs", "au", "1", strconv.Itoa(pid),
+		"Description", "s", fmt.Sprintf("AgentLab VM %d", vmid),
+		"CollectMode", "s", "inactive-or-failed",
+		"TimeoutStopUSec", "t", "90000000",
+		"0",
+	}
+}
+
+func inScope(vmid uint32, pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	return err == nil && strings.Contains(string(b), "/"+ScopeName(vmid))
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
