@@ -1,0 +1,2 @@
+// Package flows ends connections that the kernel tracks.
+package flows

@@ -1,0 +1,2 @@
+// Package netlab gives tests network namespaces of their own.
+package netlab

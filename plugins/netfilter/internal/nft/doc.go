@@ -1,0 +1,3 @@
+// Package nft runs the nft program: it applies one transaction and reads tables
+// back.
+package nft
