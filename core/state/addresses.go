@@ -171,13 +171,13 @@ type Burn struct {
 	Reason    string
 }
 
-// BurnVMID applies a Burn on its own.
+// BurnVMID also forgets the sandbox's address and tokens, since the seed that
+// holds them names the wrong VMID, and begins a new network generation.
+// fault.Conflict when the sandbox does not hold the VMID.
 func (s *Store) BurnVMID(ctx context.Context, b Burn) error {
 	return s.write(ctx, fmt.Sprintf("burn VMID %d", b.VMID), b.apply)
 }
 
-// apply also forgets the sandbox's address and tokens, since the seed that
-// holds them names the wrong VMID, and begins a new network generation.
 func (b Burn) apply(ctx context.Context, t *tx) error {
 	ok, err := t.change(ctx, `UPDATE addresses SET burned = 1, attempted = 0, reason = ?, created_at = ? WHERE vmid = ? AND sandbox_id = ? AND burned = 0`,
 		b.Reason, millis(t.now), b.VMID, b.SandboxID)

@@ -53,7 +53,6 @@ func named(err error, format string, args ...any) error {
 // operation's worker writes.
 type Commit struct {
 	Operations []OperationChange
-	Burn       *Burn
 	Sandboxes  []SandboxChange
 	Jobs       []JobChange
 	Revoke     []string        // sandbox ids whose credentials end
@@ -70,11 +69,6 @@ func (s *Store) Commit(ctx context.Context, c Commit) error {
 func (t *tx) apply(ctx context.Context, c Commit) error {
 	for _, o := range c.Operations {
 		if err := o.apply(ctx, t); err != nil {
-			return err
-		}
-	}
-	if c.Burn != nil {
-		if err := c.Burn.apply(ctx, t); err != nil {
 			return err
 		}
 	}

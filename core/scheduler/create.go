@@ -1,0 +1,249 @@
+package scheduler
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/core/state"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
+	"github.com/agentlab/agentlab/sdk/network"
+	"github.com/agentlab/agentlab/sdk/secret"
+)
+
+const (
+	stepReserve  = "reserve"
+	mostBurned   = 20 // VMIDs that one sandbox may meet and lose
+	defaultReady = 10 * time.Minute
+	tokenBytes   = 32
+)
+
+func (s *Scheduler) createSandbox() kind {
+	call := s.cfg.Timing.CallTimeout
+	return kind{
+		steps: []step{
+			{name: stepReserve, run: reserve, timeout: call, retries: modest},
+			{name: "attach-network", run: attachNetwork, undo: detachNetwork, timeout: call, retries: modest},
+			{name: "create-vm", run: createVM, undo: removeVM, retries: modest},
+			{name: "start-vm", run: startVM, timeout: call, retries: modest},
+			{name: "wait-hello", run: waitHello, limit: readyLimit},
+		},
+		done:   sandboxReady,
+		failed: sandboxFailed,
+	}
+}
+
+// reserve commits VMID, address, MAC and interface before any plugin is asked
+// to make something.
+func reserve(ctx context.Context, w *work) (state.Commit, error) {
+	host, err := w.hostReport(ctx)
+	if err != nil {
+		return state.Commit{}, err
+	}
+	_, err = w.cfg.Store.Reserve(ctx, w.sb.ID, state.Range{
+		First: host.VMIDFirst, Last: host.VMIDLast, Subnet: w.cfg.Subnet, HostAddr: w.cfg.HostAddress,
+		InterfacePattern: host.InterfacePattern,
+	})
+	return w.sandboxTo(lab.SandboxProvisioning, ""), err
+}
+
+// attachNetwork puts the policy in force while there is no VM yet. After a
+// burned VMID the interface is another one, so the earlier one goes first.
+func attachNetwork(ctx context.Context, w *work) (state.Commit, error) {
+	host, err := w.hostReport(ctx)
+	if err != nil {
+		return state.Commit{}, err
+	}
+	rules, err := lab.ParseAllow(w.sb.Spec.NetworkAllow)
+	if err != nil {
+		return state.Commit{}, fault.New(fault.Invalid, "%w", err)
+	}
+	req := network.AttachRequest{
+		RequestID: w.requestID(), SandboxID: w.sb.ID, Generation: w.sb.Generation, Bridge: w.cfg.Bridge,
+		Interface: w.sb.Interface, CreateInterface: !host.CreatesInterface, MAC: w.sb.MAC,
+		Address: w.sb.Address.String(), Mode: network.Mode(w.sb.Spec.NetworkMode),
+	}
+	for _, r := range rules {
+		req.Allow = append(req.Allow, network.Allow{CIDR: r.Prefix.String(), Protocol: r.Protocol, FirstPort: r.FirstPort, LastPort: r.LastPort})
+	}
+	if w.sb.Generation > 1 {
+		if err := w.cfg.Network.Detach(ctx, w.sb.ID); err != nil {
+			return state.Commit{}, fmt.Errorf("detach earlier interface: %w", err)
+		}
+	}
+	got, err := w.cfg.Network.Attach(ctx, req)
+	if err != nil {
+		return state.Commit{}, err
+	}
+	if got.Drifted || got.InForce.Mode != req.Mode || got.InForce.Address != req.Address || got.InForce.Interface != req.Interface {
+		return state.Commit{}, fault.New(fault.Internal, "network policy %s is not in force as asked: %s", req.Mode, got.Drift)
+	}
+	return state.Commit{}, nil
+}
+
+func detachNetwork(ctx context.Context, w *work) error { return w.cfg.Network.Detach(ctx, w.sb.ID) }
+
+// createVM makes a new token for each attempt: the store keeps only its hash.
+func createVM(ctx context.Context, w *work) (state.Commit, error) {
+	if w.sb.VMID == 0 { // burned just before a restart
+		return state.Commit{}, &jump{to: stepReserve}
+	}
+	release, err := w.acquire(ctx, w.sb.Spec.Template)
+	if err != nil {
+		return state.Commit{}, err
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.Timing.CreateTimeout)
+	defer cancel()
+	token, err := w.newToken(ctx)
+	if err != nil {
+		return state.Commit{}, err
+	}
+	req, err := w.createRequest(token)
+	if err != nil {
+		return state.Commit{}, err
+	}
+	if err := w.cfg.Store.MarkAttempted(ctx, w.sb.ID); err != nil {
+		return state.Commit{}, err
+	}
+	_, err = w.cfg.Hypervisor.CreateVM(ctx, req, w.progress(ctx))
+	if errors.Is(err, fault.Exists) {
+		return w.burn(ctx, err)
+	}
+	return w.sandboxTo(lab.SandboxBooting, ""), err
+}
+
+// burn gives up a VMID that is somebody else's, and never goes near it again.
+func (w *work) burn(ctx context.Context, cause error) (state.Commit, error) {
+	n, err := w.cfg.Store.BurnedFor(ctx, w.sb.ID)
+	if err != nil {
+		return state.Commit{}, err
+	}
+	if n >= mostBurned {
+		return state.Commit{}, fault.New(fault.Exhausted, "%d VMIDs in a row belong to other VMs: %w", n+1, cause).
+			WithHint("give the hypervisor plugin a VMID range of its own")
+	}
+	// On its own: whatever comes in between, no clean-up may look at this VMID.
+	err = w.cfg.Store.BurnVMID(ctx, state.Burn{SandboxID: w.sb.ID, VMID: w.sb.VMID, Reason: cause.Error()})
+	if err != nil {
+		return state.Commit{}, err
+	}
+	return state.Commit{}, &jump{to: stepReserve, cause: cause}
+}
+
+func (w *work) newToken(ctx context.Context) (secret.Value, error) {
+	var b [tokenBytes]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	token := base64.RawURLEncoding.EncodeToString(b[:])
+	hash := sha256.Sum256([]byte(token))
+	expires := time.Now().Add(w.cfg.Timing.CreateTimeout + w.cfg.Timing.TokenTTL)
+	return secret.New(token), w.cfg.Store.PutToken(ctx, w.sb.ID, hash[:], expires)
+}
+
+func (w *work) createRequest(token secret.Value) (hypervisor.CreateRequest, error) {
+	spec := w.sb.Spec
+	cidr := netip.PrefixFrom(w.sb.Address, w.cfg.Subnet.Bits())
+	var dns []string
+	for _, a := range w.cfg.DNS {
+		dns = append(dns, a.String())
+	}
+	seed, err := w.cfg.RenderSeed(SeedInput{
+		Hostname: w.sb.Name, SandboxID: w.sb.ID, VMID: w.sb.VMID, User: spec.SSHUser, AuthorizedKey: spec.SSHKey,
+		MAC: w.sb.MAC, AddressCIDR: cidr, Gateway: w.cfg.HostAddress, DNS: w.cfg.DNS, Controller: w.cfg.GuestURL, Token: token,
+	})
+	if err != nil {
+		return hypervisor.CreateRequest{}, fmt.Errorf("render seed: %w", err)
+	}
+	return hypervisor.CreateRequest{
+		Ref: w.ref(), Name: w.sb.Name, Template: spec.Template, Cores: spec.Cores,
+		MemoryBytes: spec.MemoryMB << 20, RootDiskBytes: spec.DiskGB << 30,
+		NIC: hypervisor.NIC{
+			Bridge: w.cfg.Bridge, MAC: w.sb.MAC, Tap: w.sb.Interface, AddressCIDR: cidr.String(),
+			Gateway: w.cfg.HostAddress.String(), DNS: dns,
+		},
+		Seed: seed,
+	}, nil
+}
+
+// startVM begins the token's time: until now it may have waited in a queue.
+func startVM(ctx context.Context, w *work) (state.Commit, error) {
+	if err := w.cfg.Store.ExtendTokens(ctx, w.sb.ID, time.Now().Add(w.cfg.Timing.TokenTTL)); err != nil {
+		return state.Commit{}, err
+	}
+	_, err := w.cfg.Hypervisor.SetPower(ctx, w.ref(), hypervisor.PowerOn, 0)
+	return state.Commit{}, err
+}
+
+func readyLimit(w *work) time.Duration {
+	if w.sb.Spec.ProvisionTimeout > 0 {
+		return w.sb.Spec.ProvisionTimeout
+	}
+	return defaultReady
+}
+
+// waitHello also renews the token when it is entered again after a restart of
+// ours: a guest that found nobody to talk to is still welcome.
+func waitHello(ctx context.Context, w *work) (state.Commit, error) {
+	if err := w.cfg.Store.ExtendTokens(ctx, w.sb.ID, time.Now().Add(w.cfg.Timing.TokenTTL)); err != nil {
+		return state.Commit{}, err
+	}
+	var verdict error
+	vm := w.vmLook()
+	err := w.until(ctx, func(ctx context.Context) (bool, error) {
+		sb, err := w.cfg.Store.Sandbox(ctx, w.sb.ID)
+		if err != nil || !sb.ReadyAt.IsZero() {
+			return err == nil, err
+		}
+		if time.Now().After(later(w.op.Deadline, w.resumed())) {
+			verdict = fault.New(fault.Timeout, "the guest did not say hello within %s", readyLimit(w)).
+				WithHint("look at the console's last lines; a slow host needs a longer provisioning_timeout")
+		} else if what := vm(ctx); what != "" {
+			verdict = fault.New(fault.Unavailable, "%s before the guest said hello", what)
+		}
+		return verdict != nil, nil
+	})
+	if verdict != nil {
+		err = w.withConsole(ctx, verdict)
+	}
+	return state.Commit{}, err
+}
+
+// sandboxReady hands over: the sandbox is ready, and a job it was made for is
+// next, in one transaction.
+func sandboxReady(w *work) state.Commit {
+	c := w.sandboxTo(lab.SandboxReady, "")
+	if w.op.JobID != "" {
+		c.Submit = append(c.Submit, newOperation(lab.OpRunJob, w.sb.ID, w.op.JobID))
+	}
+	return c
+}
+
+// sandboxFailed leaves a sandbox that somebody asked for to be looked at; one
+// that was made for a job goes with it.
+func sandboxFailed(w *work) state.Commit {
+	c := w.sandboxTo(lab.SandboxFailed, reason(w.op))
+	if w.op.JobID != "" {
+		to := lab.JobFailed
+		if w.op.Cancel {
+			to = lab.JobCancelled
+		}
+		c.Jobs = append(c.Jobs, state.JobChange{ID: w.op.JobID, To: to, Reason: reason(w.op)})
+		c.Submit = append(c.Submit, newOperation(lab.OpDestroySandbox, w.sb.ID, ""))
+	}
+	return c
+}
+
+// reason is why the operation did not succeed, for people.
+func reason(op lab.Operation) string {
+	if op.Hint == "" {
+		return op.Error
+	}
+	return op.Error + " (" + op.Hint + ")"
+}

@@ -1,0 +1,72 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/core/state"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+func (s *Scheduler) destroySandbox() kind {
+	call := s.cfg.Timing.CallTimeout
+	return kind{
+		steps: []step{
+			{name: "revoke", run: revoke, timeout: call, retries: patient},
+			{name: "destroy-vm", run: destroyVM, timeout: call, retries: patient},
+			{name: "detach-network", run: detachFinally, timeout: call, retries: patient},
+			{name: "clean-repos", run: cleanRepos, timeout: call, retries: patient},
+		},
+		done:   func(w *work) state.Commit { return w.sandboxTo(lab.SandboxDestroyed, "") },
+		failed: func(w *work) state.Commit { return w.sandboxTo(lab.SandboxFailed, reason(w.op)) },
+	}
+}
+
+// revoke shuts the guest out and ends what still counts as its job.
+func revoke(ctx context.Context, w *work) (state.Commit, error) {
+	jobs, err := w.cfg.Store.Jobs(ctx, state.JobFilter{SandboxID: w.sb.ID})
+	c := state.Commit{Revoke: []string{w.sb.ID}}
+	for _, j := range jobs {
+		if !j.State.Ended() {
+			c.Jobs = append(c.Jobs, state.JobChange{ID: j.ID, To: lab.JobCancelled, Reason: "its sandbox was destroyed"})
+		}
+	}
+	return c, err
+}
+
+func destroyVM(ctx context.Context, w *work) (state.Commit, error) {
+	return state.Commit{}, removeVM(ctx, w)
+}
+
+func detachFinally(ctx context.Context, w *work) (state.Commit, error) {
+	return state.Commit{}, detachNetwork(ctx, w)
+}
+
+// cleanRepos removes the uploads that only this sandbox's jobs used.
+func cleanRepos(ctx context.Context, w *work) (state.Commit, error) {
+	jobs, err := w.cfg.Store.Jobs(ctx, state.JobFilter{SandboxID: w.sb.ID})
+	if err != nil {
+		return state.Commit{}, err
+	}
+	for _, j := range jobs {
+		if j.RepoID == "" {
+			continue
+		}
+		repo, err := w.cfg.Store.Repo(ctx, j.RepoID)
+		if errors.Is(err, fault.NotFound) || err == nil && repo.UsedBy != j.ID {
+			continue
+		}
+		if err != nil {
+			return state.Commit{}, err
+		}
+		if err := w.cfg.CleanRepo(ctx, j.RepoID); err != nil {
+			return state.Commit{}, fmt.Errorf("remove repository %s: %w", j.RepoID, err)
+		}
+		if err := w.cfg.Store.DeleteRepo(ctx, j.RepoID); err != nil {
+			return state.Commit{}, err
+		}
+	}
+	return state.Commit{}, nil
+}

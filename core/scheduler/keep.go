@@ -1,0 +1,132 @@
+package scheduler
+
+import (
+	"context"
+	"time"
+
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/core/state"
+)
+
+const (
+	leaseBatch  = 100
+	pruneEvery  = time.Hour
+	prunePause  = 50 * time.Millisecond // between batches, for other writers
+	destroyRest = 10 * time.Minute      // after a destroy that failed, before the loops try again
+)
+
+// keep runs the loops that no request starts: it compares rows with VMs, ends
+// leases and forgets old events. It first runs at once.
+func (s *Scheduler) keep(ctx context.Context) {
+	tick := time.NewTicker(s.cfg.Timing.Sweep)
+	defer tick.Stop()
+	var pruned time.Time
+	for {
+		s.try(ctx, "end leases", s.endLeases)
+		s.try(ctx, "end stranded jobs", s.endStranded)
+		s.try(ctx, "compare rows with VMs", s.sweep)
+		if time.Since(pruned) >= pruneEvery {
+			pruned = time.Now()
+			s.try(ctx, "prune events", s.prune)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Scheduler) try(ctx context.Context, what string, f func(context.Context) error) {
+	if ctx.Err() != nil {
+		return
+	}
+	if err := f(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn("loop failed, will run again", "step", what, "err", err)
+	}
+}
+
+// endLeases destroys what nobody wants any more: expired sandboxes, and failed
+// ones that were made for a job.
+func (s *Scheduler) endLeases(ctx context.Context) error {
+	expired, err := s.cfg.Store.ExpiredSandboxes(ctx, leaseBatch)
+	if err != nil {
+		return err
+	}
+	failed, err := s.cfg.Store.IdleSandboxes(ctx, lab.SandboxFailed)
+	if err != nil {
+		return err
+	}
+	for _, sb := range failed {
+		if sb.JobID != "" && !sb.Keep {
+			expired = append(expired, sb)
+		}
+	}
+	for _, sb := range expired {
+		rests, err := s.restsAfterDestroy(ctx, sb.ID)
+		if err != nil {
+			return err
+		}
+		if rests {
+			continue
+		}
+		s.log.Info("lease is over, destroying", "sandbox", sb.ID, "vmid", sb.VMID)
+		if _, err := s.DestroySandbox(ctx, sb.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Scheduler) restsAfterDestroy(ctx context.Context, sandboxID string) (bool, error) {
+	ops, err := s.cfg.Store.Operations(ctx, state.OperationFilter{Subject: sandboxID, Limit: 1})
+	if err != nil || len(ops) == 0 || ops[0].Kind != lab.OpDestroySandbox {
+		return false, err
+	}
+	return time.Since(ops[0].EndedAt) < destroyRest, nil
+}
+
+// endStranded ends jobs that nothing is left to end. Every path commits job and
+// operation together, so this only heals what a defect or a hand did.
+func (s *Scheduler) endStranded(ctx context.Context) error {
+	jobs, err := s.cfg.Store.StrandedJobs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		err := s.alone(ctx, j.SandboxID, func(ctx context.Context) error {
+			return s.cfg.Store.Commit(ctx, state.Commit{Jobs: []state.JobChange{
+				{ID: j.ID, To: lab.JobFailed, Reason: "no operation was left to run it"},
+			}})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// alone runs f while no worker has the subject, and only if none has anything
+// to do for it; else the next round will see.
+func (s *Scheduler) alone(ctx context.Context, subject string, f func(ctx context.Context) error) error {
+	if !s.claim(subject) {
+		return nil
+	}
+	defer s.release(subject)
+	open, err := s.cfg.Store.Operations(ctx, state.OperationFilter{Subject: subject, Open: true})
+	if err != nil || len(open) > 0 {
+		return err
+	}
+	return f(ctx)
+}
+
+func (s *Scheduler) prune(ctx context.Context) error {
+	before := time.Now().Add(-s.cfg.Timing.EventsKept)
+	for {
+		more, err := s.cfg.Store.PruneEvents(ctx, before)
+		if err != nil || !more {
+			return err
+		}
+		sleep(ctx, prunePause)
+	}
+}

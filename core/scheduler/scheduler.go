@@ -1,0 +1,155 @@
+package scheduler
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/core/state"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
+)
+
+// storePause is how long a worker rests when the store itself fails.
+const storePause = time.Second
+
+// Scheduler drives operations. Its submitting methods may be called at any
+// time, also while Run is not.
+type Scheduler struct {
+	cfg     Config
+	log     hclog.Logger
+	kinds   map[lab.OperationKind]kind
+	limits  limits
+	wake    chan struct{}
+	workers sync.WaitGroup
+	seen    reported
+
+	mu sync.Mutex
+	// mu guards:
+	started time.Time           // of Run
+	claimed map[string]struct{} // subjects that somebody works on
+	host    hypervisor.HostReport
+	hostAt  time.Time
+}
+
+// New makes a scheduler; Run makes it work.
+func New(cfg Config) *Scheduler {
+	cfg = cfg.withDefaults()
+	s := &Scheduler{
+		cfg:     cfg,
+		log:     cfg.Log,
+		limits:  limits{size: cfg.CreatesPerTemplate},
+		wake:    make(chan struct{}, 1),
+		started: time.Now(),
+		claimed: map[string]struct{}{},
+	}
+	s.kinds = map[lab.OperationKind]kind{
+		lab.OpCreateSandbox:  s.createSandbox(),
+		lab.OpRunJob:         s.runJob(),
+		lab.OpDestroySandbox: s.destroySandbox(),
+	}
+	return s
+}
+
+// Run resumes all open operations and drives new ones until ctx ends. It
+// returns when every worker has stopped; a step that was cut off is called
+// again by the next Run.
+func (s *Scheduler) Run(ctx context.Context) error {
+	s.mu.Lock()
+	s.started = time.Now()
+	s.mu.Unlock()
+	s.workers.Go(func() { s.keep(ctx) })
+	defer s.workers.Wait()
+	tick := time.NewTicker(s.cfg.Timing.Tick)
+	defer tick.Stop()
+	for {
+		if err := s.dispatch(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("list open operations", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// Wake makes Run look for new operations now.
+func (s *Scheduler) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// dispatch starts a worker for each subject that has open operations and none.
+func (s *Scheduler) dispatch(ctx context.Context) error {
+	open, err := s.cfg.Store.Operations(ctx, state.OperationFilter{Open: true})
+	if err != nil {
+		return err
+	}
+	for _, op := range open {
+		if ctx.Err() == nil && s.claim(op.Subject) {
+			s.workers.Go(func() { s.work(ctx, op.Subject) })
+		}
+	}
+	return nil
+}
+
+// claim makes the caller the only one who works on the subject until release.
+func (s *Scheduler) claim(subject string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, taken := s.claimed[subject]; taken {
+		return false
+	}
+	s.claimed[subject] = struct{}{}
+	return true
+}
+
+// release also wakes Run: an operation may have come while nobody looked.
+func (s *Scheduler) release(subject string) {
+	s.mu.Lock()
+	delete(s.claimed, subject)
+	s.mu.Unlock()
+	s.Wake()
+}
+
+// work drives the subject's operations, oldest first, until none is open.
+func (s *Scheduler) work(ctx context.Context, subject string) {
+	defer s.release(subject)
+	for ctx.Err() == nil {
+		open, err := s.cfg.Store.Operations(ctx, state.OperationFilter{Subject: subject, Open: true})
+		if err == nil && len(open) == 0 {
+			return
+		}
+		if err == nil {
+			err = s.drive(ctx, open[0].ID)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("drive operation", "sandbox", subject, "err", err)
+			sleep(ctx, storePause)
+		}
+	}
+}
+
+// resumed is when the grace after our own start ends: what fell due while
+// nobody looked must not count before guests had time to be heard.
+func (s *Scheduler) resumed() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.started.Add(s.cfg.Timing.ResumeGrace)
+}
+
+// sleep waits for d or the end of ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

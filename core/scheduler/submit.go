@@ -1,0 +1,143 @@
+package scheduler
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/core/state"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+// SandboxRequest asks for a sandbox without a job.
+type SandboxRequest struct {
+	Name    string // "" chooses one
+	Profile string
+	Spec    lab.Spec
+	Keep    bool          // no lease
+	TTL     time.Duration // of the lease; 0 takes Spec.TTL
+}
+
+// JobRequest asks for a job in a sandbox of its own.
+type JobRequest struct {
+	Profile, Task   string
+	RepoURL, RepoID string // at most one
+	Ref             string
+	Mode            string // "" takes Spec.AgentMode
+	Spec            lab.Spec
+	Keep            bool          // keep the sandbox whatever Spec.OnJobEnd says
+	TTL             time.Duration // longest run time; 0 takes Spec.TTL
+}
+
+// CreateSandbox writes the rows of a new sandbox and returns. fault.Invalid, or
+// fault.Exists when the name is taken.
+func (s *Scheduler) CreateSandbox(ctx context.Context, r SandboxRequest) (lab.Operation, lab.Sandbox, error) {
+	sb, err := s.newSandbox(r.Name, r.Profile, r.Spec, r.TTL)
+	if err != nil {
+		return lab.Operation{}, lab.Sandbox{}, err
+	}
+	sb.Keep = r.Keep
+	if !r.Keep && sb.Spec.TTL > 0 {
+		sb.ExpiresAt = sb.CreatedAt.Add(sb.Spec.TTL)
+	}
+	op := newOperation(lab.OpCreateSandbox, sb.ID, "")
+	if err := s.cfg.Store.Submit(ctx, state.Submission{Sandbox: &sb, Operation: &op}); err != nil {
+		return lab.Operation{}, lab.Sandbox{}, err
+	}
+	s.Wake()
+	return op, sb, nil
+}
+
+// RunJob writes the rows of a new job and its sandbox and returns.
+func (s *Scheduler) RunJob(ctx context.Context, r JobRequest) (lab.Operation, lab.Sandbox, lab.Job, error) {
+	refuse := func(err error) (lab.Operation, lab.Sandbox, lab.Job, error) {
+		return lab.Operation{}, lab.Sandbox{}, lab.Job{}, err
+	}
+	if r.RepoURL != "" && r.RepoID != "" {
+		return refuse(fault.New(fault.Invalid, "a job has a repository URL or an upload, not both"))
+	}
+	sb, err := s.newSandbox("", r.Profile, r.Spec, r.TTL)
+	if err != nil {
+		return refuse(err)
+	}
+	job := lab.Job{
+		ID: lab.NewID("job"), SandboxID: sb.ID, State: lab.JobQueued, ExitCode: -1, Task: r.Task, Profile: r.Profile,
+		RepoURL: r.RepoURL, RepoID: r.RepoID, Ref: r.Ref, Mode: r.Mode, CreatedAt: sb.CreatedAt,
+	}
+	if job.Mode == "" {
+		job.Mode = sb.Spec.AgentMode
+	}
+	sb.JobID, sb.Keep = job.ID, r.Keep
+	op := newOperation(lab.OpCreateSandbox, sb.ID, job.ID)
+	if err := s.cfg.Store.Submit(ctx, state.Submission{Sandbox: &sb, Job: &job, Operation: &op}); err != nil {
+		return refuse(err)
+	}
+	s.Wake()
+	return op, sb, job, nil
+}
+
+// DestroySandbox opens a destroy-sandbox operation, or returns the one that is
+// open or that destroyed the sandbox. What else runs for it is asked to stop.
+func (s *Scheduler) DestroySandbox(ctx context.Context, sandboxID string) (lab.Operation, error) {
+	op, err := s.cfg.Store.SubmitDestroy(ctx, newOperation(lab.OpDestroySandbox, sandboxID, ""))
+	if err == nil {
+		s.Wake()
+	}
+	return op, err
+}
+
+// CancelJob asks a job to stop; its operation then ends it. fault.Precondition
+// when it has ended already.
+func (s *Scheduler) CancelJob(ctx context.Context, jobID string) error {
+	return s.cfg.Store.RequestCancel(ctx, jobID)
+}
+
+func newOperation(kind lab.OperationKind, subject, job string) lab.Operation {
+	return lab.Operation{ID: lab.NewID("op"), Kind: kind, Subject: subject, JobID: job, State: lab.OpPending, CreatedAt: stamp()}
+}
+
+// newSandbox checks what plugins could only refuse after much has been made.
+func (s *Scheduler) newSandbox(name, profile string, spec lab.Spec, ttl time.Duration) (lab.Sandbox, error) {
+	id := lab.NewID("sbx")
+	if name == "" {
+		name = "box-" + strings.TrimPrefix(id, "sbx_")[:8]
+	}
+	if ttl > 0 {
+		spec.TTL = ttl
+	}
+	if err := s.checkSpec(name, spec); err != nil {
+		return lab.Sandbox{}, err
+	}
+	return lab.Sandbox{
+		ID: id, Name: name, Owner: lab.OwnerMark(s.cfg.HostUUID, id), State: lab.SandboxRequested, Spec: spec,
+		Profile: profile, Generation: 1, CreatedAt: stamp(),
+	}, nil
+}
+
+func (s *Scheduler) checkSpec(name string, spec lab.Spec) error {
+	if err := lab.CheckName(name); err != nil {
+		return fault.New(fault.Invalid, "sandbox name %q: %w", name, err)
+	}
+	switch {
+	case spec.Template == "":
+		return fault.New(fault.Invalid, "no template is named").WithHint("set template_vmid or template in the profile")
+	case spec.Cores == 0 || spec.MemoryMB == 0:
+		return fault.New(fault.Invalid, "a sandbox needs at least one core and some memory")
+	case spec.TTL < 0 || spec.ProvisionTimeout < 0:
+		return fault.New(fault.Invalid, "a duration is negative")
+	}
+	rules, err := lab.ParseAllow(spec.NetworkAllow)
+	if err != nil {
+		return fault.New(fault.Invalid, "%w", err)
+	}
+	for i, r := range rules {
+		if r.Reaches(s.cfg.Subnet) {
+			return fault.New(fault.Invalid, "network allow %q reaches the sandboxes' own subnet %s", spec.NetworkAllow[i], s.cfg.Subnet)
+		}
+	}
+	return nil
+}
+
+// stamp is now as the store keeps it.
+func stamp() time.Time { return time.UnixMilli(time.Now().UnixMilli()).UTC() }
