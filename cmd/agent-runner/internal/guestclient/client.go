@@ -120,16 +120,12 @@ func (b *body) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// Upload stores one artifact of size bytes. flagged says what a scan found in
-// it. fault.Exhausted: a quota is used up.
-func (c *Client) Upload(ctx context.Context, job, path, flagged string, file io.Reader, size int64) (guestapi.UploadReply, error) {
+// Upload stores one artifact of size bytes. fault.Exhausted: a quota is used up.
+func (c *Client) Upload(ctx context.Context, job, path string, file io.Reader, size int64) (guestapi.UploadReply, error) {
 	var reply guestapi.UploadReply
 	ctx, cancel := context.WithTimeout(ctx, uploadFloor+time.Duration(size/slowestSpeed)*time.Second)
 	defer cancel()
 	query := url.Values{"job": {job}, "path": {path}}
-	if flagged != "" {
-		query.Set("flagged", flagged)
-	}
 	resp, err := c.do(ctx, call{path: guestapi.UploadPath, query: query, kind: "application/octet-stream", body: file, size: size})
 	if err != nil {
 		return reply, err

@@ -33,6 +33,7 @@ func failure(resp *http.Response) error {
 	}
 	e := fault.New(classOf(resp.StatusCode), "the host answered %d: %s", resp.StatusCode, text)
 	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
+		e.Class = fault.Unavailable // whatever it was, the host says that it passes
 		e.RetryAfter = time.Duration(min(s, 60)) * time.Second
 	}
 	return e
@@ -48,8 +49,10 @@ func classOf(status int) fault.Class {
 		return fault.Conflict
 	case http.StatusRequestEntityTooLarge, http.StatusInsufficientStorage:
 		return fault.Exhausted
-	case http.StatusTooManyRequests, http.StatusRequestTimeout:
+	case http.StatusTooManyRequests, http.StatusRequestTimeout, http.StatusLocked:
 		return fault.Unavailable
+	case http.StatusNotImplemented:
+		return fault.Unsupported
 	}
 	if status >= 500 {
 		return fault.Unavailable

@@ -1,0 +1,95 @@
+package upload_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/upload"
+	"github.com/agentlab/agentlab/core/guestapi"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/secret"
+)
+
+func tree(t *testing.T) (*os.Root, string) {
+	t.Helper()
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	for name, text := range map[string]string{"b.txt": "bb", "a/deep/x": "x", "leak": strings.Repeat("z", 300<<10) + "planted-secret"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Symlink("/etc/passwd", dir+"/link"), os.Symlink("/etc", dir+"/dir"), syscall.Mkfifo(dir+"/pipe", 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	return root, dir
+}
+
+func TestList(t *testing.T) {
+	root, _ := tree(t)
+	files, passed, err := upload.List(root)
+	want := []upload.File{{"a/deep/x", 1}, {"b.txt", 2}, {"leak", 300<<10 + 14}}
+	if diff := cmp.Diff(want, files); err != nil || passed != 3 || diff != "" {
+		t.Errorf("passed %d, %v, %s", passed, err, diff)
+	}
+}
+
+func TestHolds(t *testing.T) {
+	root, dir := tree(t)
+	r := secret.NewRedactor(secret.New("planted-secret"))
+	for shift := range 20 { // wherever it lies in relation to a read
+		if err := os.WriteFile(dir+"/leak", []byte(strings.Repeat("z", 256<<10-shift)+"planted-secret"+strings.Repeat("y", shift)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if found, err := upload.Holds(root, "leak", r); err != nil || !found {
+			t.Errorf("shift %d: %v %v", shift, found, err)
+		}
+	}
+	if found, err := upload.Holds(root, "b.txt", r); err != nil || found {
+		t.Errorf("found in a clean file: %v", err)
+	}
+	if _, err := upload.Holds(root, "link", r); err == nil {
+		t.Error("a link was followed")
+	}
+	if _, err := upload.Holds(root, "pipe", r); err == nil {
+		t.Error("a pipe was read")
+	}
+}
+
+func TestSend(t *testing.T) {
+	root, _ := tree(t)
+	calls := 0
+	err := upload.Send(t.Context(), root, "b.txt", 10, func(_ context.Context, path string, body io.Reader, size int64) (guestapi.UploadReply, error) {
+		calls++
+		b, _ := io.ReadAll(body)
+		if path != "b.txt" || string(b) != "bb" || size != 2 {
+			t.Errorf("put %s %q %d", path, b, size)
+		}
+		if calls < 3 {
+			return guestapi.UploadReply{}, fault.New(fault.Unavailable, "down")
+		}
+		return guestapi.UploadReply{}, nil
+	})
+	if err != nil || calls != 3 {
+		t.Errorf("%d calls, %v", calls, err)
+	}
+	err = upload.Send(t.Context(), root, "leak", 10, nil)
+	if !errors.Is(err, fault.Exhausted) {
+		t.Errorf("too large: %v", err)
+	}
+}
