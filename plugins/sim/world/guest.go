@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
@@ -34,6 +35,16 @@ func (w *World) running(ctx context.Context, vmid uint32, boot uint64) (release 
 		return nil, err
 	}
 	return release, nil
+}
+
+// Stamp is when a machine last changed. It is coarse: a change within the same
+// few milliseconds may have the same stamp.
+func (w *World) Stamp() (time.Time, error) {
+	info, err := os.Stat(filepath.Join(w.dir, vms))
+	if err != nil {
+		return time.Time{}, fault.New(fault.Unavailable, "read the world: %w", err)
+	}
+	return info.ModTime(), nil
 }
 
 // LoadGuest reads what the guest has on its disk into v, which stays as it is
