@@ -1,0 +1,30 @@
+package disk
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+// Free gives the bytes that may still be written below dir by anybody.
+func Free(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fault.New(fault.Internal, "look at free space of %s: %w", dir, err)
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
+// Room is fault.Exhausted when n more bytes below dir would leave less than
+// floor bytes free.
+func Room(dir string, n, floor int64) error {
+	free, err := Free(dir)
+	if err != nil {
+		return err
+	}
+	if free-n < floor {
+		return fault.New(fault.Exhausted, "only %d MiB are free under %s", free>>20, dir).
+			WithHint("free disk space: %d MiB are kept back for the daemon itself", floor>>20)
+	}
+	return nil
+}

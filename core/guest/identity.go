@@ -1,0 +1,187 @@
+package guest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/core/problem"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+const (
+	jsonDeadline = 15 * time.Second // for a JSON body to arrive
+	stall        = 30 * time.Second // that a stream may stand still
+	longestBody  = 15 * time.Minute // for a file to arrive
+)
+
+type call func(w http.ResponseWriter, r *http.Request, from netip.Addr) error
+
+// limited is what every call passes: rate, panics, errors.
+func (s *Server) limited(f call) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from := sourceOf(r.RemoteAddr)
+		rc := http.NewResponseController(w)
+		_ = rc.SetReadDeadline(time.Now().Add(jsonDeadline))
+		_ = rc.SetWriteDeadline(time.Now().Add(2 * jsonDeadline))
+		err := s.callers.get(from).wait(r.Context())
+		if err == nil {
+			err = s.attempt(f, w, r, from)
+		}
+		if err != nil {
+			s.refuse(w, r, err)
+		}
+	})
+}
+
+func (s *Server) attempt(f call, w http.ResponseWriter, r *http.Request, from netip.Addr) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			s.log.Error("call panicked", "path", r.URL.Path, "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = fault.New(fault.Internal, "panic")
+		}
+	}()
+	return f(w, r, from)
+}
+
+// refuse answers with the error. A defect of ours is told to the log, not to
+// the guest.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if fault.ClassOf(err) == fault.Internal {
+		s.log.Error("guest call failed", "path", r.URL.Path, "address", r.RemoteAddr, "err", err)
+		err = fault.New(fault.Internal, "the host failed on this call")
+	}
+	status := 0
+	if se, ok := errors.AsType[statusError](err); ok {
+		status = se.status
+	}
+	problem.WriteStatus(w, status, err)
+}
+
+// statusError overrides the status that the error's class has.
+type statusError struct {
+	status int
+	err    error
+}
+
+func (e statusError) Error() string { return e.err.Error() }
+func (e statusError) Unwrap() error { return e.err }
+
+func tooLarge(format string, args ...any) error {
+	return statusError{http.StatusRequestEntityTooLarge, fault.New(fault.Exhausted, format, args...)}
+}
+
+// credentialed adds the caller's sandbox.
+func (s *Server) credentialed(name string, f func(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) error) http.Handler {
+	return s.limited(func(w http.ResponseWriter, r *http.Request, from netip.Addr) error {
+		sb, err := s.authenticate(r, name, from)
+		if err != nil {
+			return err
+		}
+		return f(w, r, sb)
+	})
+}
+
+func (s *Server) authenticate(r *http.Request, name string, from netip.Addr) (lab.Sandbox, error) {
+	credential, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok || credential == "" {
+		return lab.Sandbox{}, s.deny(r.Context(), from, name, "no credential")
+	}
+	hash := sha256.Sum256([]byte(credential))
+	sb, err := s.store.Authenticate(r.Context(), from, hash[:])
+	if errors.Is(err, fault.Denied) {
+		return lab.Sandbox{}, s.deny(r.Context(), from, name, "the credential is not valid here")
+	}
+	if err != nil {
+		return lab.Sandbox{}, fmt.Errorf("authenticate: %w", err)
+	}
+	return sb, nil
+}
+
+// deny makes the answer for a call that is not allowed, and an event, at most
+// one per address and denialEvery.
+func (s *Server) deny(ctx context.Context, from netip.Addr, name, reason string) error {
+	if s.callers.get(from).denials.Allow() {
+		e := lab.Event{
+			At: time.Now(), Type: lab.EventGuestDenied, Message: fmt.Sprintf("%s from %s denied: %s", name, from, reason),
+			Fields: map[string]string{"call": name, "reason": reason, "address": from.String()},
+		}
+		if sb, err := s.store.SandboxByAddress(ctx, from); err == nil {
+			e.SandboxID, e.JobID = sb.ID, sb.JobID
+		}
+		s.log.Warn("guest call denied", "call", name, "address", from.String(), "sandbox", e.SandboxID, "reason", reason)
+		if err := s.store.AppendEvent(ctx, e); err != nil {
+			s.log.Error("record denial", "err", err)
+		}
+	}
+	return fault.New(fault.Denied, "%s", reason)
+}
+
+// ownJob gives the job named in the call if it is the sandbox's own. Another
+// sandbox's job and none at all look the same from inside.
+func (s *Server) ownJob(ctx context.Context, sb lab.Sandbox, id, name string) (lab.Job, error) {
+	if id == "" || id != sb.JobID {
+		return lab.Job{}, s.deny(ctx, sb.Address, name, "not this sandbox's job")
+	}
+	j, err := s.store.Job(ctx, id)
+	if err != nil {
+		return lab.Job{}, fmt.Errorf("read job: %w", err)
+	}
+	if j.SandboxID != sb.ID {
+		return lab.Job{}, s.deny(ctx, sb.Address, name, "not this sandbox's job")
+	}
+	return j, nil
+}
+
+// openJob is ownJob for calls that add to a job: one that has ended, or whose
+// guest has said its last word, takes no more.
+func (s *Server) openJob(ctx context.Context, sb lab.Sandbox, id, name string) (lab.Job, error) {
+	j, err := s.ownJob(ctx, sb, id, name)
+	if err == nil && over(j) {
+		return j, fault.New(fault.Precondition, "the job is over")
+	}
+	return j, err
+}
+
+func over(j lab.Job) bool { return j.State.Ended() || j.Reported != nil }
+
+// decodeBody reads a JSON body. Fields that this build does not know are left:
+// the runner in the image may be newer than the daemon.
+func decodeBody(w http.ResponseWriter, r *http.Request, v any) error {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, api.MaxBody))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return tooLarge("body is larger than %d bytes", api.MaxBody)
+	}
+	if err != nil {
+		return fault.New(fault.Unavailable, "read body: %w", err)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fault.New(fault.Invalid, "body is not valid: %w", err)
+	}
+	return nil
+}
+
+func answer(w http.ResponseWriter, status int, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fault.New(fault.Internal, "encode answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // the guest is gone if this fails
+	return nil
+}
