@@ -1,0 +1,95 @@
+// Command agentlab-plugin-toy is a plugin for the tests of pluginhost.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/plugin"
+	"github.com/agentlab/agentlab/sdk/secret"
+	"github.com/agentlab/agentlab/sdk/secrets"
+)
+
+type config struct {
+	Folder string       `json:"folder"`
+	Token  secret.Value `json:"token"`
+	Limit  int64        `json:"limit"`
+	Mode   string       `json:"mode"`
+	Keys   []string     `json:"keys"`
+}
+
+func main() {
+	plugin.Serve(plugin.Plugin{
+		Name: "toy", Version: "1.2.3", Description: "For tests.", Kinds: []plugin.Kind{plugin.Secrets},
+		Schema: &plugin.Schema{Version: 1, Block: plugin.Block{Attributes: []plugin.Attribute{
+			{Name: "folder", Type: plugin.String, Required: true},
+			{Name: "token", Type: plugin.String, Sensitive: true},
+			{Name: "limit", Type: plugin.Number, Default: 10, Min: plugin.Limit(1), Max: plugin.Limit(100)},
+			{Name: "mode", Type: plugin.String, OneOf: []string{"plain", "broken", "slow"}},
+			{Name: "keys", Type: plugin.List(plugin.String)},
+		}}},
+		Validate: func(_ context.Context, cfg json.RawMessage) []plugin.Diagnostic {
+			var c config
+			if err := plugin.Decode(cfg, &c); err != nil {
+				return []plugin.Diagnostic{{Summary: err.Error()}}
+			}
+			for i, key := range c.Keys {
+				if strings.HasPrefix(key, "bad") {
+					return []plugin.Diagnostic{{
+						Summary: "key is bad, said " + c.Token.Reveal(), Path: plugin.Path{plugin.Attr("keys"), plugin.Index(i)},
+					}}
+				}
+			}
+			return nil
+		},
+		Configure: configure,
+	})
+}
+
+func configure(_ context.Context, host plugin.HostContext, cfg json.RawMessage, _ hclog.Logger) (plugin.Instance, error) {
+	var c config
+	if err := plugin.Decode(cfg, &c); err != nil {
+		return plugin.Instance{}, err
+	}
+	if c.Mode == "broken" {
+		return plugin.Instance{}, fault.New(fault.Unavailable, "server refused %s", c.Token.Reveal())
+	}
+	if c.Mode == "slow" {
+		time.Sleep(500 * time.Millisecond)
+	}
+	return plugin.Instance{Service: secrets.Service(driver{c, host})}, nil
+}
+
+type driver struct {
+	config config
+	host   plugin.HostContext
+}
+
+func (d driver) List(context.Context) ([]string, error) { return os.Environ(), nil }
+
+func (d driver) Open(ctx context.Context, bundle, _ string) (secrets.Bundle, error) {
+	if bundle == "hang" {
+		<-ctx.Done()
+		return secrets.Bundle{}, ctx.Err()
+	}
+	if bundle == "deadline" {
+		at, ok := ctx.Deadline()
+		if !ok {
+			return secrets.Bundle{}, errors.New("no deadline")
+		}
+		return secrets.Bundle{Version: time.Until(at).Round(time.Second).String()}, nil
+	}
+	raw, err := json.Marshal(map[string]any{"folder": d.config.Folder, "limit": d.config.Limit, "keys": d.config.Keys})
+	return secrets.Bundle{Document: secret.New(string(raw)), Version: d.host.StateDir + " " + d.host.HostUUID}, err
+}
+
+func (d driver) Describe(context.Context, string) (secrets.Description, error) {
+	return secrets.Description{}, fault.New(fault.NotFound, "no such bundle").WithHint("make one")
+}
