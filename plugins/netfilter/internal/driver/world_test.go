@@ -64,7 +64,7 @@ func inWorld(t *testing.T, cfg driver.Config, f func(w *world)) {
 			return
 		}
 		cfg.NFTBinary, cfg.HostUUID = "nft", "0b1e"
-		w.driver = driver.New(cfg, hclog.NewNullLogger())
+		w.driver = driver.New(cfg, nullLogger())
 		f(w)
 	})
 }
@@ -244,3 +244,5 @@ func TestMain(m *testing.M) {
 }
 
 func inGuest(g *guest, f func() error) error { return netlab.In(g.ns, f) }
+
+func nullLogger() hclog.Logger { return hclog.NewNullLogger() }
