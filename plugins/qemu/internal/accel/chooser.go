@@ -39,8 +39,10 @@ type Chooser struct {
 	Measure func(ctx context.Context, device string) (float64, error)
 	Log     hclog.Logger
 
-	mu      sync.Mutex // mu guards: verdict
-	verdict *Verdict
+	mu sync.Mutex
+	// mu guards:
+	verdict *Verdict // nil until something was measured
+	warned  string
 }
 
 // Verdict is what the probe found out.
@@ -121,11 +123,21 @@ func (c *Chooser) Verdict(ctx context.Context, v Version) (Verdict, error) {
 		found.Reason = fmt.Sprintf("guests run %.1f million instructions per second, less than %.0f",
 			found.Speed/1e6, float64(slowest/1e6))
 	}
-	if found.Reason != "" && c.Want == Auto {
-		c.Log.Warn("kvm is not usable, guests are emulated and slower", "reason", found.Reason)
+	c.warn(found.Reason)
+	if err != nil {
+		// A module may be loaded or a mode set at any time: look again then.
+		return found, nil
 	}
 	c.verdict = &found
 	return found, c.remember()
+}
+
+// warn tells once per reason. Caller holds mu.
+func (c *Chooser) warn(reason string) {
+	if reason != "" && reason != c.warned && c.Want == Auto {
+		c.Log.Warn("kvm is not usable, guests are emulated and slower", "err", reason)
+	}
+	c.warned = reason
 }
 
 // Failed notes that QEMU did not start with this way while a later one worked,
@@ -136,7 +148,7 @@ func (c *Chooser) Failed(way machine.Accel, reason string) {
 	if c.verdict == nil || way.Name != KVM || slices.Contains(c.verdict.Broken, way.CPU) {
 		return
 	}
-	c.Log.Warn("qemu does not start with kvm and this cpu", "cpu", way.CPU, "reason", reason)
+	c.Log.Warn("qemu does not start with kvm and this cpu", "cpu", way.CPU, "err", reason)
 	c.verdict.Broken = append(c.verdict.Broken, way.CPU)
 	if err := c.remember(); err != nil {
 		c.Log.Warn("verdict on kvm was not stored", "err", err)

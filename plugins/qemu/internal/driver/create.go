@@ -19,6 +19,8 @@ import (
 const (
 	minMemory = 64 << 20
 	maxCores  = 255
+	// maxInterface is the longest name the kernel gives a link.
+	maxInterface = 15
 )
 
 // CreateVM implements hypervisor.Driver. A VM that was made but has never run
@@ -65,7 +67,7 @@ func (d *Driver) validate(req *hypervisor.CreateRequest) error {
 		req.NIC.Tap = fmt.Sprintf(InterfacePattern, req.Ref.VMID)
 	}
 	switch {
-	case len(req.NIC.Tap) > 15 || strings.ContainsAny(req.NIC.Tap, "/ \t\n:%") || req.NIC.Tap == "." || req.NIC.Tap == "..":
+	case len(req.NIC.Tap) > maxInterface || strings.ContainsAny(req.NIC.Tap, "/ \t\n:%") || req.NIC.Tap == "." || req.NIC.Tap == "..":
 		return fault.New(fault.Invalid, "%q is not an interface name", req.NIC.Tap)
 	case req.Cores == 0 || req.Cores > maxCores:
 		return fault.New(fault.Invalid, "%d cores are not between 1 and %d", req.Cores, maxCores)

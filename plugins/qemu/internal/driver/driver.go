@@ -3,10 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -42,38 +39,6 @@ const (
 	cleanTimeout   = 15 * time.Second
 )
 
-// Config is the plugin's configuration, by the names of its schema.
-type Config struct {
-	Templates   []string `json:"templates"`
-	TemplateDir string   `json:"template_dir"`
-	VMIDFirst   uint32   `json:"vmid_first"`
-	VMIDLast    uint32   `json:"vmid_last"`
-	UIDBase     uint32   `json:"uid_base"`
-	Accel       string   `json:"accel"`
-	QEMUBinary  string   `json:"qemu_binary"`
-	TBMiB       uint32   `json:"tcg_tb_mb"`
-}
-
-// Check finds what the schema cannot express.
-func (c Config) Check() error {
-	switch {
-	case c.VMIDFirst == 0 || c.VMIDFirst > c.VMIDLast:
-		return fault.New(fault.Invalid, "vmid_first %d and vmid_last %d are no range", c.VMIDFirst, c.VMIDLast)
-	case c.UIDBase < 1000:
-		return fault.New(fault.Invalid, "uid_base %d would give VMs the uids of system users", c.UIDBase)
-	case uint64(c.UIDBase)+uint64(c.VMIDLast) >= math.MaxInt32:
-		return fault.New(fault.Invalid, "uid_base %d + vmid_last %d is no valid uid", c.UIDBase, c.VMIDLast)
-	case len(fmt.Sprintf(InterfacePattern, c.VMIDLast)) > 15:
-		return fault.New(fault.Invalid, "vmid_last %d makes interface names of more than 15 characters", c.VMIDLast)
-	}
-	for _, dir := range append([]string{c.TemplateDir}, c.Templates...) {
-		if dir != "" && !filepath.IsAbs(dir) {
-			return fault.New(fault.Invalid, "template folder %q is not an absolute path", dir)
-		}
-	}
-	return nil
-}
-
 // Driver implements hypervisor.Driver and hypervisor.ConsoleReader.
 type Driver struct {
 	cfg      Config
@@ -103,8 +68,8 @@ var (
 // New opens the state folder, which must exist, and removes what interrupted
 // calls left in it. Running VMs are left alone.
 func New(cfg Config, state string, log hclog.Logger) (*Driver, error) {
-	if err := cfg.Check(); err != nil {
-		return nil, err
+	if problems := cfg.Problems(); len(problems) > 0 {
+		return nil, fault.New(fault.Invalid, "%s: %s", problems[0].Key, problems[0].Text)
 	}
 	store, err := record.Open(state)
 	if err != nil {

@@ -187,13 +187,13 @@ func (c Check) templates() plugin.Finding {
 	return ok("templates", "templates: %s", strings.Join(good, ", "))
 }
 
-// DiskFree gives the bytes a file system has left for root.
+// DiskFree gives the bytes a file system has left.
 func DiskFree(dir string) (uint64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, fmt.Errorf("ask for free space of %s: %w", dir, err)
 	}
-	return st.Bfree * uint64(st.Bsize), nil
+	return st.Bavail * uint64(st.Bsize), nil
 }
 
 // Memory gives the host's memory in bytes, all of it and what is available.

@@ -118,7 +118,7 @@ func (m Machine) disks() []string {
 		"driver": "raw", "node-name": "seed", "file": "seed-file", "read-only": true,
 	}.arg()...)
 	return append(args,
-		"-device", "virtio-blk-pci,id=disk0,drive=root,serial=root,disable-legacy=on,bootindex=0",
+		"-device", "virtio-blk-pci,id=disk0,drive=root,serial=root,disable-legacy=on,bootindex=1",
 		"-device", "virtio-blk-pci,id=disk1,drive=seed,serial=seed,disable-legacy=on",
 	)
 }

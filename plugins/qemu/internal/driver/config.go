@@ -1,0 +1,44 @@
+package driver
+
+import (
+	"fmt"
+	"math"
+	"path/filepath"
+)
+
+// Config is the plugin's configuration, by the names of its schema.
+type Config struct {
+	Templates   []string `json:"templates"`
+	TemplateDir string   `json:"template_dir"`
+	VMIDFirst   uint32   `json:"vmid_first"`
+	VMIDLast    uint32   `json:"vmid_last"`
+	UIDBase     uint32   `json:"uid_base"`
+	Accel       string   `json:"accel"`
+	QEMUBinary  string   `json:"qemu_binary"`
+	TBMiB       uint32   `json:"tcg_tb_mb"`
+}
+
+// Problem is one remark about a configuration.
+type Problem struct{ Key, Text string }
+
+// Problems finds what the schema cannot express.
+func (c Config) Problems() []Problem {
+	var out []Problem
+	add := func(wrong bool, key, format string, args ...any) {
+		if wrong {
+			out = append(out, Problem{key, fmt.Sprintf(format, args...)})
+		}
+	}
+	add(c.VMIDFirst == 0 || c.VMIDFirst > c.VMIDLast, "vmid_first",
+		"vmid_first %d and vmid_last %d are no range", c.VMIDFirst, c.VMIDLast)
+	add(c.UIDBase < 1000, "uid_base", "uid_base %d would give VMs the uids of system users", c.UIDBase)
+	add(uint64(c.UIDBase)+uint64(c.VMIDLast) >= math.MaxInt32, "uid_base",
+		"uid_base %d + vmid_last %d is not a valid uid", c.UIDBase, c.VMIDLast)
+	add(len(fmt.Sprintf(InterfacePattern, c.VMIDLast)) > maxInterface, "vmid_last",
+		"vmid_last %d makes interface names of more than %d characters", c.VMIDLast, maxInterface)
+	add(c.TemplateDir != "" && !filepath.IsAbs(c.TemplateDir), "template_dir", "%q is not an absolute path", c.TemplateDir)
+	for _, dir := range c.Templates {
+		add(!filepath.IsAbs(dir), "templates", "%q is not an absolute path", dir)
+	}
+	return out
+}

@@ -1,0 +1,99 @@
+package procfs
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+)
+
+const mark = "mark-4711"
+
+// sleeper starts a program with the mark and does not wait for it.
+func sleeper(t *testing.T) Identity {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", "sleep 60; :", mark)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	st, err := ReadStat(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Identity{PID: pid, StartTicks: st.StartTicks, UID: uint32(os.Geteuid()), Mark: mark}
+}
+
+func TestCheckComparesEverything(t *testing.T) {
+	id := sleeper(t)
+	if err := Check(id); err != nil {
+		t.Fatalf("the program itself: %v", err)
+	}
+	for name, change := range map[string]func(*Identity){
+		"pid":   func(i *Identity) { i.PID = os.Getpid() },
+		"start": func(i *Identity) { i.StartTicks++ },
+		"user":  func(i *Identity) { i.UID += 77 },
+		"mark":  func(i *Identity) { i.Mark = "mark" },
+	} {
+		other := id
+		change(&other)
+		if err := Check(other); !errors.Is(err, ErrGone) {
+			t.Errorf("other %s: %v, want gone", name, err)
+		}
+		if h, err := Open(other); !errors.Is(err, ErrGone) {
+			t.Errorf("open other %s: %v, want gone", name, err)
+			h.Close()
+		}
+	}
+	found, err := Find(id.UID, mark)
+	if err != nil || len(found) != 1 || found[0] != id {
+		t.Errorf("found %+v, %v, want %+v", found, err, id)
+	}
+}
+
+func TestKillAndWait(t *testing.T) {
+	id := sleeper(t)
+	h, err := Open(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	short, cancel := context.WithTimeout(t.Context(), 60*time.Millisecond)
+	defer cancel()
+	if err := h.Wait(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("wait for a live program: %v", err)
+	}
+	if err := h.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	long, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := h.Wait(long); err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(id); !errors.Is(err, ErrGone) {
+		t.Errorf("check after the end: %v", err)
+	}
+	if _, err := os.Stat("/proc/" + strconv.Itoa(id.PID)); err == nil {
+		t.Error("the program was not laid to rest")
+	}
+	if err := h.Kill(); err != nil {
+		t.Errorf("second kill: %v", err)
+	}
+}
+
+func TestParseStatWithOddName(t *testing.T) {
+	st, err := parseStat([]byte("12 (a) S 1) Z 1 1 1 0 -1 0 0 0 0 0 30 12 0 0 20 0 1 0 999 4096 3 18446744073709551615"))
+	if err != nil || st.State != 'Z' || st.StartTicks != 999 || st.CPUTicks != 42 || st.RSSBytes != uint64(3*os.Getpagesize()) {
+		t.Errorf("stat = %+v, %v", st, err)
+	}
+	for _, bad := range []string{"", "1 (x) S", "1 (x) S 1 1 1 0 -1 0 0 0 0 0 a 12 0 0 20 0 1 0 999 4096 3"} {
+		if _, err := parseStat([]byte(bad)); err == nil {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+}

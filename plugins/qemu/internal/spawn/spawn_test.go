@@ -1,0 +1,143 @@
+package spawn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+const (
+	testUID  = 423_456
+	testMark = "mark-of-spawn"
+)
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to start programs as other users")
+	}
+}
+
+func start(t *testing.T, script string, files ...*os.File) *Program {
+	t.Helper()
+	p, err := Start(Spec{Path: "/bin/sh", Args: []string{"-c", script, testMark}, UID: testUID, Mark: testMark, Files: files})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = unix.Kill(p.PID, unix.SIGKILL)
+		p.Close()
+	})
+	return p
+}
+
+func waitEnd(t *testing.T, p *Program) {
+	t.Helper()
+	h, err := procfs.Open(p.Identity)
+	if errors.Is(err, procfs.ErrGone) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := h.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestProgramIsOnItsOwn(t *testing.T) {
+	needRoot(t)
+	given, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer given.Close()
+	// Left open without close-on-exec, as a careless parent does.
+	leak, err := unix.Open("/etc/hostname", unix.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(leak)
+	p := start(t, `id -u; id -g; cut -d" " -f6 /proc/$$/stat; echo $$; env | grep -c SECRET; for f in /proc/$$/fd/*; do readlink $f; done`, given)
+	waitEnd(t, p)
+	out := strings.Split(p.Output(), "\n")
+	if len(out) < 5 || out[0] != fmt.Sprint(testUID) || out[1] != out[0] {
+		t.Fatalf("output = %q", out)
+	}
+	if out[2] != out[3] {
+		t.Errorf("session %s is not the program's own %s", out[2], out[3])
+	}
+	held := strings.Join(out[5:], " ")
+	if strings.Contains(held, "hostname") || !strings.Contains(held, "/dev/zero") || !strings.Contains(held, "/dev/null") {
+		t.Errorf("descriptors = %s", held)
+	}
+}
+
+func TestOutputIsBounded(t *testing.T) {
+	needRoot(t)
+	p := start(t, `i=0; while [ $i -lt 3000 ]; do echo "0123456789012345678901234567890123456789"; i=$((i+1)); done; exit 0`)
+	waitEnd(t, p)
+	if n := len(p.Output()); n == 0 || n > outputBytes {
+		t.Errorf("output has %d bytes", n)
+	}
+}
+
+func TestStartErrors(t *testing.T) {
+	plain := filepath.Join(t.TempDir(), "plain")
+	if err := os.WriteFile(plain, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]fault.Class{"/nope/qemu": fault.Unavailable, plain: fault.Denied} {
+		_, err := Start(Spec{Path: path, UID: uint32(os.Geteuid())})
+		if !errors.Is(err, want) || fault.HintOf(err) == "" {
+			t.Errorf("%s: %v (%s), want %s", path, err, fault.HintOf(err), want)
+		}
+	}
+}
+
+func TestListenForRootOnly(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("long-", 40))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second replaces the first
+		f, err := Listen(dir, "qmp.sock")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = f.Close()
+		st, err := os.Stat(filepath.Join(dir, "qmp.sock"))
+		if err != nil || st.Mode().Perm() != 0o600 || st.Mode()&os.ModeSocket == 0 {
+			t.Errorf("socket: %v, %v", st.Mode(), err)
+		}
+	}
+}
+
+func TestScopeArgs(t *testing.T) {
+	args := strings.Join(scopeArgs(1042, 77), " ")
+	if !strings.Contains(args, "ssa(sv)a(sa(sv)) agentlab-vm-1042.scope fail 4 PIDs au 1 77 ") {
+		t.Errorf("args = %q", args)
+	}
+}
+
+func TestScopeWithoutSystemd(t *testing.T) {
+	if _, err := os.Stat(systemdFolder); err == nil {
+		t.Skip("needs a machine without systemd")
+	}
+	if err := Scope(t.Context(), 1042, os.Getpid()); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,47 @@
+package main
+
+import "github.com/agentlab/agentlab/sdk/plugin"
+
+// vmidMax keeps VMIDs within what an interface name and a uid can carry.
+const vmidMax = 99_999_999
+
+func schema() *plugin.Schema {
+	return &plugin.Schema{Version: 1, Block: plugin.Block{
+		Description: "Runs sandboxes with QEMU on this host.",
+		Attributes: []plugin.Attribute{
+			{
+				Name: "templates", Type: plugin.List(plugin.String), Default: []string{},
+				Description: "Image folders, each with a `manifest.json`. They win over those of `template_dir`.",
+				Example:     []string{"/srv/images/debian-12-0123456789ab"},
+			},
+			{
+				Name: "template_dir", Type: plugin.String, Default: "/var/cache/agentlab/images",
+				Description: "Folder whose sub-folders are image folders; of several with the same VMID the newest is used. Empty for none.",
+			},
+			{
+				Name: "vmid_first", Type: plugin.Number, Default: 1000, Min: plugin.Limit(1), Max: plugin.Limit(vmidMax),
+				Description: "First VMID given to a sandbox.",
+			},
+			{
+				Name: "vmid_last", Type: plugin.Number, Default: 1999, Min: plugin.Limit(1), Max: plugin.Limit(vmidMax),
+				Description: "Last VMID given to a sandbox.",
+			},
+			{
+				Name: "uid_base", Type: plugin.Number, Default: 200_000, Min: plugin.Limit(1000), Max: plugin.Limit(2_000_000_000),
+				Description: "The QEMU of a VM runs as user and group `uid_base` + VMID. No account may use these numbers, and no other instance on this host.",
+			},
+			{
+				Name: "accel", Type: plugin.String, Default: "auto", OneOf: []string{"auto", "kvm", "tcg"},
+				Description: "How guests are executed: by KVM, by emulation (tcg), or by KVM where a probe shows that it works.",
+			},
+			{
+				Name: "qemu_binary", Type: plugin.String, Default: "qemu-system-x86_64",
+				Description: "QEMU for x86_64, 7.2 or later, as a path or a name in PATH.",
+			},
+			{
+				Name: "tcg_tb_mb", Type: plugin.Number, Default: 256, Min: plugin.Limit(16), Max: plugin.Limit(4096),
+				Description: "MiB of translated code kept per emulated VM.",
+			},
+		},
+	}}
+}
