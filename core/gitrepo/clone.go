@@ -2,8 +2,11 @@ package gitrepo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -34,8 +37,8 @@ func Clone(ctx context.Context, dir string, opts CloneOptions) (Meta, error) {
 		return m, fmt.Errorf("make repository: %w", err)
 	}
 	g.dir = dir
-	if _, err := g.run(ctx, "remote", "add", "origin", opts.URL); err != nil {
-		return m, fmt.Errorf("name remote: %w", err)
+	if err := nameRemote(dir, opts.URL); err != nil {
+		return m, err
 	}
 	progress := opts.Progress
 	if progress == nil {
@@ -58,6 +61,24 @@ func Clone(ctx context.Context, dir string, opts CloneOptions) (Meta, error) {
 	format, err := g.run(ctx, "rev-parse", "--show-object-format")
 	m.Objects = format
 	return m, err
+}
+
+// nameRemote writes the remote into the new repository's configuration. The
+// URL may hold a password, which must not stand in a command line.
+func nameRemote(dir, url string) error {
+	if strings.ContainsAny(url, "\n\r\x00") {
+		return fault.New(fault.Invalid, "repository URL has a line break")
+	}
+	f, err := os.OpenFile(filepath.Join(dir, ".git", "config"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return fmt.Errorf("name remote: %w", err)
+	}
+	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(url)
+	_, err = fmt.Fprintf(f, "[remote \"origin\"]\n\turl = \"%s\"\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n", quoted)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("name remote: %w", err)
+	}
+	return nil
 }
 
 // chooseRef finds the commit that ref names: a branch of the remote, a tag, or

@@ -74,10 +74,10 @@ func TestHolds(t *testing.T) {
 func TestSend(t *testing.T) {
 	root, _ := tree(t)
 	calls := 0
-	err := upload.Send(t.Context(), root, "b.txt", 10, func(_ context.Context, path string, body io.Reader, size int64) (guestapi.UploadReply, error) {
+	err := upload.Send(t.Context(), root, "b.txt", "as/b", 10, func(_ context.Context, path string, body io.Reader, size int64) (guestapi.UploadReply, error) {
 		calls++
 		b, _ := io.ReadAll(body)
-		if path != "b.txt" || string(b) != "bb" || size != 2 {
+		if path != "as/b" || string(b) != "bb" || size != 2 {
 			t.Errorf("put %s %q %d", path, b, size)
 		}
 		if calls < 3 {
@@ -88,7 +88,7 @@ func TestSend(t *testing.T) {
 	if err != nil || calls != 3 {
 		t.Errorf("%d calls, %v", calls, err)
 	}
-	err = upload.Send(t.Context(), root, "leak", 10, nil)
+	err = upload.Send(t.Context(), root, "leak", "leak", 10, nil)
 	if !errors.Is(err, fault.Exhausted) {
 		t.Errorf("too large: %v", err)
 	}

@@ -1,0 +1,3 @@
+// Package enroll makes a guest known to its host: it keeps the sandbox's
+// credential and gets the payload with it.
+package enroll

@@ -1,0 +1,209 @@
+package jobrun
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/guestclient"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/repotask"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/upload"
+	"github.com/agentlab/agentlab/core/guestapi"
+)
+
+// Bounds of the work after the agent.
+const (
+	changesTimeout = 5 * time.Minute
+	uploadPatience = 10 * time.Minute
+)
+
+// finish uploads what the job leaves and reports its outcome. shipped gets the
+// end of the log's way to the host. A job whose upload failed is not completed.
+func (x *run) finish(ctx context.Context, shipped <-chan error) error {
+	x.pulse.stage("upload")
+	result := x.result()
+	patience := x.UploadPatience
+	if patience == 0 {
+		patience = uploadPatience
+	}
+	bounded, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	x.collectChanges(bounded, &result)
+	err := x.uploadFiles(bounded, &result)
+	if err != nil {
+		x.say("artifacts are not complete: %s", withHint(err))
+	}
+	if x.journal.Outcome.Message != "" {
+		x.say("%s", x.journal.Outcome.Message)
+	}
+	err = errors.Join(err, x.log.End(), x.awaitLog(bounded, shipped))
+	if ctx.Err() != nil {
+		return fmt.Errorf("finish job: %w", context.Cause(ctx))
+	}
+	if err != nil {
+		x.degrade(&result, err)
+	}
+	if err := x.uploadResult(bounded, result); err != nil {
+		x.degrade(&result, err)
+	}
+	return x.report(ctx, result, err == nil)
+}
+
+// result is the report so far.
+func (x *run) result() guestapi.JobResult {
+	out := x.journal.Outcome
+	return guestapi.JobResult{
+		Job: x.job.ID, Status: out.Status, ExitCode: out.ExitCode, Message: x.Redactor.String(out.Message),
+		StartedAt: x.journal.StartedAt, DurationSeconds: x.journal.EndedAt.Sub(x.journal.StartedAt).Round(time.Millisecond).Seconds(),
+		BaseCommit: x.journal.Base, Commit: x.journal.Head,
+	}
+}
+
+// degrade makes a completed job a failed one because of err.
+func (x *run) degrade(result *guestapi.JobResult, err error) {
+	x.Log.Error("upload is not complete", "err", x.Redactor.String(err.Error()))
+	if result.Status == statusCompleted {
+		result.Status, result.ExitCode = statusFailed, exitOurs
+		result.Message = x.Redactor.String("the job's artifacts could not be uploaded: " + withHint(err))
+	}
+}
+
+// collectChanges bundles the job's commits. That the repository is unusable is
+// the agent's doing and said in the log; it is no failure of the upload.
+func (x *run) collectChanges(ctx context.Context, result *guestapi.JobResult) {
+	if x.journal.Base == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, changesTimeout)
+	defer cancel()
+	dir := x.Layout.JobDir(x.job.ID)
+	bundle := filepath.Join(dir, guestapi.ArtifactChanges)
+	if err := os.Remove(bundle); err != nil && !errors.Is(err, os.ErrNotExist) {
+		x.say("commits cannot be brought back: %v", err)
+		return
+	}
+	res, err := repotask.Run(ctx, x.Programs, x.Exe, x.environment(x.job, x.journal.RepoDir), repotask.Call{
+		Action: repotask.Changes, Dir: x.journal.RepoDir, Base: x.journal.Base, Out: bundle, Result: filepath.Join(dir, resultName),
+	}, nil, x.log)
+	if err != nil {
+		x.say("commits cannot be brought back: %s", withHint(err))
+		return
+	}
+	result.Commit, result.Commits = res.Changes.Head, res.Changes.Commits
+}
+
+// uploadFiles uploads the bundle of commits and every file in the artifacts
+// directory, and notes which of them hold a secret.
+func (x *run) uploadFiles(ctx context.Context, result *guestapi.JobResult) error {
+	own, err := os.OpenRoot(x.Layout.JobDir(x.job.ID))
+	if err != nil {
+		return fmt.Errorf("open job directory: %w", err)
+	}
+	defer own.Close()
+	if _, err := own.Lstat(guestapi.ArtifactChanges); err == nil {
+		if err := upload.Send(ctx, own, guestapi.ArtifactChanges, guestapi.ArtifactChanges, x.job.UploadMaxBytes, x.put); err != nil {
+			return err
+		}
+	}
+	root, err := own.OpenRoot(artifactsName)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // the agent removed it
+	}
+	if err != nil {
+		return fmt.Errorf("open artifacts: %w", err)
+	}
+	defer root.Close()
+	files, passed, err := upload.List(root)
+	if err != nil {
+		return err
+	}
+	if passed > 0 {
+		x.say("%d links or special files in the artifacts directory were passed over", passed)
+	}
+	var errs []error
+	for _, f := range files {
+		name := artifactPath(f.Path)
+		if found, err := upload.Holds(root, f.Path, x.Redactor); err == nil && found {
+			result.Flagged = append(result.Flagged, name)
+			x.say("artifact %s holds a secret", name)
+		}
+		errs = append(errs, upload.Send(ctx, root, f.Path, name, x.job.UploadMaxBytes, x.put))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// artifactPath keeps the agent's files apart from the runner's own.
+func artifactPath(path string) string {
+	if slices.Contains([]string{guestapi.ArtifactLog, guestapi.ArtifactReport, guestapi.ArtifactArchive, guestapi.ArtifactChanges}, path) {
+		return artifactsName + "/" + path
+	}
+	return path
+}
+
+func (x *run) put(ctx context.Context, path string, body io.Reader, size int64) (guestapi.UploadReply, error) {
+	return x.Host.Upload(ctx, x.job.ID, path, body, size)
+}
+
+// awaitLog waits until the host has the whole log. A log beyond its quota has
+// failed the job already.
+func (x *run) awaitLog(ctx context.Context, shipped <-chan error) error {
+	select {
+	case err := <-shipped:
+		select {
+		case <-x.log.Exceeded():
+			return nil
+		default:
+		}
+		if err != nil {
+			return fmt.Errorf("upload log: %w", err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("upload log: %w", ctx.Err())
+	}
+}
+
+func (x *run) uploadResult(ctx context.Context, result guestapi.JobResult) error {
+	b, err := json.MarshalIndent(result, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode report: %w", err)
+	}
+	b = append(b, '\n')
+	err = guestclient.Retry(ctx, nil, func(ctx context.Context) error {
+		_, err := x.put(ctx, guestapi.ArtifactReport, bytes.NewReader(b), int64(len(b)))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("upload %s: %w", guestapi.ArtifactReport, err)
+	}
+	return nil
+}
+
+// report says the last word, however long the host takes to hear it.
+func (x *run) report(ctx context.Context, result guestapi.JobResult, uploaded bool) error {
+	err := guestclient.Retry(ctx, nil, func(ctx context.Context) error {
+		_, err := x.Host.Report(ctx, guestapi.Report{
+			Job: x.job.ID, Kind: guestapi.ReportFinished, Status: result.Status, ExitCode: result.ExitCode,
+			Commit: result.Commit, Message: result.Message, Uploaded: uploaded,
+		})
+		return err
+	})
+	if ctx.Err() != nil {
+		return fmt.Errorf("report outcome: %w", context.Cause(ctx))
+	}
+	if err != nil {
+		x.Log.Error("host does not take the report", "err", err) // nothing else can be done
+	}
+	x.journal.Phase = phaseReported
+	return x.journal.save(x.Layout)
+}

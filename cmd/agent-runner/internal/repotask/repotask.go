@@ -1,0 +1,139 @@
+package repotask
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/confine"
+	"github.com/agentlab/agentlab/core/gitrepo"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+// Subcommand is the word of agent-runner's command line that leads to Main.
+const Subcommand = "repo"
+
+// callVariable carries a Call: a URL may hold a password, which must not stand
+// in a command line.
+const callVariable = "AGENTLAB_REPO_CALL"
+
+// maxResult bounds what is read of a result, in bytes.
+const maxResult = 64 << 10
+
+// Actions of a Call.
+const (
+	Unpack  = "unpack"  // an archive on standard input into Dir
+	Clone   = "clone"   // URL at Ref into Dir
+	Changes = "changes" // what was committed in Dir on top of Base into Out
+)
+
+// Call is one piece of work.
+type Call struct {
+	Action string `json:"action"`
+	Dir    string `json:"dir"`
+	URL    string `json:"url,omitempty"`
+	Ref    string `json:"ref,omitempty"`
+	Base   string `json:"base,omitempty"`
+	Out    string `json:"out,omitempty"`
+	Result string `json:"result"` // file for the Result
+}
+
+// Result is what came of it.
+type Result struct {
+	Meta    gitrepo.Meta    `json:"meta"`
+	Changes gitrepo.Changes `json:"changes"`
+	Class   fault.Class     `json:"class,omitempty"` // of the failure
+	Error   string          `json:"error,omitempty"`
+	Hint    string          `json:"hint,omitempty"`
+}
+
+// Runner runs programs as the agent's user.
+type Runner interface {
+	Run(ctx context.Context, k confine.Command) (int, error)
+}
+
+// Run does the work in another process of the program exe. output gets what
+// it prints.
+func Run(ctx context.Context, r Runner, exe string, env []string, call Call, stdin io.Reader, output io.Writer) (Result, error) {
+	b, err := json.Marshal(call)
+	if err != nil {
+		return Result{}, fmt.Errorf("encode call: %w", err)
+	}
+	if err := os.Remove(call.Result); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return Result{}, fmt.Errorf("remove old result: %w", err)
+	}
+	code, err := r.Run(ctx, confine.Command{
+		Argv: []string{exe, Subcommand}, Dir: "/", Env: append(append([]string{}, env...), callVariable+"="+string(b)),
+		Stdin: stdin, Output: output, Grace: time.Second,
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	f, err := os.OpenFile(call.Result, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return Result{}, fault.New(fault.Internal, "git work ended with exit code %d and without a result", code)
+	}
+	defer f.Close()
+	var res Result
+	if err := json.NewDecoder(io.LimitReader(f, maxResult)).Decode(&res); err != nil {
+		return Result{}, fault.New(fault.Internal, "read result of git work: %w", err)
+	}
+	if res.Error != "" {
+		return res, &fault.Error{Class: res.Class, Message: res.Error, Hint: res.Hint}
+	}
+	return res, nil
+}
+
+// Main does the work that the environment asks for, in the other process. It
+// returns the exit code.
+func Main(ctx context.Context, stdin io.Reader, stdout io.Writer) int {
+	var call Call
+	if err := json.Unmarshal([]byte(os.Getenv(callVariable)), &call); err != nil {
+		fmt.Fprintln(stdout, "agent-runner repo is called by agent-runner itself")
+		return 2
+	}
+	_ = os.Unsetenv(callVariable)
+	res, err := do(ctx, call, stdin)
+	if err != nil {
+		res.Class, res.Error, res.Hint = fault.ClassOf(err), err.Error(), fault.HintOf(err)
+	}
+	b, err := json.Marshal(res)
+	if err == nil {
+		err = os.WriteFile(call.Result, b, 0o600)
+	}
+	if err != nil {
+		fmt.Fprintln(stdout, "write result:", err)
+		return 1
+	}
+	return 0
+}
+
+func do(ctx context.Context, call Call, stdin io.Reader) (res Result, err error) {
+	switch call.Action {
+	case Unpack:
+		res.Meta, err = gitrepo.Unpack(ctx, stdin, call.Dir)
+	case Clone:
+		res.Meta, err = gitrepo.Clone(ctx, call.Dir, gitrepo.CloneOptions{URL: call.URL, Ref: call.Ref, Env: passOn()})
+	case Changes:
+		res.Changes, err = gitrepo.MakeChanges(ctx, call.Dir, call.Base, call.Out)
+	default:
+		err = fault.New(fault.Invalid, "unknown action %q", call.Action)
+	}
+	return res, err
+}
+
+// passOn gives the variables by which git authenticates.
+func passOn() []string {
+	var out []string
+	for _, name := range []string{"GIT_ASKPASS", "GIT_SSH_COMMAND", "AGENTLAB_SECRETS_DIR"} {
+		if v, ok := os.LookupEnv(name); ok {
+			out = append(out, name+"="+v)
+		}
+	}
+	return out
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/confine"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/enroll"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/guestclient"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/jobrun"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/secretsfs"
+	"github.com/agentlab/agentlab/core/guestapi"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/secret"
+)
+
+// agentUser is the login of people and agent in every template.
+const agentUser = "agent"
+
+// idleBeat is how often a sandbox without a job shows that it lives.
+const idleBeat = 30 * time.Second
+
+// innerSandbox is the variable with which an operator switches bubblewrap off.
+const innerSandbox = "AGENTLAB_INNER_SANDBOX"
+
+// serve makes the guest known, lays its secrets out, runs its job if it has
+// one, and then shows that it lives until ctx ends.
+func serve(ctx context.Context, l layout.Layout, log hclog.Logger) error {
+	login, err := l.Login(agentUser)
+	if err != nil {
+		return err
+	}
+	id, err := enroll.Load(ctx, l, log)
+	if err != nil {
+		return ended(ctx, err)
+	}
+	host := guestclient.New(id.Bootstrap.Controller, id.Credential)
+	defer host.Close()
+	payload, err := enroll.Fetch(ctx, enroll.Config{Layout: l, Host: host, Version: buildVersion(), Log: log, Console: console(l)}, id)
+	if err != nil {
+		return ended(ctx, err)
+	}
+	log.Info("host answered", "sandbox", payload.Sandbox, "vmid", payload.VMID)
+	if err := work(ctx, l, login, host, id, payload, log); err != nil {
+		return ended(ctx, err)
+	}
+	return idle(ctx, host)
+}
+
+// work lays the secrets out and runs the job, if there is one.
+func work(ctx context.Context, l layout.Layout, login layout.Login, host *guestclient.Client, id enroll.Identity, p guestapi.Payload, log hclog.Logger) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find own program: %w", err)
+	}
+	url := ""
+	if p.Job != nil {
+		url = p.Job.RepoURL
+	}
+	bundle, err := secretsfs.Parse(p.Secrets)
+	var env []string
+	if err == nil {
+		env, err = secretsfs.Place(l, login, bundle, url, exe)
+	}
+	if err != nil && p.Job == nil {
+		log.Error("secrets are not in place", "err", err)
+		return nil // people can still log in and see
+	}
+	if p.Job == nil {
+		return nil
+	}
+	if err != nil {
+		return refuse(ctx, host, p.Job.ID, fmt.Errorf("lay secrets out: %w", err))
+	}
+	programs, err := confine.New(ctx, l, login)
+	if err != nil {
+		return err
+	}
+	known := append(bundle.Values(), id.Credential, secret.New(id.Bootstrap.Token))
+	known = append(known, secretsfs.FromURL(url)...)
+	r := &jobrun.Runner{
+		Layout: l, Login: login, Host: host, Programs: programs, Exe: exe, Env: env,
+		Redactor: secret.NewRedactor(known...), NoInnerSandbox: override(l, innerSandbox) == "0",
+		Beat: guestapi.HeartbeatEvery, Log: log,
+	}
+	return r.Run(ctx, *p.Job)
+}
+
+// refuse reports a job that cannot be begun.
+func refuse(ctx context.Context, host *guestclient.Client, job string, cause error) error {
+	return guestclient.Retry(ctx, nil, func(ctx context.Context) error {
+		_, err := host.Report(ctx, guestapi.Report{
+			Job: job, Kind: guestapi.ReportFinished, Status: "failed", ExitCode: 125, Message: cause.Error(),
+		})
+		return err
+	})
+}
+
+// idle shows that the guest lives.
+func idle(ctx context.Context, host *guestclient.Client) error {
+	for {
+		// A host that does not answer now may do so at the next beat.
+		_, _ = host.Report(ctx, guestapi.Report{Kind: guestapi.ReportHeartbeat})
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(idleBeat):
+		}
+	}
+}
+
+// ended makes a wanted end of one that came by a signal.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || fault.ClassOf(err) == fault.Unavailable) {
+		return nil
+	}
+	return err
+}
+
+// console writes a line where people look at a VM that does not come up.
+func console(l layout.Layout) func(string) {
+	return func(line string) {
+		f, err := os.OpenFile(l.At("/dev/console"), os.O_WRONLY, 0)
+		if err != nil {
+			return // the journal has it too
+		}
+		defer f.Close()
+		fmt.Fprintf(f, "\r\n%s\r\n", line)
+	}
+}
+
+// override reads a setting of the operator: from the environment, else from
+// the override file.
+func override(l layout.Layout, name string) string {
+	if v, ok := os.LookupEnv(name); ok {
+		return v
+	}
+	f, err := os.Open(l.Override())
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	value := ""
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		if key, v, ok := strings.Cut(strings.TrimSpace(sc.Text()), "="); ok && key == name {
+			value = strings.Trim(v, `"'`)
+		}
+	}
+	return value
+}
