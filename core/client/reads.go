@@ -1,0 +1,110 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/lab"
+)
+
+// longPoll is how long one Wait request stays open at the daemon.
+const longPoll = 20 * time.Second
+
+func get[T any](ctx context.Context, c *Client, path string, q url.Values) (T, error) {
+	var out T
+	err := c.call(ctx, http.MethodGet, path, q, nil, &out)
+	return out, err
+}
+
+func list[T any](ctx context.Context, c *Client, path string, q url.Values) ([]T, error) {
+	l, err := get[api.List[T]](ctx, c, path, q)
+	return l.Items, err
+}
+
+// Health asks whether the daemon answers at all.
+func (c *Client) Health(ctx context.Context) error {
+	return c.call(ctx, http.MethodGet, "/healthz", nil, nil, nil)
+}
+
+// Status is the daemon at a glance.
+func (c *Client) Status(ctx context.Context) (api.Status, error) {
+	return get[api.Status](ctx, c, "/v1/status", nil)
+}
+
+// Host describes the daemon's host.
+func (c *Client) Host(ctx context.Context) (api.Host, error) {
+	return get[api.Host](ctx, c, "/v1/host", nil)
+}
+
+// Plugins lists the configured plugins.
+func (c *Client) Plugins(ctx context.Context) ([]api.Plugin, error) {
+	return list[api.Plugin](ctx, c, "/v1/plugins", nil)
+}
+
+// Profiles lists the usable profiles, by name.
+func (c *Client) Profiles(ctx context.Context) ([]api.Profile, error) {
+	return list[api.Profile](ctx, c, "/v1/profiles", nil)
+}
+
+// OperationQuery narrows Operations; the zero value lists the newest.
+type OperationQuery struct {
+	SandboxID string
+	JobID     string
+	Open      bool // only those that have not ended
+	Limit     int  // 0 is 100
+}
+
+// Operations lists operations, newest first.
+func (c *Client) Operations(ctx context.Context, q OperationQuery) ([]api.Operation, error) {
+	v := url.Values{}
+	setString(v, "sandbox", q.SandboxID)
+	setString(v, "job", q.JobID)
+	setInt(v, "limit", int64(q.Limit))
+	if q.Open {
+		v.Set("open", "true")
+	}
+	return list[api.Operation](ctx, c, "/v1/operations", v)
+}
+
+// Operation is one operation by id.
+func (c *Client) Operation(ctx context.Context, id string) (api.Operation, error) {
+	return get[api.Operation](ctx, c, "/v1/operations/"+url.PathEscape(id), nil)
+}
+
+// WaitOperation returns the operation once it has ended, well or not. It
+// outlives restarts of the daemon that are shorter than Options.Patience.
+func (c *Client) WaitOperation(ctx context.Context, id string) (api.Operation, error) {
+	return wait(ctx, c, "/v1/operations/"+url.PathEscape(id), func(op api.Operation) bool {
+		return lab.OperationState(op.State).Ended()
+	})
+}
+
+// WaitJob returns the job once it has ended, well or not. It outlives restarts
+// of the daemon that are shorter than Options.Patience.
+func (c *Client) WaitJob(ctx context.Context, id string) (api.Job, error) {
+	return wait(ctx, c, "/v1/jobs/"+url.PathEscape(id), func(j api.Job) bool {
+		return lab.JobState(j.State).Ended()
+	})
+}
+
+func wait[T any](ctx context.Context, c *Client, path string, ended func(T) bool) (T, error) {
+	pace := retry{patience: c.patience}
+	q := url.Values{"wait": {longPoll.String()}}
+	for {
+		var got T
+		err := c.callWithin(ctx, longPoll+c.timeout, http.MethodGet, path, q, nil, &got)
+		switch {
+		case err == nil && ended(got):
+			return got, nil
+		case err == nil && ctx.Err() == nil:
+			pace.ok()
+			continue
+		}
+		if err = pace.again(ctx, err); err != nil {
+			return got, err
+		}
+	}
+}

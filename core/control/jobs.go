@@ -1,0 +1,112 @@
+package control
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/core/scheduler"
+	"github.com/agentlab/agentlab/core/state"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+func (s *Server) createJob(r *http.Request, in api.JobCreate) (api.Accepted, error) {
+	ttl, err := checkTTL(in.TTLSeconds)
+	if err != nil {
+		return api.Accepted{}, err
+	}
+	if err := s.checkWork(r.Context(), in); err != nil {
+		return api.Accepted{}, err
+	}
+	spec, err := s.checkProfile(r.Context(), in.Profile, true)
+	if err != nil {
+		return api.Accepted{}, err
+	}
+	op, sb, job, err := s.cfg.Scheduler.RunJob(r.Context(), scheduler.JobRequest{
+		Profile: in.Profile, Task: in.Task, RepoURL: in.RepoURL, RepoID: in.RepoID, Ref: in.Ref,
+		Mode: in.Mode, Spec: spec, Keep: in.Keep, TTL: ttl,
+	})
+	if err != nil {
+		return api.Accepted{}, err
+	}
+	sandbox, view := apiSandbox(sb), apiJob(job)
+	return api.Accepted{Operation: apiOperation(op), Sandbox: &sandbox, Job: &view}, nil
+}
+
+func (s *Server) jobs(r *http.Request) (api.List[api.Job], error) {
+	f := state.JobFilter{Limit: int(queryInt(r, "limit", defaultLimit))}
+	if ref := r.URL.Query().Get("sandbox"); ref != "" {
+		sb, err := s.cfg.Store.FindSandbox(r.Context(), ref)
+		if err != nil {
+			return api.List[api.Job]{}, err
+		}
+		f.SandboxID = sb.ID
+	}
+	rows, err := s.cfg.Store.Jobs(r.Context(), f)
+	if err != nil {
+		return api.List[api.Job]{}, err
+	}
+	return each(newestFirst(rows), func(j lab.Job) api.Job { return s.viewJob(r.Context(), j) }), nil
+}
+
+func (s *Server) job(r *http.Request) (api.Job, error) {
+	limit, err := waitLimit(r)
+	if err != nil {
+		return api.Job{}, err
+	}
+	j, err := s.awaitJob(r.Context(), limit, r.PathValue("id"))
+	if err != nil {
+		return api.Job{}, err
+	}
+	view := s.viewJob(r.Context(), j)
+	if view.Artifacts, err = s.listArtifacts(r.Context(), j.ID); err != nil {
+		return api.Job{}, err
+	}
+	if tail := queryInt(r, "events_tail", 0); tail > 0 {
+		rows, err := s.newestEvents(r, state.EventFilter{JobID: j.ID, Limit: int(tail)})
+		if err != nil {
+			return api.Job{}, err
+		}
+		view.Events = each(rows, apiEvent).Items
+	}
+	return view, nil
+}
+
+// viewJob adds what the job's row does not hold; a part that cannot be read
+// stays zero.
+func (s *Server) viewJob(ctx context.Context, j lab.Job) api.Job {
+	view := apiJob(j)
+	if sb, err := s.cfg.Store.Sandbox(ctx, j.SandboxID); err == nil {
+		view.VMID = sb.VMID
+	}
+	if st, err := s.artifacts.Stat(logName(j.ID)); err == nil {
+		view.LogBytes = st.Size()
+	}
+	return view
+}
+
+func (s *Server) cancelJob(r *http.Request) (api.Accepted, error) {
+	j, err := s.cfg.Store.Job(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return api.Accepted{}, err
+	}
+	if j.State.Ended() {
+		return api.Accepted{}, fault.New(fault.Precondition, "job has ended: %s", j.State).WithResource("job %s", j.ID)
+	}
+	if err := s.cfg.Scheduler.CancelJob(r.Context(), j.ID); err != nil {
+		return api.Accepted{}, err
+	}
+	ops, err := s.cfg.Store.Operations(r.Context(), state.OperationFilter{JobID: j.ID, Limit: 1})
+	if err != nil {
+		return api.Accepted{}, err
+	}
+	if len(ops) == 0 {
+		return api.Accepted{}, fault.New(fault.Internal, "job %s has no operation", j.ID)
+	}
+	if j, err = s.cfg.Store.Job(r.Context(), j.ID); err != nil {
+		return api.Accepted{}, err
+	}
+	view := s.viewJob(r.Context(), j)
+	return api.Accepted{Operation: apiOperation(ops[0]), Job: &view}, nil
+}

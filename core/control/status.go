@@ -1,0 +1,63 @@
+package control
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/disk"
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/core/state"
+)
+
+// lowDisk is where status begins to warn, in bytes above DiskFloor.
+const lowDisk = 1 << 30
+
+func (s *Server) health(*http.Request) (api.Health, error) { return api.Health{OK: true}, nil }
+
+func (s *Server) host(*http.Request) (api.Host, error) { return s.cfg.Host, nil }
+
+func (s *Server) status(r *http.Request) (api.Status, error) {
+	counts, err := s.cfg.Store.Counts(r.Context())
+	if err != nil {
+		return api.Status{}, err
+	}
+	failed, err := s.cfg.Store.Operations(r.Context(), state.OperationFilter{States: []lab.OperationState{lab.OpFailed}, Limit: 5})
+	if err != nil {
+		return api.Status{}, err
+	}
+	out := api.Status{
+		Version: s.cfg.Host.Version, StartedAt: s.started.UTC(), Plugins: s.cfg.Plugins(),
+		Sandboxes: counts.Sandboxes, Jobs: counts.Jobs, ArtifactBytes: counts.ArtifactBytes,
+		FailedOperations: each(newestFirst(failed), apiOperation).Items,
+		Problems:         s.cfg.Profiles.Problems(),
+	}
+	for _, p := range out.Plugins {
+		if p.Message != "" {
+			out.Problems = append(out.Problems, fmt.Sprintf("%s plugin %s is %s: %s", p.Kind, p.Name, p.State, p.Message))
+		}
+	}
+	out.DiskFreeBytes, err = disk.Free(s.cfg.ArtifactsDir)
+	if err != nil {
+		out.Problems = append(out.Problems, err.Error())
+	} else if out.DiskFreeBytes < s.cfg.DiskFloor+lowDisk {
+		out.Problems = append(out.Problems, fmt.Sprintf("only %d MiB are free under %s", out.DiskFreeBytes>>20, s.cfg.ArtifactsDir))
+	}
+	return out, nil
+}
+
+func (s *Server) plugins(*http.Request) (api.List[api.Plugin], error) {
+	return each(s.cfg.Plugins(), func(p api.Plugin) api.Plugin { return p }), nil
+}
+
+func (s *Server) profiles(*http.Request) (api.List[api.Profile], error) {
+	out := api.List[api.Profile]{Items: []api.Profile{}}
+	for _, name := range s.cfg.Profiles.Names() {
+		spec, err := s.cfg.Profiles.Spec(name)
+		if err != nil {
+			continue // reloaded in between; Problems tells
+		}
+		out.Items = append(out.Items, apiProfile(name, spec))
+	}
+	return out, nil
+}

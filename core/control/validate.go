@@ -1,0 +1,238 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
+	"github.com/agentlab/agentlab/sdk/plugin"
+)
+
+// askTimeout bounds a question to a plugin during validation.
+const askTimeout = 3 * time.Second
+
+// checkTTL turns seconds into a duration; 0 stays 0.
+func checkTTL(seconds int64) (time.Duration, error) {
+	if seconds < 0 || seconds > int64(longestTTL/time.Second) {
+		return 0, fault.New(fault.Invalid, "ttl of %d seconds is not between 0 and %d", seconds, int64(longestTTL/time.Second))
+	}
+	return time.Duration(seconds) * time.Second, nil
+}
+
+// checkName refuses names early, before a plugin is asked.
+func checkName(name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := lab.CheckName(name); err != nil {
+		return fault.New(fault.Invalid, "sandbox name %q: %w", name, err)
+	}
+	return nil
+}
+
+// checkWork checks what a job shall do and on what.
+func (s *Server) checkWork(ctx context.Context, in api.JobCreate) error {
+	if strings.TrimSpace(in.Task) == "" {
+		return fault.New(fault.Invalid, "task is empty")
+	}
+	if strings.ContainsRune(in.Task, 0) {
+		return fault.New(fault.Invalid, "task holds a NUL character")
+	}
+	if (in.RepoURL == "") == (in.RepoID == "") {
+		return fault.New(fault.Invalid, "exactly one of repo_url and repo_id is needed")
+	}
+	if err := checkRef(in.Ref); err != nil {
+		return err
+	}
+	if in.RepoURL != "" {
+		return checkRepoURL(in.RepoURL)
+	}
+	repo, err := s.cfg.Store.Repo(ctx, in.RepoID)
+	if errors.Is(err, fault.NotFound) {
+		return fault.New(fault.Invalid, "there is no uploaded repository %q", in.RepoID).WithHint("upload it first, with POST /v1/repos")
+	}
+	if err != nil {
+		return err
+	}
+	if repo.UsedBy != "" {
+		return fault.New(fault.Precondition, "uploaded repository %q belongs to job %s", in.RepoID, repo.UsedBy).
+			WithHint("upload it again")
+	}
+	return nil
+}
+
+// checkRef refuses what git would take for an option or never accept.
+func checkRef(ref string) error {
+	bad := strings.HasPrefix(ref, "-") || strings.HasPrefix(ref, "/") || strings.HasSuffix(ref, "/") ||
+		strings.HasSuffix(ref, ".lock") || strings.Contains(ref, "..") || strings.Contains(ref, "@{") || len(ref) > 255 ||
+		strings.ContainsFunc(ref, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`~^:?*[\`, r) })
+	if bad {
+		return fault.New(fault.Invalid, "ref %q is not a branch, a tag or a commit", ref)
+	}
+	return nil
+}
+
+var scpLike = regexp.MustCompile(`^([A-Za-z0-9._-]+@)?[A-Za-z0-9][A-Za-z0-9.-]*:[^:/\s-][^\s]*$`)
+
+// checkRepoURL accepts what git can clone from inside a sandbox. A password in
+// the URL is refused: rows and events would show it.
+func checkRepoURL(raw string) error {
+	invalid := fault.New(fault.Invalid, "repository URL cannot be used in a sandbox").
+		WithHint("use https://, http://, ssh://, git:// or user@host:path; a local path is uploaded by agentlab job run --repo PATH")
+	if len(raw) > 2048 || strings.HasPrefix(raw, "-") || strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		return invalid
+	}
+	if !strings.Contains(raw, "://") {
+		if scpLike.MatchString(raw) && !strings.Contains(raw, "::") {
+			return nil
+		}
+		return invalid
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Hostname() == "" || strings.HasPrefix(u.Hostname(), "-") ||
+		!slices.Contains([]string{"https", "http", "ssh", "git"}, u.Scheme) {
+		return invalid
+	}
+	if _, has := u.User.Password(); has {
+		return fault.New(fault.Invalid, "repository URL holds a password").
+			WithHint("put it into the secrets bundle as git.token")
+	}
+	return nil
+}
+
+// checkProfile resolves the profile and asks whether what it names is there.
+func (s *Server) checkProfile(ctx context.Context, name string, runsAgent bool) (lab.Spec, error) {
+	spec, err := s.cfg.Profiles.Spec(name)
+	if errors.Is(err, fault.NotFound) {
+		return spec, fault.New(fault.Invalid, "there is no profile %q", name).
+			WithHint("profiles: %s", orNone(s.cfg.Profiles.Names()))
+	}
+	if err != nil {
+		return spec, err
+	}
+	if err := checkNetwork(spec); err != nil {
+		return spec, fmt.Errorf("profile %q: %w", name, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*askTimeout)
+	defer cancel()
+	tmpl, err := s.findTemplate(ctx, spec.Template)
+	if err != nil {
+		return spec, fmt.Errorf("profile %q: %w", name, err)
+	}
+	if runsAgent && slices.Contains([]string{"claude", "codex", "opencode"}, spec.AgentCommand) && !slices.Contains(tmpl.Agents, spec.AgentCommand) {
+		return spec, fault.New(fault.Invalid, "profile %q: template %s has no %s", name, spec.Template, spec.AgentCommand).
+			WithHint("agents in the template: %s; a shell line in agent.command needs none", orNone(tmpl.Agents))
+	}
+	if err := s.checkBundle(ctx, spec.Bundle); err != nil {
+		return spec, fmt.Errorf("profile %q: %w", name, err)
+	}
+	return spec, nil
+}
+
+func checkNetwork(spec lab.Spec) error {
+	switch spec.NetworkMode {
+	case "off", "nat", "allowlist":
+	default:
+		return fault.New(fault.Unsupported, "network mode %q is not supported", spec.NetworkMode).WithHint("use off, nat or allowlist")
+	}
+	if _, err := lab.ParseAllow(spec.NetworkAllow); err != nil {
+		return fault.New(fault.Invalid, "network allow list: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) checkBundle(ctx context.Context, bundle string) error {
+	if bundle == "" {
+		return nil
+	}
+	if s.cfg.Secrets == nil {
+		return fault.New(fault.Invalid, "secrets bundle %q is named, and there is no secrets plugin", bundle).
+			WithHint("add a plugin \"secrets\" block to config.hcl")
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	names, err := s.cfg.Secrets.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list secrets bundles: %w", err)
+	}
+	if !slices.Contains(names, bundle) {
+		return fault.New(fault.Invalid, "there is no secrets bundle %q", bundle).WithHint("bundles: %s", orNone(names))
+	}
+	return nil
+}
+
+func (s *Server) findTemplate(ctx context.Context, want string) (hypervisor.Template, error) {
+	list, err := s.templates.find(ctx, s.cfg.Hypervisor, want)
+	if err != nil {
+		return hypervisor.Template{}, fmt.Errorf("list templates: %w", err)
+	}
+	i := slices.IndexFunc(list, func(t hypervisor.Template) bool { return isTemplate(t, want) })
+	if i < 0 {
+		names := make([]string, len(list))
+		for i, t := range list {
+			names[i] = fmt.Sprintf("%s (%d)", t.Name, t.VMID)
+		}
+		return hypervisor.Template{}, fault.New(fault.Invalid, "there is no template %q", want).WithHint("templates: %s", orNone(names))
+	}
+	for _, f := range list[i].Findings {
+		if f.Level == plugin.LevelMissing {
+			return list[i], fault.New(fault.Precondition, "template %q cannot be used: %s", want, f.Message).WithHint("%s", f.Fix)
+		}
+	}
+	return list[i], nil
+}
+
+func isTemplate(t hypervisor.Template, want string) bool {
+	return t.Name == want || strconv.FormatUint(uint64(t.VMID), 10) == want
+}
+
+// templateCache spares the hypervisor plugin a question per request.
+type templateCache struct {
+	mu sync.Mutex
+	// mu guards:
+	list []hypervisor.Template
+	at   time.Time
+}
+
+// templatesFresh is how long an answer is believed when it holds what is wanted.
+const templatesFresh = 10 * time.Second
+
+// find gives a list that holds want, or a new one. When the plugin is down, what
+// it last said is used.
+func (c *templateCache) find(ctx context.Context, from Templates, want string) ([]hypervisor.Template, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known := slices.ContainsFunc(c.list, func(t hypervisor.Template) bool { return isTemplate(t, want) })
+	if known && time.Since(c.at) < templatesFresh {
+		return c.list, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	list, err := from.ListTemplates(ctx)
+	if err != nil {
+		if known {
+			return c.list, nil
+		}
+		return nil, err
+	}
+	c.list, c.at = list, time.Now()
+	return list, nil
+}
+
+func orNone(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
