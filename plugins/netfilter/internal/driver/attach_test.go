@@ -3,6 +3,7 @@ package driver_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"os/exec"
 	"strings"
@@ -29,7 +30,8 @@ func tapRequest() network.AttachRequest {
 	}
 }
 
-// openTap opens a tap the way a hypervisor does.
+// openTap opens a tap the way a hypervisor does, and waits until the bridge
+// has noticed.
 func openTap(name string) (int, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -44,7 +46,14 @@ func openTap(name string) (int, error) {
 		_ = unix.Close(fd)
 		return -1, err
 	}
-	return fd, unix.SetNonblock(fd, true)
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		out, err := exec.Command("bridge", "link", "show", "dev", name).Output()
+		if err == nil && strings.Contains(string(out), "state forwarding") {
+			return fd, unix.SetNonblock(fd, true)
+		}
+	}
+	_ = unix.Close(fd)
+	return -1, fmt.Errorf("port %s does not forward", name)
 }
 
 func read(fd int, magic []byte) bool {
@@ -126,8 +135,8 @@ func TestTap(t *testing.T) {
 func (w *world) kernel() []string {
 	return []string{
 		output(w.t, "nft -s list ruleset"),
-		output(w.t, "ip -brief link show type tun"),
-		output(w.t, "ip -brief link show master vmbr1"),
+		stable(output(w.t, "ip -brief link show type tun")),
+		stable(output(w.t, "ip -brief link show master vmbr1")),
 		output(w.t, "bridge fdb show br vmbr1"),
 	}
 }
