@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/agentlab/agentlab/plugins/qemu/internal/testhost"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
@@ -74,7 +75,7 @@ func (l *lab) killedIn(call, step string) {
 func TestCreateConvergesAfterKill(t *testing.T) {
 	for _, step := range []string{"claimed", "seeded", "cloned"} {
 		t.Run(step, func(t *testing.T) {
-			l := newLab(t, guestIdles)
+			l := newLab(t, testhost.Idle)
 			l.killedIn("create", step)
 			d := l.driver()
 			vm, err := d.GetVM(testContext(t), testRef())
@@ -94,7 +95,7 @@ func TestCreateConvergesAfterKill(t *testing.T) {
 }
 
 func TestDestroyOfHalfMade(t *testing.T) {
-	l := newLab(t, guestIdles)
+	l := newLab(t, testhost.Idle)
 	l.killedIn("create", "claimed")
 	l.destroyAndCheck(l.driver())
 }
@@ -102,7 +103,7 @@ func TestDestroyOfHalfMade(t *testing.T) {
 func TestStartConvergesAfterKill(t *testing.T) {
 	for _, step := range []string{"announced", "spawned", "answered", "recorded"} {
 		t.Run(step, func(t *testing.T) {
-			l := newLab(t, guestIdles)
+			l := newLab(t, testhost.Idle)
 			l.create(l.driver())
 			l.killedIn("start", step)
 			if step == "spawned" && len(l.pids()) != 1 {
@@ -122,14 +123,14 @@ func TestStartConvergesAfterKill(t *testing.T) {
 
 // A start may also be followed by a destroy right away.
 func TestDestroyFindsOrphan(t *testing.T) {
-	l := newLab(t, guestIdles)
+	l := newLab(t, testhost.Idle)
 	l.create(l.driver())
 	l.killedIn("start", "spawned")
 	l.destroyAndCheck(l.driver())
 }
 
 func TestDestroyConvergesAfterKill(t *testing.T) {
-	l := newLab(t, guestIdles)
+	l := newLab(t, testhost.Idle)
 	d := l.driver()
 	l.create(d)
 	l.power(d, hypervisor.PowerOn, 0)

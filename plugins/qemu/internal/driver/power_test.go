@@ -12,12 +12,13 @@ import (
 	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/qmp"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/testhost"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
 func TestPowerStates(t *testing.T) {
-	l := newLab(t, guestIdles)
+	l := newLab(t, testhost.Idle)
 	d := l.driver()
 	if vm := l.create(d); vm.Power != hypervisor.PowerOff {
 		t.Fatalf("new vm is %s", vm.Power)
@@ -48,7 +49,7 @@ func TestPowerStates(t *testing.T) {
 }
 
 func TestGuestPowersItselfOff(t *testing.T) {
-	l := newLab(t, guestPowersOff)
+	l := newLab(t, testhost.PowerOff)
 	d := l.driver()
 	l.create(d)
 	l.power(d, hypervisor.PowerOn, 0)
@@ -59,7 +60,7 @@ func TestGuestPowersItselfOff(t *testing.T) {
 }
 
 func TestGuestRebootsAndStays(t *testing.T) {
-	l := newLab(t, guestReboots)
+	l := newLab(t, testhost.Reboot)
 	d := l.driver()
 	l.create(d)
 	l.power(d, hypervisor.PowerOn, 0)
@@ -74,7 +75,7 @@ func TestGuestRebootsAndStays(t *testing.T) {
 }
 
 func TestProgramIsConfined(t *testing.T) {
-	l := newLab(t, guestIdles)
+	l := newLab(t, testhost.Idle)
 	d := l.driver()
 	l.create(d)
 	// A descriptor that somebody forgot to close must not reach QEMU.
@@ -125,7 +126,7 @@ func TestProgramIsConfined(t *testing.T) {
 }
 
 func TestStuckMonitorDoesNotBlock(t *testing.T) {
-	l := newLab(t, guestIdles)
+	l := newLab(t, testhost.Idle)
 	d := l.driver()
 	l.create(d)
 	l.power(d, hypervisor.PowerOn, 0)
@@ -153,7 +154,7 @@ func TestStuckMonitorDoesNotBlock(t *testing.T) {
 
 // A pid that the kernel gave to another program is not the VM.
 func TestReusedPIDIsLeftAlone(t *testing.T) {
-	l := newLab(t, guestIdles)
+	l := newLab(t, testhost.Idle)
 	d := l.driver()
 	l.create(d)
 	self, err := procfs.ReadStat(os.Getpid())
@@ -179,7 +180,7 @@ func TestReusedPIDIsLeftAlone(t *testing.T) {
 }
 
 func TestConsoleIsKept(t *testing.T) {
-	l := newLab(t, guestIdles)
+	l := newLab(t, testhost.Idle)
 	d := l.driver()
 	l.create(d)
 	l.power(d, hypervisor.PowerOn, 0)
@@ -218,7 +219,7 @@ func TestConsoleIsKept(t *testing.T) {
 }
 
 func TestStats(t *testing.T) {
-	l := newLab(t, []byte{0xeb, 0xfe}) // jmp $: one busy core
+	l := newLab(t, testhost.Busy)
 	d := l.driver()
 	l.create(d)
 	ask := func() map[uint32]hypervisor.Stats {

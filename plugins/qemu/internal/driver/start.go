@@ -117,7 +117,7 @@ func (d *Driver) spawn(v *record.VM, way machine.Accel) (*spawn.Program, error) 
 	files = append(files, tap)
 	var groups []uint32
 	if way.Name == accel.KVM {
-		if groups, err = accel.DeviceGroups(accel.Device); err != nil {
+		if groups, err = accel.DeviceGroups(d.chooser.Device); err != nil {
 			return nil, fault.New(fault.Precondition, "use kvm: %w", err)
 		}
 	}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/agentlab/agentlab/plugins/qemu/internal/testhost"
+	"github.com/agentlab/agentlab/sdk/conformance"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
+)
+
+func TestMain(m *testing.M) { os.Exit(testhost.Main(m)) }
+
+// The contract, against the finished binary in processes of its own.
+func TestBinaryConforms(t *testing.T) {
+	testhost.Need(t)
+	state, images := testhost.Folders(t)
+	testhost.Template(t, images, testhost.Idle)
+	binary := filepath.Join(t.TempDir(), "agentlab-plugin-qemu")
+	build := exec.Command("go", "build", "-trimpath", "-o", binary, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v: %s", err, out)
+	}
+	config, err := json.Marshal(map[string]any{
+		"templates": []string{}, "template_dir": images, "vmid_first": 1000, "vmid_last": 1999,
+		"uid_base": 3_000_000 + os.Getpid()%1000*2000, "accel": "tcg", "qemu_binary": "qemu-system-x86_64", "tcg_tb_mb": 32,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugin := conformance.Binary{Path: binary, Config: config, StateDir: state}
+	conformance.Run(t, conformance.Hypervisor(plugin.Hypervisor(), conformance.HypervisorOptions{
+		MemoryBytes: 64 << 20,
+		NIC: func(_ context.Context, vmid uint32, iface string) (hypervisor.NIC, error) {
+			testhost.Tap(t, iface)
+			return hypervisor.NIC{Bridge: "vmbr1", MAC: fmt.Sprintf("52:54:00:00:%02x:%02x", vmid>>8, vmid&0xff), Tap: iface}, nil
+		},
+	}))
+}
+
+func TestConfigurationIsChecked(t *testing.T) {
+	tests := map[string]string{
+		"":           `{}`,
+		"vmid_first": `{"vmid_first": 5, "vmid_last": 4}`,
+		"uid_base":   `{"uid_base": 10}`,
+		"templates":  `{"templates": ["images/x"]}`,
+		"unknown":    `{"nope": 1}`,
+	}
+	for want, text := range tests {
+		t.Run(want, func(t *testing.T) {
+			full := map[string]any{}
+			for _, a := range schema().Block.Attributes {
+				full[a.Name] = a.Default
+			}
+			if err := json.Unmarshal([]byte(text), &full); err != nil {
+				t.Fatal(err)
+			}
+			raw, err := json.Marshal(full)
+			if err != nil {
+				t.Fatal(err)
+			}
+			problems := validate(t.Context(), raw)
+			switch {
+			case want == "" && len(problems) > 0, want != "" && len(problems) == 0:
+				t.Errorf("problems = %+v", problems)
+			case want != "" && want != "unknown" && fmt.Sprint(problems[0].Path[0]) != want:
+				t.Errorf("problem points at %v, want %s", problems[0].Path, want)
+			}
+		})
+	}
+}

@@ -1,0 +1,122 @@
+package testhost
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+)
+
+const inNamespace = "AGENTLAB_TEST_NETNS"
+
+// Boot sectors: what a guest does. Idle waits for ever, Busy does so with a
+// full core, PowerOff and Reboot do it at once.
+var (
+	Idle     = []byte{0xfb, 0xf4, 0xeb, 0xfc}                         // sti; hlt; jmp
+	Busy     = []byte{0xeb, 0xfe}                                     // jmp $
+	PowerOff = []byte{0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4} // out 0x604, 0x2000
+	Reboot   = []byte{0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4}       // out 0xcf9, 6
+)
+
+// Main is the body of TestMain: it runs the tests in a network namespace of
+// their own and gives the exit code.
+func Main(m *testing.M) int {
+	if os.Geteuid() != 0 || os.Getenv(inNamespace) != "" {
+		return m.Run()
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), inNamespace+"=1")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		// No namespaces here: the tests that need one say so.
+		return m.Run()
+	}
+	return 0
+}
+
+// Need skips the test where guests cannot run.
+func Need(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: every VM gets a user of its own")
+	}
+	if os.Getenv(inNamespace) == "" {
+		t.Skip("needs network namespaces")
+	}
+	for _, name := range []string{"qemu-system-x86_64", "qemu-img"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skip("needs " + name)
+		}
+	}
+}
+
+// Folders makes a state folder and one for images, both open to all to pass.
+func Folders(t testing.TB) (state, images string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "agentlab-qemu-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	state, images = filepath.Join(dir, "state"), filepath.Join(dir, "images")
+	for _, d := range []string{dir, state, images} {
+		if err := errors.Join(os.MkdirAll(d, 0o755), os.Chmod(d, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return state, images
+}
+
+// Tap makes a persistent tap, as the network plugin does. The test removes it
+// at its end.
+func Tap(t testing.TB, name string) {
+	t.Helper()
+	link := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: name}, Mode: netlink.TUNTAP_MODE_TAP}
+	if err := netlink.LinkAdd(link); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = netlink.LinkDel(link) })
+}
+
+// Template makes the image folder of template 9000, "tiny": one boot sector on
+// a disk of 1 MiB.
+func Template(t testing.TB, images string, guest []byte) {
+	t.Helper()
+	dir := filepath.Join(images, "tiny-1")
+	disk := make([]byte, 1<<20)
+	copy(disk, guest)
+	binary.LittleEndian.PutUint16(disk[510:], 0xaa55)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	raw, qcow := filepath.Join(dir, "raw"), filepath.Join(dir, "root.qcow2")
+	manifest, err := json.Marshal(map[string]any{
+		"format": 1, "name": "tiny", "vmid": 9000, "version": "1", "arch": "x86_64", "disk": "root.qcow2",
+		"disk_format": "qcow2", "disk_virtual_bytes": len(disk), "ssh_user": "agent",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(raw, disk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	err = errors.Join(os.Remove(raw), os.WriteFile(filepath.Join(dir, "manifest.json"), manifest, 0o644), os.Chmod(qcow, 0o644))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
