@@ -26,6 +26,7 @@ runner=""
 refresh=""
 prune=""
 work=""
+child=""
 
 usage() {
 	cat <<'TEXT'
@@ -116,9 +117,26 @@ lock() {
 }
 
 unlock() {
-	if [ "$work" ]; then rm -rf --one-file-system "$work"; fi
+	if [ "$child" ]; then
+		kill -KILL "$child" 2>/dev/null || true
+		wait "$child" 2>/dev/null || true
+	fi
+	child=""
+	# What was killed may still be ending; a leftover is removed by the next build.
+	if [ "$work" ]; then rm -rf --one-file-system "$work" 2>/dev/null || { sleep 0.5 && rm -rf --one-file-system "$work"; }; fi
 	work=""
 	exec 9>&-
+}
+
+# killable PROGRAM…: in the background, so that a signal to us ends it at once, and
+# killed with us, so that a build nobody waits for does not hold the lock.
+killable() {
+	local code=0
+	setpriv --pdeathsig KILL "$@" &
+	child=$!
+	wait "$child" || code=$?
+	child=""
+	return "$code"
 }
 
 # follow LABEL LOG: shows how far the package run is, by what it prints.
@@ -155,11 +173,16 @@ explain_rootfs_failure() {
 }
 
 build_rootfs() {
-	local key=$1 label="Debian packages" log=$cache/logs/rootfs-$1.log started old
+	local key=$1 label="Debian packages" log=$cache/logs/rootfs-$1.log started old output follower failed=""
 	started=$(now_ms)
 	: >"$log"
 	[ -t 2 ] || note "$label: about a minute"
-	"$here/rootfs.sh" "$work" 2>&1 | follow "$label" "$log" || explain_rootfs_failure "$log"
+	exec {output}> >(follow "$label" "$log")
+	follower=$!
+	killable "$here/rootfs.sh" "$work" >&"$output" 2>&1 || failed=yes
+	exec {output}>&-
+	wait "$follower"
+	if [ "$failed" ]; then explain_rootfs_failure "$log"; fi
 	printf '%-34s %6ss\n' "$label" "$(seconds_since "$started")" >&2
 	sync -f "$work/rootfs.tar"
 	old=$cache/rootfs/$key
@@ -210,7 +233,7 @@ ensure_image() {
 	folder=$cache/images/$name-$key
 	lock "$name-$key"
 	if [ ! -f "$folder/manifest.json" ]; then
-		"$here/disk.sh" "$rootfs" "$runner" "$work" >&2 || die "image $name was not built" "see the message above"
+		killable "$here/disk.sh" "$rootfs" "$runner" "$work" >&2 || die "image $name was not built" "see the message above"
 		write_manifest "$key"
 		chmod 0644 "$work"/*
 		chmod 0755 "$work"

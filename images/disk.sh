@@ -56,7 +56,7 @@ remove_identity() {
 	: >"$tree/etc/machine-id"
 	: >"$tree/etc/resolv.conf"
 	echo guest >"$tree/etc/hostname"
-	printf '127.0.0.1 localhost\n::1 localhost\n' >"$tree/etc/hosts"
+	printf '127.0.0.1 localhost\n127.0.1.1 guest\n::1 localhost\n' >"$tree/etc/hosts"
 	cp "$rootfs/sources.list" "$tree/etc/apt/sources.list"
 }
 
