@@ -111,13 +111,13 @@ func checkAttach(req network.AttachRequest) error {
 	addr, err := netip.ParseAddr(req.Address)
 	_, macErr := net.ParseMAC(req.MAC)
 	switch {
-	case req.SandboxID == "" || req.SandboxID != safeName(req.SandboxID):
+	case safeName(req.SandboxID) == "":
 		return fault.New(fault.Invalid, "%q is not the id of a sandbox", req.SandboxID)
 	case err != nil || !addr.Is4():
 		return fault.New(fault.Invalid, "%q is not an IPv4 address", req.Address)
 	case macErr != nil:
 		return fault.New(fault.Invalid, "%q is not a MAC address", req.MAC)
-	case req.Interface == "" || len(req.Interface) > 15:
+	case safeName(req.Interface) == "" || len(req.Interface) > 15:
 		return fault.New(fault.Invalid, "%q is not the name of an interface", req.Interface)
 	case !slices.Contains([]network.Mode{network.ModeOff, network.ModeNAT, network.ModeAllowlist}, req.Mode):
 		return fault.New(fault.Unsupported, "network mode %q is not known", req.Mode)
@@ -130,6 +130,7 @@ func checkAttach(req network.AttachRequest) error {
 	return nil
 }
 
+// safeName is s when it is fit to name a file or an interface, else "".
 func safeName(s string) string {
 	for _, r := range s {
 		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-' {

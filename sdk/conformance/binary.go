@@ -1,0 +1,102 @@
+package conformance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+
+	"github.com/agentlab/agentlab/sdk/exposure"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
+	"github.com/agentlab/agentlab/sdk/launch"
+	"github.com/agentlab/agentlab/sdk/network"
+	"github.com/agentlab/agentlab/sdk/plugin"
+	"github.com/agentlab/agentlab/sdk/secrets"
+)
+
+const stopTimeout = 20 * time.Second
+
+// Binary is a finished plugin. It is started anew for each check, so nothing
+// can hide in its memory.
+type Binary struct {
+	Path     string
+	Kind     plugin.Kind
+	Config   json.RawMessage // whole, with defaults filled in
+	StateDir string          // existing folder, kept between starts
+	Log      hclog.Logger    // may be nil
+}
+
+// Hypervisor opens the binary as a hypervisor.
+func (b Binary) Hypervisor() Open[hypervisor.Driver] {
+	b.Kind = plugin.Hypervisor
+	return open(b, func(c grpc.ClientConnInterface) hypervisor.Driver { return hypervisor.NewClient(c) })
+}
+
+// Network opens the binary as a network.
+func (b Binary) Network() Open[network.Driver] {
+	b.Kind = plugin.Network
+	return open(b, func(c grpc.ClientConnInterface) network.Driver { return network.NewClient(c) })
+}
+
+// Secrets opens the binary as a keeper of secrets.
+func (b Binary) Secrets() Open[secrets.Driver] {
+	b.Kind = plugin.Secrets
+	return open(b, func(c grpc.ClientConnInterface) secrets.Driver { return secrets.NewClient(c) })
+}
+
+// Exposure opens the binary as an exposure.
+func (b Binary) Exposure() Open[exposure.Driver] {
+	b.Kind = plugin.Exposure
+	return open(b, func(c grpc.ClientConnInterface) exposure.Driver { return exposure.NewClient(c) })
+}
+
+func open[D any](b Binary, client func(grpc.ClientConnInterface) D) Open[D] {
+	return func(ctx context.Context) (driver D, done func(), err error) {
+		p, cleanUp, err := b.start(ctx)
+		if err != nil {
+			return driver, nil, err
+		}
+		return client(p.Conn()), cleanUp, nil
+	}
+}
+
+// start starts and configures the plugin.
+func (b Binary) start(ctx context.Context) (p *launch.Process, done func(), err error) {
+	dir, err := os.MkdirTemp("", "conf")
+	if err != nil {
+		return nil, nil, fmt.Errorf("make run directory: %w", err)
+	}
+	p, err = launch.Start(ctx, launch.Spec{
+		Path: b.Path, Kind: string(b.Kind), Name: "conformance", RunDir: dir, Log: b.Log,
+		Env: []string{"PATH=" + os.Getenv("PATH"), "LANG=C"},
+	})
+	if err != nil {
+		return nil, nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	done = func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		_ = p.Stop(ctx) // it is ended either way
+		_ = os.RemoveAll(dir)
+	}
+	host := plugin.HostContext{Kind: b.Kind, Instance: "conformance", HostUUID: hostUUID, StateDir: b.StateDir}
+	_, diags, err := plugin.NewClient(p.Conn()).Configure(ctx, host, b.Config)
+	for _, d := range diags {
+		if d.Severity != plugin.SeverityWarning {
+			err = errors.Join(err, fmt.Errorf("configure: %s %s", d.Summary, d.Detail))
+		}
+	}
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	return p, done, nil
+}
+
+// hostUUID is the host's in a conformance run.
+const hostUUID = "00000000-0000-4000-8000-c0f0c0f0c0f0"

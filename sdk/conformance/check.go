@@ -1,0 +1,110 @@
+package conformance
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+// Check is one rule of a contract.
+type Check struct {
+	Name string
+	// Run answers nil when the rule is kept, an error that wraps ErrSkipped
+	// when it does not apply here, and any other error when it is broken.
+	Run func(ctx context.Context) error
+}
+
+// ErrSkipped marks a check that does not apply.
+var ErrSkipped = errors.New("not checked")
+
+const (
+	checkTimeout   = 5 * time.Minute
+	cleanUpTimeout = 2 * time.Minute
+)
+
+// T is what of *testing.T is used; S is T itself.
+type T[S any] interface {
+	Helper()
+	Context() context.Context
+	Fatal(args ...any)
+	Skip(args ...any)
+	Run(name string, f func(S)) bool
+}
+
+// Run runs every check as a subtest.
+func Run[S T[S]](t S, checks []Check) {
+	t.Helper()
+	for _, c := range checks {
+		t.Run(c.Name, func(t S) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), checkTimeout)
+			defer cancel()
+			switch err := c.Run(ctx); {
+			case errors.Is(err, ErrSkipped):
+				t.Skip("needs " + err.Error())
+			case err != nil:
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// Open gives a driver for one check; done releases it. What was made through
+// one driver must be there through the next.
+type Open[D any] func(ctx context.Context) (driver D, done func(), err error)
+
+// Local always gives the same driver.
+func Local[D any](d D) Open[D] {
+	return func(context.Context) (D, func(), error) { return d, func() {}, nil }
+}
+
+// Effects counts the real changes to the world so far. A suite that gets one
+// checks that a repeated call changes nothing.
+type Effects func(ctx context.Context) (int, error)
+
+// unchanged runs fn and fails when it had an effect.
+func (e Effects) unchanged(ctx context.Context, what string, fn func() error) error {
+	if e == nil {
+		return fn()
+	}
+	before, err := e(ctx)
+	if err != nil {
+		return fmt.Errorf("count effects: %w", err)
+	}
+	if err := fn(); err != nil {
+		return err
+	}
+	after, err := e(ctx)
+	if err != nil {
+		return fmt.Errorf("count effects: %w", err)
+	}
+	if after != before {
+		return fmt.Errorf("%s made %d changes, want none", what, after-before)
+	}
+	return nil
+}
+
+// wantClass is nil when err is of one of the classes.
+func wantClass(what string, err error, classes ...fault.Class) error {
+	for _, c := range classes {
+		if errors.Is(err, c) {
+			return nil
+		}
+	}
+	if err == nil {
+		return fmt.Errorf("%s succeeded, want an error of class %q", what, classes)
+	}
+	return fmt.Errorf("%s: %w (class %q), want class %q", what, err, fault.ClassOf(err), classes)
+}
+
+// unique is a name part that no other run uses.
+func unique() string {
+	var b [6]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,245 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
+)
+
+func (m *machines) absent(ctx context.Context) error {
+	req, err := m.request(ctx)
+	if err != nil {
+		return err
+	}
+	if err := m.wantGone(ctx, req.Ref); err != nil {
+		return err
+	}
+	_, err = m.SetPower(ctx, req.Ref, hypervisor.PowerOn, 0)
+	if err := wantClass("set power of an absent vm", err, fault.NotFound); err != nil {
+		return err
+	}
+	return m.opts.Effects.unchanged(ctx, "destroy of an absent vm", func() error {
+		if err := m.DestroyVM(ctx, req.Ref); err != nil {
+			return fmt.Errorf("destroy of an absent vm: %w", err)
+		}
+		return nil
+	})
+}
+
+func (m *machines) create(ctx context.Context) error {
+	req, err := m.request(ctx)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	var wrong error
+	returned := false
+	vm, err := m.CreateVM(ctx, req, func(p hypervisor.Progress) {
+		mu.Lock()
+		defer mu.Unlock()
+		if p.Phase == "" || p.Fraction > 1 || p.BytesDone > p.BytesTotal || returned {
+			wrong = fmt.Errorf("progress makes no sense: %+v (after the return: %t)", p, returned)
+		}
+	})
+	mu.Lock()
+	returned = true
+	err = errors.Join(err, wrong)
+	mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("create vm: %w", err)
+	}
+	got, err := m.GetVM(ctx, hypervisor.Ref{VMID: req.Ref.VMID})
+	if err != nil {
+		return fmt.Errorf("get vm: %w", err)
+	}
+	for _, v := range []hypervisor.VM{vm, got} {
+		if err := fits(v, req, fmt.Sprintf(m.host.InterfacePattern, req.Ref.VMID)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fits checks a fresh VM against what was asked for.
+func fits(v hypervisor.VM, req hypervisor.CreateRequest, iface string) error {
+	switch {
+	case v.Ref.VMID != req.Ref.VMID || v.Ref.Owner != req.Ref.Owner:
+		return fmt.Errorf("vm is %d of %q, want %d of %q", v.Ref.VMID, v.Ref.Owner, req.Ref.VMID, req.Ref.Owner)
+	case v.Power != hypervisor.PowerOff || !v.Started.IsZero():
+		return fmt.Errorf("a fresh vm is %s, started %s, want off", v.Power, v.Started)
+	case v.Name != req.Name || v.Cores != req.Cores || v.MemoryBytes != req.MemoryBytes:
+		return fmt.Errorf("vm is %s with %d cores and %d bytes, want %s, %d, %d", v.Name, v.Cores, v.MemoryBytes, req.Name, req.Cores, req.MemoryBytes)
+	case v.NIC.MAC != req.NIC.MAC:
+		return fmt.Errorf("mac is %s, want %s", v.NIC.MAC, req.NIC.MAC)
+	case v.HostInterface != iface:
+		return fmt.Errorf("interface is %q, the host report promised %q", v.HostInterface, iface)
+	}
+	return nil
+}
+
+func (m *machines) createTwice(ctx context.Context) error {
+	req, _, err := m.vm(ctx)
+	if err != nil {
+		return err
+	}
+	repeat := func(want hypervisor.Power) error {
+		return m.opts.Effects.unchanged(ctx, "a repeated create", func() error {
+			vm, err := m.CreateVM(ctx, req, nil)
+			if err != nil {
+				return fmt.Errorf("repeat create: %w", err)
+			}
+			if vm.Power != want || vm.Ref.Owner != req.Ref.Owner {
+				return fmt.Errorf("a repeated create answers %+v, want the present state, which is %s", vm, want)
+			}
+			return nil
+		})
+	}
+	if err := repeat(hypervisor.PowerOff); err != nil {
+		return err
+	}
+	if err := m.turn(ctx, req.Ref, hypervisor.PowerOn, hypervisor.PowerOn); err != nil {
+		return err
+	}
+	return repeat(hypervisor.PowerOn)
+}
+
+// createAtOnce creates three VMs at the same time, one of them by two calls, as
+// when a call comes again while the first still runs.
+func (m *machines) createAtOnce(ctx context.Context) error {
+	var reqs []hypervisor.CreateRequest
+	for range 3 {
+		req, err := m.request(ctx)
+		if err != nil {
+			return err
+		}
+		reqs = append(reqs, req)
+	}
+	reqs = append(reqs, reqs[0])
+	errs := make([]error, len(reqs))
+	var wg sync.WaitGroup
+	for i, req := range reqs {
+		wg.Go(func() {
+			_, err := m.CreateVM(ctx, req, nil)
+			// The VM may be busy with the other call; nothing else is an excuse.
+			if err != nil && !(i%3 == 0 && (errors.Is(err, fault.Locked) || errors.Is(err, fault.Conflict))) {
+				errs[i] = fmt.Errorf("create vm %d beside others: %w", req.Ref.VMID, err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for _, req := range reqs {
+		vm, err := m.CreateVM(ctx, req, nil)
+		if err != nil || vm.Ref.Owner != req.Ref.Owner || vm.Power != hypervisor.PowerOff {
+			return fmt.Errorf("vm %d after creates at the same time: %+v, %v", req.Ref.VMID, vm, err)
+		}
+	}
+	return nil
+}
+
+func (m *machines) createUnknown(ctx context.Context) error {
+	req, err := m.request(ctx)
+	if err != nil {
+		return err
+	}
+	req.Template = "there-is-no-such-template"
+	_, err = m.CreateVM(ctx, req, nil)
+	if err := wantClass("create from an unknown template", err, fault.NotFound, fault.Invalid); err != nil {
+		return err
+	}
+	return m.wantGone(ctx, req.Ref)
+}
+
+// createGivenUp: a caller that goes away leaves nothing that a later call of
+// the same owner cannot handle.
+func (m *machines) createGivenUp(ctx context.Context) error {
+	req, err := m.request(ctx)
+	if err != nil {
+		return err
+	}
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := m.CreateVM(gone, req, nil); err == nil {
+		return fmt.Errorf("create with a cancelled context succeeded")
+	}
+	if _, err := m.CreateVM(ctx, req, nil); err != nil {
+		return fmt.Errorf("create after one that was given up: %w", err)
+	}
+	if err := m.DestroyVM(ctx, req.Ref); err != nil {
+		return fmt.Errorf("destroy: %w", err)
+	}
+	return m.wantGone(ctx, req.Ref)
+}
+
+// taken: the number belongs to somebody else.
+func (m *machines) taken(ctx context.Context) error {
+	req, before, err := m.vm(ctx)
+	if err != nil {
+		return err
+	}
+	thief := req
+	thief.Ref.Owner, thief.Name, thief.Cores = req.Ref.Owner+"x", "conformance-thief", 2
+	err = m.opts.Effects.unchanged(ctx, "a refused create", func() error {
+		_, err := m.CreateVM(ctx, thief, nil)
+		return wantClass("create on somebody else's vmid", err, fault.Exists)
+	})
+	if err != nil {
+		return err
+	}
+	return m.same(ctx, before)
+}
+
+// same checks that a VM is as it was.
+func (m *machines) same(ctx context.Context, before hypervisor.VM) error {
+	after, err := m.GetVM(ctx, hypervisor.Ref{VMID: before.Ref.VMID})
+	if err != nil {
+		return fmt.Errorf("get vm: %w", err)
+	}
+	if after.Ref.Owner != before.Ref.Owner || after.Name != before.Name || after.Cores != before.Cores || after.Power != before.Power {
+		return fmt.Errorf("a refused call changed the vm from %+v to %+v", before, after)
+	}
+	return nil
+}
+
+func (m *machines) list(ctx context.Context) error {
+	req, _, err := m.vm(ctx)
+	if err != nil {
+		return err
+	}
+	tests := []struct {
+		prefix        string
+		foreign, want bool
+	}{
+		{m.prefix(), false, true},
+		{m.prefix(), true, true},
+		{req.Ref.Owner, false, true},
+		{"agentlab:nobody/", false, false},
+		{"agentlab:nobody/", true, true},
+	}
+	for _, tt := range tests {
+		all, err := m.ListVMs(ctx, tt.prefix, tt.foreign)
+		if err != nil {
+			return fmt.Errorf("list vms: %w", err)
+		}
+		n := 0
+		for _, v := range all {
+			if v.Ref.VMID == req.Ref.VMID {
+				n++
+			}
+		}
+		if (n == 1) != tt.want || n > 1 {
+			return fmt.Errorf("list of %q (foreign %t) has the vm %d times, want it: %t", tt.prefix, tt.foreign, n, tt.want)
+		}
+		if !tt.foreign && slices.ContainsFunc(all, func(v hypervisor.VM) bool { return v.Ref.Owner == "" }) {
+			return fmt.Errorf("list without foreign has a vm without owner")
+		}
+	}
+	return nil
+}
