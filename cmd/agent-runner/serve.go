@@ -28,6 +28,10 @@ const agentUser = "agent"
 // idleBeat is how often a sandbox without a job shows that it lives.
 const idleBeat = 30 * time.Second
 
+// refusedBeat is the same once the host has revoked the credential, as it does
+// for a kept sandbox whose job is over.
+const refusedBeat = 15 * time.Minute
+
 // innerSandbox is the variable with which an operator switches bubblewrap off.
 const innerSandbox = "AGENTLAB_INNER_SANDBOX"
 
@@ -107,19 +111,23 @@ func refuse(ctx context.Context, host *guestclient.Client, job string, cause err
 // idle shows that the guest lives.
 func idle(ctx context.Context, host *guestclient.Client) error {
 	for {
+		wait := idleBeat
+		_, err := host.Report(ctx, guestapi.Report{Kind: guestapi.ReportHeartbeat})
+		if errors.Is(err, fault.Denied) {
+			wait = refusedBeat
+		}
 		// A host that does not answer now may do so at the next beat.
-		_, _ = host.Report(ctx, guestapi.Report{Kind: guestapi.ReportHeartbeat})
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(idleBeat):
+		case <-time.After(wait):
 		}
 	}
 }
 
 // ended makes a wanted end of one that came by a signal.
 func ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || fault.ClassOf(err) == fault.Unavailable) {
+	if ctx.Err() != nil {
 		return nil
 	}
 	return err
