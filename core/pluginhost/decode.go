@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -154,8 +155,8 @@ func (d *decoded) walkObject(n plugin.NestedBlock, value map[string]any, at plug
 	if count := int64(len(value)); count < n.MinItems || n.MaxItems > 0 && count > n.MaxItems {
 		d.say(hcl.DiagError, at, fmt.Sprintf("%d blocks %q", count, n.Name), atMost(n))
 	}
-	for key, item := range value {
-		inner, _ := item.(map[string]any)
+	for _, key := range slices.Sorted(maps.Keys(value)) {
+		inner, _ := value[key].(map[string]any)
 		d.walk(n.Block, inner, append(slices.Clone(at), plugin.Key(key)))
 	}
 }

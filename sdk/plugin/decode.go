@@ -27,7 +27,7 @@ func Decode(cfg json.RawMessage, v any) error {
 func describe(err error) string {
 	switch e := err.(type) { //nolint:errorlint // encoding/json returns these bare
 	case *json.UnmarshalTypeError:
-		return "attribute " + e.Field + " cannot be a " + e.Type.String()
+		return "attribute " + e.Field + " does not fit " + e.Type.String()
 	case *json.SyntaxError:
 		return "not JSON"
 	}

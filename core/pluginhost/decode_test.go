@@ -1,0 +1,156 @@
+package pluginhost
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/agentlab/agentlab/sdk/plugin"
+)
+
+// nested has a block of each nesting, as it arrives from a plugin.
+func nested() *plugin.Schema {
+	node := plugin.Block{Attributes: []plugin.Attribute{
+		{Name: "port", Type: plugin.Number, Default: json.RawMessage(`8006`), Max: plugin.Limit(65535)},
+		{Name: "old", Type: plugin.Bool, Deprecation: "leave it out"},
+	}}
+	return &plugin.Schema{Version: 1, Block: plugin.Block{
+		Attributes: []plugin.Attribute{
+			{Name: "bytes", Type: plugin.Number},
+			{Name: "tags", Type: plugin.Map(plugin.String)},
+			{Name: "passwords", Type: plugin.List(plugin.String), Sensitive: true, OneOf: []string{"allowed-one"}},
+		},
+		Blocks: []plugin.NestedBlock{
+			{Name: "single", Nesting: plugin.NestingSingle, Block: node},
+			{Name: "item", Nesting: plugin.NestingList, MaxItems: 2, Block: node},
+			{Name: "node", Nesting: plugin.NestingMap, Label: "name", MaxItems: 2, Block: node},
+		},
+	}}
+}
+
+func decodeText(t *testing.T, text string, schema *plugin.Schema) *decoded {
+	t.Helper()
+	file, diags := hclsyntax.ParseConfig([]byte(text), "f.hcl", hcl.Pos{Line: 1, Column: 1})
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	return decodeBlock(Block{Body: file.Body, Range: hcl.Range{Filename: "f.hcl", Start: hcl.Pos{Line: 99}}}, schema)
+}
+
+func lines(diags hcl.Diagnostics) []string {
+	var out []string
+	for _, d := range diags {
+		out = append(out, fmt.Sprintf("%d %s; %s", d.Subject.Start.Line, d.Summary, d.Detail))
+	}
+	return out
+}
+
+func TestBlocksBecomeObjects(t *testing.T) {
+	d := decodeText(t, `
+bytes = 9007199254740993
+tags  = { a = "b" }
+single {}
+item { port = 1 }
+item {}
+node "n1" { port = 2 }
+`, nested())
+	if len(d.diags) > 0 {
+		t.Fatal(lines(d.diags))
+	}
+	want := `{"bytes":9007199254740993,"item":[{"port":1},{"port":8006}],"node":{"n1":{"port":2}},"single":{"port":8006},"tags":{"a":"b"}}`
+	if got := string(d.json); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := string(decodeText(t, "", nested()).json); got != `{"item":[],"node":{}}` {
+		t.Errorf("empty body is %s", got)
+	}
+}
+
+func TestPlacesInsideBlocks(t *testing.T) {
+	d := decodeText(t, `
+tags = {
+  a = "b"
+}
+passwords = ["allowed-one",
+  "not-allowed"]
+item {
+  port = 70000
+}
+node "n1" {
+  old = true
+}
+node "n2" {}
+node "n3" {}
+`, nested())
+	want := []string{
+		`6 the value is not possible for "passwords"; possible are allowed-one`,
+		`8 "port" is out of range; it must be at most 65535`,
+		`10 3 blocks "node"; from 0 to 2 are allowed`,
+		`11 "old" is deprecated; leave it out`,
+	}
+	if diff := cmp.Diff(want, lines(d.diags)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	d.diags = nil
+	d.remark([]plugin.Diagnostic{
+		{Summary: "about not-allowed", Path: plugin.Path{plugin.Attr("tags"), plugin.Key("a")}},
+		{Summary: "m", Path: plugin.Path{plugin.Attr("node"), plugin.Key("n2"), plugin.Attr("port")}},
+		{Summary: "i", Path: plugin.Path{plugin.Attr("item"), plugin.Index(7)}},
+		{Summary: "nowhere", Path: plugin.Path{plugin.Attr("ghost"), plugin.Index(-1)}},
+		{Summary: "odd", Path: plugin.Path{plugin.Attr("passwords"), plugin.Index(-1), plugin.Key("")}},
+		{Summary: "whole"},
+	})
+	want = []string{"3 about [REDACTED]; ", "13 m; ", "7 i; ", "99 nowhere; ", "5 odd; ", "99 whole; "}
+	if diff := cmp.Diff(want, lines(d.diags)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestABrokenSchemaIsTold(t *testing.T) {
+	for _, a := range []plugin.Attribute{
+		{Name: "untyped"},
+		{Name: "wrong", Type: plugin.Number, Default: json.RawMessage(`"x"`)},
+	} {
+		d := decodeText(t, "", &plugin.Schema{Block: plugin.Block{Attributes: []plugin.Attribute{a}}})
+		if !d.diags.HasErrors() || !strings.Contains(d.diags[0].Detail, a.Name) {
+			t.Errorf("%s: %v", a.Name, lines(d.diags))
+		}
+	}
+	d := decodeText(t, "", &plugin.Schema{Block: plugin.Block{Blocks: []plugin.NestedBlock{{Name: "b", Nesting: "spiral"}}}})
+	if !d.diags.HasErrors() {
+		t.Error("unknown nesting was accepted")
+	}
+}
+
+func TestDiagnosticsCarryNoValues(t *testing.T) {
+	d := decodeText(t, `passwords = { a = "hunter2-hunter2" }`, nested())
+	if !d.diags.HasErrors() {
+		t.Fatal("accepted")
+	}
+	for _, one := range d.diags {
+		if one.Expression != nil || one.EvalContext != nil || strings.Contains(one.Summary+one.Detail, "hunter2") {
+			t.Errorf("%+v", one)
+		}
+	}
+}
+
+func TestLimitsFollowTheContract(t *testing.T) {
+	for method, want := range map[string]string{
+		"/agentlab.hypervisor.v1.HypervisorService/GetVM":    "10s",
+		"/agentlab.hypervisor.v1.HypervisorService/ListVMs":  "10s",
+		"/agentlab.hypervisor.v1.HypervisorService/CreateVM": "5m0s",
+		"/agentlab.hypervisor.v1.HypervisorService/SetPower": "2m0s",
+		"/agentlab.network.v1.NetworkService/Attach":         "2m0s",
+		"/agentlab.secrets.v1.SecretsService/Open":           "10s",
+		"/nobody.Knows/This":                                 "2m0s",
+	} {
+		if got := limit(method).String(); got != want {
+			t.Errorf("%s: %s, want %s", method, got, want)
+		}
+	}
+}

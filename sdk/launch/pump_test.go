@@ -1,0 +1,99 @@
+package launch
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+func newTestPump() (*pump, *bytes.Buffer) {
+	var out bytes.Buffer
+	return newPump(hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Info, JSONFormat: true})), &out
+}
+
+func TestFloodIsBounded(t *testing.T) {
+	p, out := newTestPump()
+	var in strings.Builder
+	for i := range 20 * linesBurst {
+		fmt.Fprintf(&in, "line %d %s\n", i, strings.Repeat("x", 20))
+	}
+	p.read(strings.NewReader(in.String()))
+	logged := strings.Count(out.String(), "\n")
+	if logged < linesBurst || logged > 2*linesBurst {
+		t.Errorf("%d lines were logged of %d", logged, 20*linesBurst)
+	}
+	if tail := p.last(); len(tail) > maxTail || !strings.Contains(tail, fmt.Sprintf("line %d ", 20*linesBurst-1)) {
+		t.Errorf("tail of %d bytes misses the last line", len(tail))
+	}
+	p.limit.SetLimit(1e9)
+	p.line([]byte("quiet again"))
+	if !strings.Contains(out.String(), "plugin log lines dropped") {
+		t.Error("nothing says that lines were dropped")
+	}
+}
+
+func TestLongLineIsCutOnce(t *testing.T) {
+	p, out := newTestPump()
+	p.read(strings.NewReader(strings.Repeat("y", 10<<20) + "\nnext\n" + strings.Repeat("z", 3*maxLine)))
+	if n := strings.Count(out.String(), "\n"); n != 3 {
+		t.Errorf("%d log lines, want 3", n)
+	}
+	if out.Len() > 4*maxLine || !strings.Contains(out.String(), "[cut]") || !strings.Contains(out.String(), `"next"`) {
+		t.Errorf("log of %d bytes: %.200s", out.Len(), out)
+	}
+}
+
+func TestPanicIsAnError(t *testing.T) {
+	p, out := newTestPump()
+	p.read(strings.NewReader("hello\npanic: nil map\n\ngoroutine 1 [running]:\n"))
+	if n := strings.Count(out.String(), `"@level":"error"`); n != 2 {
+		t.Errorf("%d error lines:\n%s", n, out)
+	}
+	if !strings.Contains(p.last(), "panic: nil map\ngoroutine 1") {
+		t.Errorf("tail %q", p.last())
+	}
+}
+
+func TestEntryBelowTheLevelIsKeptForACrash(t *testing.T) {
+	p, out := newTestPump()
+	p.read(strings.NewReader(`{"@level":"debug","@message":"opened","file":"/x","n":9007199254740993}` + "\n"))
+	if out.Len() != 0 || p.last() != "debug: opened file=/x n=9007199254740993\n" {
+		t.Errorf("logged %q, kept %q", out, p.last())
+	}
+}
+
+func TestWriterJoinsPieces(t *testing.T) {
+	p, _ := newTestPump()
+	w := &lines{pump: p}
+	for _, piece := range []string{"one ", "line\ntwo\nth", "ree\n"} {
+		if n, err := w.Write([]byte(piece)); n != len(piece) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if got := p.last(); got != "one line\ntwo\nthree\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func FuzzLine(f *testing.F) {
+	f.Add([]byte(`{"@message":1}`))
+	f.Add([]byte(`{"@level":"info","@message":"m","k":{"a":[1,null,"\u001b"]}}`))
+	f.Add([]byte("\x1b[2J\xff"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		p, out := newTestPump()
+		p.read(bytes.NewReader(in))
+		for line := range bytes.Lines(out.Bytes()) {
+			if !json.Valid(line) {
+				t.Errorf("log line %q", line)
+			}
+		}
+		if strings.ContainsRune(p.last(), 0x1b) || !utf8.ValidString(p.last()) {
+			t.Errorf("tail %q", p.last())
+		}
+	})
+}
