@@ -115,8 +115,8 @@ func (b *bench) submitSandbox(name string) lab.Sandbox {
 // settle lets time pass until no operation is open, an hour at most.
 func (b *bench) settle() {
 	b.t.Helper()
-	for range 3600 {
-		time.Sleep(time.Second)
+	for range 720 {
+		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		open, err := b.store.Operations(context.Background(), state.OperationFilter{Open: true})
 		if err != nil {

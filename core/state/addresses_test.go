@@ -1,0 +1,187 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+func TestReserve(t *testing.T) {
+	s := open(t)
+	ctx := t.Context()
+	a, b := putSandbox(t, s, "a"), putSandbox(t, s, "b")
+	if a.VMID != 1000 || a.Address.String() != "10.77.0.16" || a.Interface != "tap1000i0" || !strings.HasPrefix(a.MAC, "52:54:00:") {
+		t.Errorf("first holds %d %s %s %s", a.VMID, a.Address, a.Interface, a.MAC)
+	}
+	if b.VMID != 1001 || b.Address.String() != "10.77.0.17" || a.MAC == b.MAC {
+		t.Errorf("second holds %d %s", b.VMID, b.Address)
+	}
+	if again := firstOf(s.Reserve(ctx, a.ID, testRange)); again.VMID != a.VMID || again.MAC != a.MAC {
+		t.Errorf("a second call gives %d %s", again.VMID, again.MAC)
+	}
+	check(t, s.Commit(ctx, Commit{Sandboxes: []SandboxChange{{ID: a.ID, To: lab.SandboxDestroyed}}}))
+	if c := putSandbox(t, s, "c"); c.VMID != 1002 {
+		t.Errorf("VMID %d is used again at once", c.VMID)
+	}
+	_, err := s.Reservation(ctx, a.ID)
+	wantClass(t, err, fault.NotFound)
+}
+
+func TestBurnedVMIDIsNotGivenAgain(t *testing.T) {
+	s := open(t)
+	ctx := t.Context()
+	sb := putSandbox(t, s, "a")
+	check(t, s.MarkAttempted(ctx, sb.ID))
+	check(t, s.PutToken(ctx, sb.ID, hash("t"), sb.CreatedAt.AddDate(1, 0, 0)))
+	burn := Burn{SandboxID: sb.ID, VMID: sb.VMID, Reason: "somebody else's"}
+	check(t, s.BurnVMID(ctx, burn))
+	wantClass(t, s.BurnVMID(ctx, burn), fault.Conflict)
+	next := firstOf(s.Reserve(ctx, sb.ID, testRange))
+	if next.VMID == sb.VMID || next.Generation != sb.Generation+1 {
+		t.Errorf("after %d comes %d, generation %d", sb.VMID, next.VMID, next.Generation)
+	}
+	if r, err := s.Reservation(ctx, sb.ID); err != nil || r.Attempted || r.VMID != next.VMID {
+		t.Errorf("reservation is %+v, %v", r, err)
+	}
+	_, err := s.Exchange(ctx, Exchange{Address: next.Address, TokenHash: hash("t"), CredentialHash: hash("c"), Now: sb.CreatedAt})
+	wantClass(t, err, fault.Denied)
+	small := testRange
+	small.Last = 1001
+	other := newSandbox("b")
+	check(t, s.Submit(ctx, Submission{Sandbox: &other}))
+	_, err = s.Reserve(ctx, other.ID, small)
+	wantClass(t, err, fault.Exhausted)
+	if fault.HintOf(err) == "" {
+		t.Error("no hint")
+	}
+}
+
+func TestAddressesOfASmallSubnetAreAllUsedOnce(t *testing.T) {
+	s := open(t)
+	r := Range{
+		First: 1, Last: 100, Subnet: netip.MustParsePrefix("10.9.0.0/29"), HostAddr: netip.MustParseAddr("10.9.0.1"),
+		InterfacePattern: "tap%di0",
+	}
+	seen := map[netip.Addr]bool{}
+	for i := range 6 {
+		sb := newSandbox(fmt.Sprintf("box-%d", i))
+		check(t, s.Submit(t.Context(), Submission{Sandbox: &sb}))
+		got, err := s.Reserve(t.Context(), sb.ID, r)
+		if i == 5 {
+			wantClass(t, err, fault.Exhausted)
+			continue
+		}
+		check(t, err)
+		seen[got.Address] = true
+	}
+	for _, never := range []string{"10.9.0.0", "10.9.0.1", "10.9.0.7"} {
+		if seen[netip.MustParseAddr(never)] {
+			t.Errorf("%s was given away", never)
+		}
+	}
+	if len(seen) != 5 {
+		t.Errorf("addresses given: %v", seen)
+	}
+}
+
+// TestAllocation makes, burns and destroys in any order: no two live sandboxes
+// ever share anything, nothing leaves the range, and what is free is found.
+func TestAllocation(t *testing.T) {
+	dir, run := t.TempDir(), 0
+	rapid.Check(t, func(t *rapid.T) {
+		run++
+		s, err := Open(t.Context(), filepath.Join(dir, fmt.Sprint(run)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = s.Close() }()
+		m := allocation{s: s, r: testRange, live: map[string]lab.Sandbox{}, burned: map[uint32]bool{}}
+		m.r.Last = m.r.First + uint32(rapid.IntRange(0, 8).Draw(t, "size"))
+		t.Repeat(map[string]func(*rapid.T){"reserve": m.reserve, "burn": m.burn, "destroy": m.destroy, "": m.check})
+	})
+}
+
+type allocation struct {
+	s      *Store
+	r      Range
+	made   int
+	live   map[string]lab.Sandbox
+	burned map[uint32]bool
+}
+
+func (m *allocation) reserve(t *rapid.T) {
+	m.made++
+	sb := newSandbox(fmt.Sprintf("box-%d", m.made))
+	if err := m.s.Submit(t.Context(), Submission{Sandbox: &sb}); err != nil {
+		t.Fatal(err)
+	}
+	m.take(t, sb.ID)
+}
+
+func (m *allocation) take(t *rapid.T, id string) {
+	got, err := m.s.Reserve(t.Context(), id, m.r)
+	free := int(m.r.Last-m.r.First) + 1 - len(m.live) - len(m.burned)
+	if errors.Is(err, fault.Exhausted) && free == 0 {
+		return
+	}
+	if err != nil || free == 0 {
+		t.Fatalf("reserve with %d free: %v", free, err)
+	}
+	m.live[id] = got
+}
+
+func (m *allocation) any(t *rapid.T) lab.Sandbox {
+	ids := make([]string, 0, len(m.live))
+	for id := range m.live {
+		ids = append(ids, id)
+	}
+	if len(ids) == 0 {
+		t.Skip("none is live")
+	}
+	return m.live[rapid.SampledFrom(ids).Draw(t, "id")]
+}
+
+func (m *allocation) burn(t *rapid.T) {
+	sb := m.any(t)
+	if err := m.s.BurnVMID(t.Context(), Burn{SandboxID: sb.ID, VMID: sb.VMID, Reason: "taken"}); err != nil {
+		t.Fatal(err)
+	}
+	delete(m.live, sb.ID)
+	m.burned[sb.VMID] = true
+	m.take(t, sb.ID)
+}
+
+func (m *allocation) destroy(t *rapid.T) {
+	sb := m.any(t)
+	if err := m.s.Commit(t.Context(), Commit{Sandboxes: []SandboxChange{{ID: sb.ID, To: lab.SandboxDestroyed}}}); err != nil {
+		t.Fatal(err)
+	}
+	delete(m.live, sb.ID)
+}
+
+func (m *allocation) check(t *rapid.T) {
+	seen := map[any]string{}
+	for id := range m.live {
+		sb, err := m.s.Sandbox(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range []any{sb.VMID, sb.Address, sb.MAC, sb.Interface} {
+			if seen[key] != "" {
+				t.Fatalf("%s and %s share %v", id, seen[key], key)
+			}
+			seen[key] = id
+		}
+		if m.burned[sb.VMID] || sb.VMID < m.r.First || sb.VMID > m.r.Last || !m.r.Subnet.Contains(sb.Address) || sb.Address == m.r.HostAddr {
+			t.Fatalf("%s holds %d %s", id, sb.VMID, sb.Address)
+		}
+	}
+}
