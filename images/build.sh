@@ -248,7 +248,7 @@ ensure_image() {
 # in_use FOLDER: a process has a file of it open, or a VM keeps a hard link to its disk.
 in_use() {
 	[ "$(stat -c %h "$1/root.qcow2" 2>/dev/null || echo 1)" -gt 1 ] ||
-		find /proc/[0-9]*/fd -lname "$1/*" -print -quit 2>/dev/null | grep -q .
+		[ -n "$(find /proc/[0-9]*/fd -lname "$1/*" -print -quit 2>/dev/null || true)" ]
 }
 
 # prune_folder FOLDER: moved aside under its lock first, so nobody sees half of it.
