@@ -148,7 +148,7 @@ func (c *Chooser) Failed(way machine.Accel, reason string) {
 	if c.verdict == nil || way.Name != KVM || slices.Contains(c.verdict.Broken, way.CPU) {
 		return
 	}
-	c.Log.Warn("qemu does not start with kvm and this cpu", "cpu", way.CPU, "err", reason)
+	c.Log.Warn("qemu does not start with this cpu under kvm", "err", way.CPU+": "+reason)
 	c.verdict.Broken = append(c.verdict.Broken, way.CPU)
 	if err := c.remember(); err != nil {
 		c.Log.Warn("verdict on kvm was not stored", "err", err)

@@ -105,6 +105,7 @@ func (d *Driver) shutdown(ctx context.Context, v *record.VM, grace time.Duration
 		return d.clearRun(v)
 	}
 	if v.Run.State == record.RunRunning && grace > 0 {
+		d.saveConsole(ctx, v.VMID)
 		// A paused guest cannot see the button.
 		if err := d.command(ctx, v.VMID, "cont", "system_powerdown"); err != nil {
 			d.log.Warn("guest was not asked to shut down", "vmid", v.VMID, "err", err)
@@ -120,22 +121,19 @@ func (d *Driver) shutdown(ctx context.Context, v *record.VM, grace time.Duration
 		if gone {
 			return d.clearRun(v)
 		}
-		d.log.Info("guest did not shut down in time", "vmid", v.VMID, "grace", grace)
+		d.log.Info("guest did not shut down in time", "vmid", v.VMID, "took", grace)
 	}
 	return d.powerOff(ctx, v, 0)
 }
 
-// powerOff lets QEMU close its disk, then kills it. The console is saved first:
-// it is lost with the program.
+// powerOff lets QEMU close its disk, then kills it.
 func (d *Driver) powerOff(ctx context.Context, v *record.VM, _ time.Duration) error {
 	id, err := d.program(v)
 	if err != nil {
 		return err
 	}
 	if id != nil && v.Run.State == record.RunRunning {
-		if _, err := d.drainConsole(ctx, v.VMID); err != nil {
-			d.log.Debug("console was not saved", "vmid", v.VMID, "err", err)
-		}
+		d.saveConsole(ctx, v.VMID)
 		if err := d.quit(ctx, v.VMID, *id); err != nil {
 			d.log.Warn("qemu did not quit", "vmid", v.VMID, "err", err)
 		}
@@ -145,6 +143,13 @@ func (d *Driver) powerOff(ctx context.Context, v *record.VM, _ time.Duration) er
 	}
 	d.forget(v.VMID)
 	return d.clearRun(v)
+}
+
+// saveConsole keeps what would be lost with the program. It is best effort.
+func (d *Driver) saveConsole(ctx context.Context, vmid uint32) {
+	if _, err := d.drainConsole(ctx, vmid); err != nil {
+		d.log.Debug("console was not saved", "vmid", vmid, "err", err)
+	}
 }
 
 func (d *Driver) quit(ctx context.Context, vmid uint32, id procfs.Identity) error {

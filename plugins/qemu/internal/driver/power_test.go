@@ -179,6 +179,21 @@ func TestReusedPIDIsLeftAlone(t *testing.T) {
 	l.destroyAndCheck(d)
 }
 
+// After a reboot of the host every VM is off, whatever has its old pid now.
+func TestHostRebootLeavesVMsOff(t *testing.T) {
+	l := newLab(t, testhost.Idle)
+	d := l.driver()
+	l.create(d)
+	l.power(d, hypervisor.PowerOn, 0)
+	d.bootID = "after the reboot"
+	if vm, err := d.GetVM(testContext(t), testRef()); err != nil || vm.Power != hypervisor.PowerOff || !vm.Started.IsZero() {
+		t.Errorf("vm reads as %+v, %v, want off", vm, err)
+	}
+	if vm := l.power(d, hypervisor.PowerOn, 0); vm.Power != hypervisor.PowerOn || len(l.pids()) != 1 {
+		t.Errorf("vm is %s, programs %v", vm.Power, l.pids())
+	}
+}
+
 func TestConsoleIsKept(t *testing.T) {
 	l := newLab(t, testhost.Idle)
 	d := l.driver()

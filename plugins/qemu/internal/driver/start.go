@@ -91,7 +91,7 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, way machine.Accel)
 		return err
 	}
 	d.crash("recorded")
-	d.log.Info("vm started", "vmid", v.VMID, "pid", program.PID, "accel", way.Name, "took", time.Since(v.Run.Started))
+	d.log.Info("vm started", "vmid", v.VMID, "took", time.Since(v.Run.Started))
 	return d.command(ctx, v.VMID, "cont")
 }
 

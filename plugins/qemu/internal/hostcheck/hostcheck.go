@@ -13,6 +13,7 @@ import (
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/accel"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/disk"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/spawn"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/tap"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/template"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -40,6 +41,11 @@ func (c Check) Findings(ctx context.Context) []plugin.Finding {
 	out = append(out, finding, imageTool(), tun())
 	if finding.Level != plugin.LevelMissing {
 		out = append(out, c.kvm(ctx, version))
+	}
+	if spawn.NeedsBus() {
+		out = append(out, plugin.Finding{
+			ID: "systemd_bus", Level: plugin.LevelMissing, Message: "systemd runs, but its bus does not answer", Fix: spawn.ScopeHint,
+		})
 	}
 	out = append(out, c.reachable(), c.diskSpace(), memory(), c.templates())
 	return out

@@ -13,7 +13,7 @@ import (
 func TestParseVersion(t *testing.T) {
 	for out, want := range map[string]accel.Version{
 		"QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright": {Major: 7, Minor: 2},
-		"QEMU emulator version 10.0.2": {Major: 10},
+		"QEMU emulator version 10.0.2":                                           {Major: 10},
 	} {
 		if got, err := parseVersion(out); err != nil || got != want {
 			t.Errorf("%q: %v, %v, want %v", out, got, err, want)

@@ -19,6 +19,18 @@ const (
 	scopePoll     = 20 * time.Millisecond
 )
 
+// ScopeHint says how to get what Scope needs.
+const ScopeHint = "apt-get install dbus, and see systemctl status dbus: without it a guest would end with the daemon's unit"
+
+// NeedsBus reports whether systemd runs here and its bus is missing.
+func NeedsBus() bool {
+	if _, err := os.Stat(systemdFolder); err != nil {
+		return false
+	}
+	_, err := os.Stat("/run/dbus/system_bus_socket")
+	return err != nil
+}
+
 // ScopeName is the systemd unit of a VM.
 func ScopeName(vmid uint32) string { return fmt.Sprintf("agentlab-vm-%d.scope", vmid) }
 
@@ -31,17 +43,22 @@ func Scope(ctx context.Context, vmid uint32, pid int) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, scopeTimeout)
 	defer cancel()
+	var taken error
 	for {
 		err := startScope(ctx, vmid, pid)
 		if err == nil {
 			break
 		}
+		if ctx.Err() != nil && taken != nil {
+			return taken
+		}
 		// The scope of the VM's last run may not have been collected yet.
 		if !strings.Contains(err.Error(), "already") {
 			return err
 		}
+		taken = err
 		if sleep(ctx, scopePoll) != nil {
-			return err
+			return taken
 		}
 	}
 	for !inScope(vmid, pid) {
@@ -62,7 +79,7 @@ func startScope(ctx context.Context, vmid uint32, pid int) error {
 		return &fault.Error{
 			Class: fault.Unavailable, Message: "start " + ScopeName(vmid) + ": " + err.Error(), Err: err,
 			Command: "busctl", ExitCode: cmd.ProcessState.ExitCode(), Stderr: stderr.String(),
-			Hint: "systemctl status dbus; the guest would end with the daemon's unit otherwise",
+			Hint: ScopeHint,
 		}
 	}
 	return nil
