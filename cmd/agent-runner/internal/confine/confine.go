@@ -152,9 +152,14 @@ func (c *Confinement) attributes(cmd *exec.Cmd) (done func(), err error) {
 	return func() { dir.Close() }, nil
 }
 
+// jobOOMScore makes the kernel end a job before anything else. The runner's own
+// protection from it would be inherited otherwise.
+const jobOOMScore = "500"
+
 // limit is a second layer where there is no control group. A program that has
 // ended already needs none.
 func limit(pid int) {
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(jobOOMScore), 0)
 	_ = unix.Prlimit(pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil)
 	if os.Geteuid() == 0 {
 		_ = unix.Prlimit(pid, unix.RLIMIT_NPROC, &unix.Rlimit{Cur: maxTasks, Max: maxTasks}, nil)

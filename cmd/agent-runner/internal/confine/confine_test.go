@@ -33,9 +33,10 @@ func TestRun(t *testing.T) {
 		code int
 		out  string
 	}{
-		"echo a; echo b >&2; exit 3": {3, "a\nb\n"},
-		"kill -9 $$":                 {137, ""},
-		"cat":                        {0, ""},
+		"echo a; echo b >&2; exit 3":            {3, "a\nb\n"},
+		"kill -9 $$":                            {137, ""},
+		"cat":                                   {0, ""},
+		"sleep 0.2; cat /proc/$$/oom_score_adj": {0, "500\n"},
 	} {
 		code, out, err := run(t, t.Context(), self(), 0, script)
 		if err != nil || code != want.code || out != want.out {
