@@ -41,12 +41,13 @@ type Client struct {
 	token    secret.Value
 	timeout  time.Duration
 	patience time.Duration
+	silence  time.Duration // longest between two signs of life of an event stream
 }
 
 // New returns a client; it connects when it is used. A bad Endpoint is
 // fault.Invalid.
 func New(o Options) (*Client, error) {
-	c := &Client{socket: o.Socket, token: o.Token, timeout: o.Timeout, patience: o.Patience}
+	c := &Client{socket: o.Socket, token: o.Token, timeout: o.Timeout, patience: o.Patience, silence: longestSilence}
 	if c.socket == "" {
 		c.socket = DefaultSocket
 	}

@@ -28,9 +28,9 @@ type EventQuery struct {
 	Types     []string
 }
 
-// silence is how long a stream may say nothing, heartbeats included, before it
-// counts as dead. The daemon sends one every 15 s.
-const silence = 50 * time.Second
+// longestSilence is how long a stream may say nothing, heartbeats included,
+// before it counts as dead. The daemon sends one every 15 s.
+const longestSilence = 50 * time.Second
 
 // Events streams events as they happen, each once and in order. It reconnects
 // by itself and resumes where it was; it ends with an error when ctx ends, when
@@ -74,11 +74,11 @@ func (c *Client) eventsOnce(ctx context.Context, q *EventQuery, ok func(), yield
 	}
 	defer resp.Body.Close()
 	ok()
-	watchdog := time.AfterFunc(silence, func() { _ = resp.Body.Close() })
+	watchdog := time.AfterFunc(c.silence, func() { _ = resp.Body.Close() })
 	defer watchdog.Stop()
 	err = readSSE(resp.Body, func(m sseMessage) (bool, error) {
-		watchdog.Reset(silence)
-		if m.id > 0 || m.hasID {
+		watchdog.Reset(c.silence)
+		if m.hasID {
 			q.After = &m.id
 		}
 		if m.data == "" {
@@ -90,13 +90,15 @@ func (c *Client) eventsOnce(ctx context.Context, q *EventQuery, ok func(), yield
 		}
 		return yield(e), nil
 	})
-	if err == nil || ctx.Err() != nil {
-		return errors.Join(c.connectError(errors.Join(io.EOF, ctx.Err())))
+	switch {
+	case ctx.Err() != nil:
+		return c.connectError(ctx.Err())
+	case err == nil:
+		return c.connectError(io.EOF)
+	case isFault(err):
+		return err
 	}
-	if fault.ClassOf(err) == fault.Internal && !isFault(err) {
-		return c.connectError(err)
-	}
-	return err
+	return c.connectError(err)
 }
 
 func isFault(err error) bool {

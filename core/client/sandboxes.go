@@ -3,6 +3,7 @@ package client
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -10,8 +11,6 @@ import (
 	"net/url"
 	"strings"
 	"time"
-
-	"crypto/tls"
 
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/problem"
@@ -84,14 +83,11 @@ func (c *Client) DialSandbox(ctx context.Context, ref string, port uint16) (net.
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	upgraded, err := c.upgrade(conn, req)
-	if !stop() && err == nil {
+	if !stop() { // the deadline that cut it also cuts what would follow
 		err = c.connectError(ctx.Err())
 	}
 	if err != nil {
 		_ = conn.Close()
-		if ctx.Err() != nil {
-			return nil, c.connectError(ctx.Err())
-		}
 		return nil, err
 	}
 	return upgraded, nil

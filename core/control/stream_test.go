@@ -115,11 +115,12 @@ func TestArtifacts(t *testing.T) {
 	if diff := cmp.Diff([]string{"agent.log", "out/a b#?%.txt", "report.json"}, paths); diff != "" {
 		t.Error(diff)
 	}
-	for _, p := range []string{"not-recorded", "../" + id + "/report.json", "out", "nope"} {
+	for _, p := range []string{"not-recorded", "out", "nope", "%2e%2e/" + id + "/report.json"} {
 		_, err := d.c.Artifact(ctx, id, p)
-		if err == nil {
-			t.Errorf("%s was answered", p)
-		}
+		wantClass(t, p, err, fault.NotFound)
+	}
+	if _, err := d.c.Artifact(ctx, id, "../"+id+"/report.json"); err == nil {
+		t.Error("a path that leaves its directory was answered")
 	}
 	r, err := d.c.ArtifactArchive(ctx, id)
 	d.must(err)
@@ -210,7 +211,11 @@ func TestServeEndsWithOpenStreams(t *testing.T) {
 	if took := time.Since(start); took > 2*time.Second {
 		t.Errorf("stopping took %s", took)
 	}
-	if b, err := io.ReadAll(events.Body); err != nil || !bytes.HasSuffix(b, []byte(": the daemon stops\n\n")) {
+	b, err := io.ReadAll(events.Body)
+	if !bytes.HasPrefix(b, []byte("id: ")) { // where to resume if this is cut at once
+		t.Errorf("events began with %q", b)
+	}
+	if err != nil || !bytes.HasSuffix(b, []byte(": the daemon stops\n\n")) {
 		t.Errorf("events ended with %q, %v", b, err)
 	}
 	if _, err := io.ReadAll(log.Body); err == nil {
