@@ -22,6 +22,8 @@ const (
 	// waitForReady is how long a call waits for a plugin that is coming up.
 	waitForReady   = 15 * time.Second
 	healthInterval = 10 * time.Second
+	// unwellInterval is for a degraded plugin, so that its recovery is seen soon.
+	unwellInterval = time.Second
 	healthTimeout  = 2 * time.Second
 	// stopTimeout bounds the end of one plugin.
 	stopTimeout = 20 * time.Second
@@ -107,10 +109,11 @@ func (i *instance) serve(up *upProcess) {
 
 // watch follows the plugin's health until its process ends or ctx does.
 func (i *instance) watch(ctx context.Context, up *upProcess) error {
-	tick := time.NewTicker(healthInterval)
-	defer tick.Stop()
 	for {
-		i.check(ctx, up.base)
+		pause := healthInterval
+		if i.check(ctx, up.base) != Ready {
+			pause = unwellInterval
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -121,12 +124,12 @@ func (i *instance) watch(ctx context.Context, up *upProcess) error {
 				Message: fmt.Sprintf("plugin %s ended by itself with %s", i.label(), exit),
 				Stderr:  exit.Output,
 			}
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 	}
 }
 
-func (i *instance) check(ctx context.Context, base plugin.Base) {
+func (i *instance) check(ctx context.Context, base plugin.Base) State {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	h, err := base.Health(ctx)
@@ -138,6 +141,7 @@ func (i *instance) check(ctx context.Context, base plugin.Base) {
 		state, message = Degraded, h.Message
 	}
 	i.update(func(s *Status) { s.State, s.Message = state, message })
+	return state
 }
 
 func (i *instance) stop(ctx context.Context, up *upProcess) error {

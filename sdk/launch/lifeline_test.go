@@ -34,7 +34,7 @@ func actAsHost() {
 	self, _ := os.Executable()
 	p, err := launch.Start(context.Background(), launch.Spec{
 		Path: self, Kind: "secrets", Name: "toy", RunDir: os.Getenv("RUN_DIR"),
-		Env: []string{modeKey + "=serve"}, Log: hclog.NewNullLogger(),
+		Env: []string{modeKey + "=" + os.Getenv("PLUGIN_MODE")}, Log: hclog.NewNullLogger(),
 	})
 	if err != nil {
 		fmt.Println(err)
@@ -47,7 +47,7 @@ func actAsHost() {
 func TestPluginEndsWithItsHost(t *testing.T) {
 	spec := testSpec(t, "host", io.Discard)
 	host := exec.Command(spec.Path)
-	host.Env = []string{modeKey + "=host", "RUN_DIR=" + shortDir(t)}
+	host.Env = []string{modeKey + "=host", "RUN_DIR=" + shortDir(t), "PLUGIN_MODE=serve"}
 	out, err := host.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +66,49 @@ func TestPluginEndsWithItsHost(t *testing.T) {
 	}
 	_ = host.Wait()
 	awaitGone(t, pid)
+}
+
+// A plugin that does not watch its standard input ends with its host as well.
+func TestDeafPluginEndsWithItsHost(t *testing.T) {
+	spec := testSpec(t, "host", io.Discard)
+	host := exec.Command(spec.Path)
+	host.Env = []string{modeKey + "=host", "RUN_DIR=" + shortDir(t), "PLUGIN_MODE=silent"}
+	if err := host.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	for range 100 {
+		time.Sleep(20 * time.Millisecond)
+		if pid = childOf(t, host.Process.Pid); pid != 0 {
+			break
+		}
+	}
+	if pid == 0 {
+		t.Fatal("host started nothing")
+	}
+	if err := host.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = host.Wait()
+	awaitGone(t, pid)
+}
+
+func childOf(t *testing.T, parent int) int {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range stats {
+		text, _ := os.ReadFile(path)
+		_, rest, _ := strings.Cut(string(text), ") ")
+		fields := strings.Fields(rest)
+		if len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			return pid
+		}
+	}
+	return 0
 }
 
 func shortDir(t *testing.T) string {
