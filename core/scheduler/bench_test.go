@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -36,7 +37,7 @@ type bench struct {
 func inBubble(t *testing.T, task string, f func(b *bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, filepath.Join(t.TempDir(), "agentlab.db"), task)
+		b := newBench(t, filepath.Join(fastDir(t), "agentlab.db"), task)
 		defer b.close()
 		f(b)
 	})
@@ -164,4 +165,15 @@ func (b *bench) history() string {
 		out += e.At.Format("15:04:05.000 ") + e.Type + " " + e.Fields["kind"] + " " + e.Fields["step"] + " " + e.Fields["to"] + " " + e.Message + "\n"
 	}
 	return out
+}
+
+// fastDir is a directory for tests that commit thousands of times, in memory
+// where the machine has such a file system: they test order, not the disk.
+func fastDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "agentlab-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }

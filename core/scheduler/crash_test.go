@@ -72,7 +72,7 @@ func (b *bench) checkWorld(t testing.TB, planted ...uint32) {
 // TestNoCrashLosesOrLeaks ends the daemon after each single effect of a job's
 // whole life, before and after it, and wants the next life to finish the work.
 func TestNoCrashLosesOrLeaks(t *testing.T) {
-	dir := t.TempDir()
+	dir := fastDir(t)
 	effects := 1
 	for point := -1; point < effects; point++ {
 		synctest.Test(t, func(t *testing.T) {
@@ -122,7 +122,7 @@ func TestNoCrashLosesOrLeaks(t *testing.T) {
 // TestAnySequenceOfCrashesHeals mixes jobs that end in every way, cancels,
 // destroys, failing plugins and several crashes.
 func TestAnySequenceOfCrashesHeals(t *testing.T) {
-	dir := t.TempDir()
+	dir := fastDir(t)
 	run := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		run++

@@ -95,7 +95,7 @@ func TestAddressesOfASmallSubnetAreAllUsedOnce(t *testing.T) {
 // TestAllocation makes, burns and destroys in any order: no two live sandboxes
 // ever share anything, nothing leaves the range, and what is free is found.
 func TestAllocation(t *testing.T) {
-	dir, run := t.TempDir(), 0
+	dir, run := fastDir(t), 0
 	rapid.Check(t, func(t *rapid.T) {
 		run++
 		s, err := Open(t.Context(), filepath.Join(dir, fmt.Sprint(run)))

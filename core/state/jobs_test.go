@@ -79,10 +79,8 @@ func TestTransitions(t *testing.T) {
 		lab.SandboxSuspended, lab.SandboxStopped, lab.SandboxFailed, lab.SandboxDestroyed,
 	}
 	jobStates := []lab.JobState{lab.JobQueued, lab.JobRunning, lab.JobCompleted, lab.JobFailed, lab.JobTimeout, lab.JobCancelled}
-	s := open(t)
-	round := 0
+	s := openIn(t, fastDir(t))
 	rapid.Check(t, func(t *rapid.T) {
-		round++
 		sb := newSandbox(lab.NewID("x")[2:])
 		job := lab.Job{ID: lab.NewID("job"), SandboxID: sb.ID, State: lab.JobQueued}
 		if err := s.Submit(t.Context(), Submission{Sandbox: &sb, Job: &job}); err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -26,7 +27,12 @@ var (
 
 func open(t testing.TB) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "agentlab.db"))
+	return openIn(t, t.TempDir())
+}
+
+func openIn(t testing.TB, dir string) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), filepath.Join(dir, "agentlab.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,4 +221,15 @@ func TestCommitIsAllOrNothing(t *testing.T) {
 	if got := firstOf(s.Sandbox(ctx, a.ID)); got.State != lab.SandboxRequested {
 		t.Errorf("first sandbox is %s after a commit that failed", got.State)
 	}
+}
+
+// fastDir is a directory for tests that commit thousands of times, in memory
+// where the machine has such a file system: they test order, not the disk.
+func fastDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "agentlab-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
