@@ -11,9 +11,14 @@ import (
 // A simulated guest must speak as the real one does.
 func TestWordsAreTheGuestAPIs(t *testing.T) {
 	pairs := []struct{ own, real any }{
-		{bootstrap{}, guestapi.Bootstrap{}}, {fetchRequest{}, guestapi.FetchRequest{}}, {payload{}, guestapi.Payload{}},
-		{job{}, guestapi.Job{}}, {report{}, guestapi.Report{}}, {reportReply{}, guestapi.ReportReply{}},
-		{logReply{}, guestapi.LogReply{}}, {jobResult{}, guestapi.JobResult{}},
+		{bootstrap{}, guestapi.Bootstrap{}},
+		{fetchRequest{}, guestapi.FetchRequest{}},
+		{payload{}, guestapi.Payload{}},
+		{job{}, guestapi.Job{}},
+		{report{}, guestapi.Report{}},
+		{reportReply{}, guestapi.ReportReply{}},
+		{logReply{}, guestapi.LogReply{}},
+		{jobResult{}, guestapi.JobResult{}},
 	}
 	for _, p := range pairs {
 		own, real := reflect.TypeOf(p.own), fields(reflect.TypeOf(p.real))
