@@ -33,7 +33,10 @@ const (
 )
 
 const (
-	monitorTimeout = 2 * time.Second  // one question to a running QEMU
+	monitorTimeout = 2 * time.Second // one question to a running QEMU
+	// On an overloaded host QEMU may get to a command late, and giving up would
+	// undo a start that was about to succeed.
+	commandTimeout = 10 * time.Second
 	readyTimeout   = 30 * time.Second // from start to the first answer
 	endTimeout     = 5 * time.Second  // from quit or SIGKILL to the end
 	cleanTimeout   = 15 * time.Second

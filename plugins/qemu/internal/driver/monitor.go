@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/qmp"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -34,9 +35,11 @@ func (k *keyed) lock(ctx context.Context, vmid uint32) (unlock func(), err error
 	}
 }
 
-// ask runs do with a connection to the VM's monitor, in at most monitorTimeout.
-func (d *Driver) ask(ctx context.Context, vmid uint32, do func(ctx context.Context, c *qmp.Client) error) error {
-	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
+// ask runs do with a connection to the VM's monitor, in at most limit.
+func (d *Driver) ask(
+	ctx context.Context, vmid uint32, limit time.Duration, do func(ctx context.Context, c *qmp.Client) error,
+) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	unlock, err := d.monitors.lock(ctx, vmid)
 	if err != nil {
@@ -53,7 +56,7 @@ func (d *Driver) ask(ctx context.Context, vmid uint32, do func(ctx context.Conte
 
 // command runs commands of no argument and no answer, in order.
 func (d *Driver) command(ctx context.Context, vmid uint32, names ...string) error {
-	return d.ask(ctx, vmid, func(ctx context.Context, c *qmp.Client) error {
+	return d.ask(ctx, vmid, commandTimeout, func(ctx context.Context, c *qmp.Client) error {
 		for _, name := range names {
 			if err := c.Execute(ctx, name, nil, nil); err != nil {
 				return err
@@ -66,7 +69,7 @@ func (d *Driver) command(ctx context.Context, vmid uint32, names ...string) erro
 // status asks a running QEMU how its guest stands.
 func (d *Driver) status(ctx context.Context, vmid uint32) (string, error) {
 	var out string
-	err := d.ask(ctx, vmid, func(ctx context.Context, c *qmp.Client) (err error) {
+	err := d.ask(ctx, vmid, monitorTimeout, func(ctx context.Context, c *qmp.Client) (err error) {
 		out, err = c.Status(ctx)
 		return err
 	})

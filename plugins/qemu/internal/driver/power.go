@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/qmp"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
@@ -153,8 +154,11 @@ func (d *Driver) saveConsole(ctx context.Context, vmid uint32) {
 }
 
 func (d *Driver) quit(ctx context.Context, vmid uint32, id procfs.Identity) error {
+	err := d.ask(ctx, vmid, monitorTimeout, func(ctx context.Context, c *qmp.Client) error {
+		return c.Execute(ctx, "quit", nil, nil)
+	})
 	// QEMU may hang up before it confirms.
-	if err := d.command(ctx, vmid, "quit"); err != nil && !errors.Is(err, fault.Unavailable) {
+	if err != nil && !errors.Is(err, fault.Unavailable) {
 		return err
 	}
 	gone, err := ended(ctx, id, endTimeout)

@@ -149,6 +149,10 @@ func TestStuckMonitorDoesNotBlock(t *testing.T) {
 	if took := time.Since(begun); took > 5*time.Second {
 		t.Errorf("get took %s", took)
 	}
+	begun = time.Now()
+	if vm := l.power(d, hypervisor.PowerOff, 0); vm.Power != hypervisor.PowerOff || time.Since(begun) > 15*time.Second {
+		t.Errorf("stuck vm is %s after %s", vm.Power, time.Since(begun))
+	}
 	l.destroyAndCheck(d)
 }
 
@@ -200,7 +204,7 @@ func TestConsoleIsKept(t *testing.T) {
 	l.create(d)
 	l.power(d, hypervisor.PowerOn, 0)
 	say := func(text string) {
-		err := d.ask(testContext(t), testVMID, func(ctx context.Context, c *qmp.Client) error {
+		err := d.ask(testContext(t), testVMID, monitorTimeout, func(ctx context.Context, c *qmp.Client) error {
 			return c.Execute(ctx, "ringbuf-write", map[string]any{"device": "console", "data": text}, nil)
 		})
 		if err != nil {
