@@ -12,7 +12,8 @@ type SandboxCreate struct {
 
 // JobCreate asks for a job in a new sandbox.
 type JobCreate struct {
-	Profile    string `json:"profile" doc:"profile name"`
+	Profile    string `json:"profile,omitempty" doc:"profile name; with sandbox, the sandbox's own when empty"`
+	Sandbox    string `json:"sandbox,omitempty" doc:"VMID, name or id of a READY sandbox to run in, instead of a new one"`
 	Task       string `json:"task" doc:"what the agent shall do"`
 	RepoURL    string `json:"repo_url,omitempty" doc:"git URL reachable from the sandbox; or repo_id"`
 	RepoID     string `json:"repo_id,omitempty" doc:"id of an uploaded repository"`

@@ -193,10 +193,8 @@ func (f *profileForm) network(c *checker, s *lab.Spec) {
 		if s.NetworkMode == "off" && len(s.NetworkAllow) > 0 {
 			c.fail("allow", "mode is off, so nothing can be allowed")
 		}
-		for i, entry := range s.NetworkAllow {
-			if _, err := lab.ParseAllow(entry); err != nil {
-				c.fail("allow", "entry %d: %v", i+1, err)
-			}
+		if _, err := lab.ParseAllow(s.NetworkAllow); err != nil {
+			c.fail("allow", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 		}
 	})
 }

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
+	"github.com/agentlab/agentlab/core/client"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/secret"
+)
+
+// devSocket is where agentlabd --dev listens unless told otherwise.
+const devSocket = "/run/agentlab-dev/agentlabd.sock"
+
+// clientFile is client.json as far as this command reads it.
+type clientFile struct {
+	Endpoint string       `json:"endpoint"`
+	Token    secret.Value `json:"token"`
+}
+
+// connect finds the daemon: flags, then the environment, then client.json, then
+// the local socket, and where there is none that of a dev daemon.
+func connect(env *cli.Env) (*client.Client, error) {
+	o, err := target(env.Global)
+	if err != nil {
+		return nil, err
+	}
+	o.Timeout = env.Global.Timeout
+	return client.New(o)
+}
+
+func target(g cli.Global) (client.Options, error) {
+	token := secret.New(cmp.Or(g.Token, os.Getenv("AGENTLAB_TOKEN")))
+	switch {
+	case g.Endpoint != "" && g.Socket != "":
+		return client.Options{}, fault.New(fault.Invalid, "give --socket or --endpoint, not both")
+	case g.Socket != "":
+		return client.Options{Socket: g.Socket}, nil
+	case g.Endpoint != "":
+		return client.Options{Endpoint: g.Endpoint, Token: token}, nil
+	case os.Getenv("AGENTLAB_ENDPOINT") != "":
+		return client.Options{Endpoint: os.Getenv("AGENTLAB_ENDPOINT"), Token: token}, nil
+	case os.Getenv("AGENTLAB_SOCKET") != "":
+		return client.Options{Socket: os.Getenv("AGENTLAB_SOCKET")}, nil
+	}
+	f, err := readClientFile(g.Config)
+	if err != nil {
+		return client.Options{}, err
+	}
+	if f.Endpoint != "" {
+		if token.Empty() {
+			token = f.Token
+		}
+		return client.Options{Endpoint: f.Endpoint, Token: token}, nil
+	}
+	return client.Options{Socket: localSocket()}, nil
+}
+
+func localSocket() string {
+	if _, err := os.Stat(client.DefaultSocket); err != nil {
+		if _, err := os.Stat(devSocket); err == nil {
+			return devSocket
+		}
+	}
+	return client.DefaultSocket
+}
+
+// readClientFile reads client.json; one that was not asked for may be missing.
+func readClientFile(path string) (clientFile, error) {
+	asked := path != ""
+	if !asked {
+		dir, err := os.UserConfigDir()
+		if err != nil {
+			return clientFile{}, nil // no home, no file
+		}
+		path = filepath.Join(dir, "agentlab", "client.json")
+	}
+	b, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !asked:
+		return clientFile{}, nil
+	case err != nil:
+		return clientFile{}, fault.New(fault.Invalid, "read client configuration: %w", err)
+	}
+	var f clientFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return clientFile{}, fault.New(fault.Invalid, "read client configuration %s: %w", path, err)
+	}
+	return f, nil
+}

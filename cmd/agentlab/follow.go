@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/client"
+	"github.com/agentlab/agentlab/core/guestapi"
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+// follower shows a job until it has ended, and what came of it.
+type follower struct {
+	c     *client.Client
+	p     *progress
+	env   *cli.Env
+	whole bool // the sandbox ends with the job: wait for that too
+}
+
+// afterwards is how long the end of the sandbox is waited for; the job's result
+// does not depend on it.
+const afterwards = 30 * time.Second
+
+func (f *follower) follow(ctx context.Context, job api.Job) error {
+	out := f.env.Out
+	if f.env.Global.JSON {
+		out = f.env.Err
+	}
+	logs := make(chan error, 1)
+	var wait sync.WaitGroup
+	logCtx, stopLog := context.WithCancel(ctx)
+	defer wait.Wait()
+	defer stopLog()
+	wait.Go(func() {
+		logs <- f.c.FollowLog(logCtx, job.ID, client.LogQuery{}, f.p.beside(out))
+	})
+	if err := f.events(ctx, job); err != nil {
+		return f.interrupted(ctx, job, err)
+	}
+	if err := <-logs; err != nil {
+		return f.interrupted(ctx, job, err)
+	}
+	done, err := f.c.Job(ctx, job.ID, 0)
+	if err != nil {
+		return f.interrupted(ctx, job, err)
+	}
+	f.p.stop()
+	return f.result(done)
+}
+
+// events shows what happens until the job has ended, and where the sandbox ends
+// with it, until that has ended too.
+func (f *follower) events(ctx context.Context, job api.Job) error {
+	var oldest int64
+	q := client.EventQuery{After: &oldest, JobID: job.ID}
+	if f.whole {
+		q = client.EventQuery{After: &oldest, SandboxID: job.SandboxID}
+	}
+	ended := false
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for e, err := range f.c.Events(ctx, q) {
+		if err != nil {
+			if ended {
+				return nil
+			}
+			return err
+		}
+		f.p.event(e)
+		switch {
+		case e.Type == lab.EventJobChanged && e.JobID == job.ID && lab.JobState(e.Fields["to"]).Ended():
+			ended = true
+			f.p.line("job", e.Fields["to"])
+			if !f.whole {
+				return nil
+			}
+			defer time.AfterFunc(afterwards, cancel).Stop()
+		case ended && e.Type == lab.EventSandboxChanged && settled(e.Fields["to"]):
+			f.p.line("sandbox", e.Fields["to"])
+			return nil
+		}
+	}
+	return nil
+}
+
+func settled(state string) bool {
+	return state == string(lab.SandboxDestroyed) || state == string(lab.SandboxStopped) || state == string(lab.SandboxFailed)
+}
+
+func (f *follower) interrupted(ctx context.Context, job api.Job, err error) error {
+	f.p.stop()
+	if ctx.Err() == nil {
+		return &exitError{exitOurs, err}
+	}
+	return &exitError{exitCancelled, fault.New(fault.Unavailable, "stopped following; the job goes on").
+		WithHint("follow it with: agentlab job logs -f %s    end it with: agentlab job cancel %s", job.ID, job.ID)}
+}
+
+// result prints the end of the job and turns its state into the exit code.
+func (f *follower) result(job api.Job) error {
+	if f.env.Global.JSON {
+		if err := show(f.env, job, nil); err != nil {
+			return err
+		}
+	} else {
+		printResult(f.env.Err, job)
+	}
+	return jobExit(job)
+}
+
+func printResult(w io.Writer, job api.Job) {
+	code := ""
+	if job.ExitCode != nil {
+		code = fmt.Sprint(*job.ExitCode)
+	}
+	fmt.Fprintln(w)
+	fields(w, "job", job.ID, "state", job.State, "reason", oneLine(job.Reason), "exit code", code, "commit", job.Commit)
+	changes := false
+	for _, a := range job.Artifacts {
+		fmt.Fprintf(w, "  %-28s %10s  %s\n", a.Path, bytesText(a.Size), oneLine(a.Flagged))
+		changes = changes || a.Path == guestapi.ArtifactChanges
+	}
+	fmt.Fprintf(w, "\nnext: agentlab job artifacts download %s\n", job.ID)
+	if changes {
+		fmt.Fprintf(w, "      agentlab job fetch %s    (its commits, as branch agentlab/%s)\n", job.ID, job.ID)
+	}
+}
+
+// jobExit is nil for a completed job.
+func jobExit(job api.Job) error {
+	switch lab.JobState(job.State) {
+	case lab.JobCompleted:
+		return nil
+	case lab.JobTimeout:
+		return &exitError{code: exitTimedOut}
+	case lab.JobCancelled:
+		return &exitError{code: exitCancelled}
+	case lab.JobFailed:
+		if job.ExitCode != nil && *job.ExitCode > 0 {
+			return &exitError{code: *job.ExitCode}
+		}
+	}
+	return &exitError{code: exitOurs}
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/client"
+	"github.com/agentlab/agentlab/core/gitrepo"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+type jobRun struct {
+	repo   string
+	ttl    lease
+	dirty  bool
+	detach bool
+	req    api.JobCreate
+}
+
+func jobRunCommand() cli.Command {
+	r := &jobRun{}
+	return cli.Command{
+		Name: "job run", Synopsis: "run an agent on a repository in a sandbox",
+		Help: `
+Makes a sandbox from the profile, gives it the repository and the task, and
+follows the job: stages on standard error, the agent's output on standard
+output. Ctrl-C stops following; the job goes on.
+
+--repo takes a URL that the sandbox can reach, or a local path: then the
+repository travels with the request and no git server is needed.
+
+The exit code is the agent's; 124 after the deadline, 125 when AgentLab failed,
+130 when it was cancelled.`,
+		Flags: func(fs *flag.FlagSet) {
+			fs.StringVar(&r.repo, "repo", "", "git `url`, or path of a local repository (required)")
+			fs.StringVar(&r.req.Task, "task", "", "what the agent shall do, a `text` (required)")
+			fs.StringVar(&r.req.Profile, "profile", "", "`profile` of the sandbox (required without --sandbox)")
+			fs.StringVar(&r.req.Sandbox, "sandbox", "", "run in this ready `sandbox` instead of a new one")
+			fs.StringVar(&r.req.Ref, "ref", "", "branch, tag or `commit` to begin from (default: HEAD)")
+			fs.StringVar(&r.req.Mode, "mode", "", "agent `mode`: default or dangerous (default: the profile's)")
+			leaseFlag(fs, &r.ttl, "ttl", "longest run, a `duration` or minutes (default: the profile's)")
+			fs.BoolVar(&r.req.Keep, "keep", false, "keep the sandbox after the job")
+			fs.BoolVar(&r.dirty, "dirty", false, "take uncommitted changes of a local repository along")
+			fs.BoolVar(&r.detach, "detach", false, "do not follow the job")
+		},
+		Run: r.run,
+	}
+}
+
+func (r *jobRun) run(ctx context.Context, env *cli.Env, _ []string) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	c, err := connect(env)
+	if err != nil {
+		return err
+	}
+	r.req.TTLSeconds = r.ttl.seconds()
+	p := newProgress(env)
+	defer p.stop()
+	if err := r.giveRepo(ctx, c, p); err != nil {
+		return err
+	}
+	accepted, err := c.CreateJob(ctx, r.req)
+	if err != nil {
+		return err
+	}
+	job := *accepted.Job
+	if r.detach {
+		p.stop()
+		return show(env, job, func(w io.Writer) {
+			fmt.Fprintln(w, job.ID)
+			fmt.Fprintf(env.Err, "next: agentlab job logs -f %s    agentlab job cancel %s\n", job.ID, job.ID)
+		})
+	}
+	p.line("queued", job.ID+" in sandbox "+cmp.Or(vmid(job.VMID), job.SandboxID))
+	f := follower{c: c, p: p, env: env, whole: r.req.Sandbox == "" && !r.req.Keep}
+	return f.follow(ctx, job)
+}
+
+func (r *jobRun) check() error {
+	missing := func(flag, what string) error {
+		return fault.New(fault.Invalid, "%s --%s is missing", what, flag).WithHint("agentlab job run --repo . --task \"what to do\" --profile NAME")
+	}
+	switch {
+	case r.repo == "":
+		return missing("repo", "which repository?")
+	case strings.TrimSpace(r.req.Task) == "":
+		return missing("task", "what shall the agent do?")
+	case r.req.Profile == "" && r.req.Sandbox == "":
+		return missing("profile", "which profile?")
+	case isURL(r.repo) && r.dirty:
+		return fault.New(fault.Invalid, "--dirty goes with a local repository")
+	}
+	return nil
+}
+
+// isURL tells URLs and scp forms from local paths, as git does.
+func isURL(repo string) bool {
+	if strings.Contains(repo, "://") {
+		return true
+	}
+	host, _, scp := strings.Cut(repo, ":")
+	return scp && !strings.Contains(host, "/")
+}
+
+// giveRepo puts the repository into the request, uploading a local one.
+func (r *jobRun) giveRepo(ctx context.Context, c *client.Client, p *progress) error {
+	if isURL(r.repo) {
+		r.req.RepoURL = r.repo
+		return nil
+	}
+	p.running("pack " + r.repo)
+	defer p.running("")
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	pr, pw := io.Pipe()
+	type packed struct {
+		meta gitrepo.Meta
+		err  error
+	}
+	done := make(chan packed, 1)
+	go func() {
+		meta, err := gitrepo.Pack(ctx, r.repo, gitrepo.PackOptions{Ref: r.req.Ref, Dirty: r.dirty}, pw)
+		_ = pw.CloseWithError(err)
+		done <- packed{meta, err}
+	}()
+	repo, err := c.UploadRepo(ctx, pr)
+	_ = pr.CloseWithError(errors.Join(io.ErrClosedPipe, err))
+	got := <-done
+	if err := cmp.Or(packError(got.err, err), err); err != nil {
+		return fmt.Errorf("give %s to the job: %w", r.repo, err)
+	}
+	r.req.RepoID, r.req.Ref = repo.ID, ""
+	p.line("repository", fmt.Sprintf("%s at %.12s, %s", r.repo, got.meta.Head, bytesText(repo.Size)))
+	return nil
+}
+
+// packError is the packing's own error, unless it only says that the upload broke.
+func packError(pack, upload error) error {
+	if pack != nil && upload != nil && errors.Is(pack, io.ErrClosedPipe) {
+		return nil
+	}
+	return pack
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/client"
+)
+
+func jobListCommand() cli.Command {
+	var q client.JobQuery
+	return cli.Command{
+		Name: "job list", Synopsis: "list jobs, newest first",
+		Flags: func(fs *flag.FlagSet) { fs.IntVar(&q.Limit, "limit", 0, "how many at most, a `number`") },
+		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
+			c, err := connect(env)
+			if err != nil {
+				return err
+			}
+			list, err := c.Jobs(ctx, q)
+			if err != nil {
+				return err
+			}
+			return show(env, map[string]any{"jobs": list}, func(w io.Writer) {
+				var rows [][]string
+				for _, j := range list {
+					rows = append(rows, []string{j.ID, j.State, vmid(j.VMID), j.Profile, exitText(j), age(time.Since(j.CreatedAt)), clip(j.Task, 50)})
+				}
+				table(w, []string{"JOB", "STATE", "VMID", "PROFILE", "EXIT", "AGE", "TASK"}, rows)
+			})
+		},
+	}
+}
+
+func exitText(j api.Job) string {
+	if j.ExitCode == nil {
+		return ""
+	}
+	return fmt.Sprint(*j.ExitCode)
+}
+
+func clip(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
+
+func jobShowCommand() cli.Command {
+	var tail int
+	return cli.Command{
+		Name: "job show", Args: "JOB", Synopsis: "show one job, its artifacts and events", MinArgs: 1, MaxArgs: 1,
+		Flags: func(fs *flag.FlagSet) { fs.IntVar(&tail, "events-tail", 10, "how many events, a `number`") },
+		Run: func(ctx context.Context, env *cli.Env, args []string) error {
+			c, err := connect(env)
+			if err != nil {
+				return err
+			}
+			j, err := c.Job(ctx, args[0], tail)
+			if err != nil {
+				return err
+			}
+			return show(env, j, func(w io.Writer) { printJob(w, j) })
+		},
+	}
+}
+
+func printJob(w io.Writer, j api.Job) {
+	fields(w,
+		"job", j.ID, "state", j.State, "reason", oneLine(j.Reason), "stage", j.Stage, "exit code", exitText(j),
+		"task", oneLine(j.Task), "profile", j.Profile, "repository", j.Repo, "ref", j.Ref, "commit", j.Commit,
+		"sandbox", j.SandboxID, "vmid", vmid(j.VMID), "created", timeText(&j.CreatedAt), "started", timeText(j.StartedAt),
+		"deadline", timeText(j.Deadline), "ended", timeText(j.EndedAt), "log", bytesText(j.LogBytes),
+	)
+	if len(j.Artifacts) > 0 {
+		fmt.Fprintln(w, "\nartifacts:")
+		printArtifacts(w, j.Artifacts)
+	}
+	if len(j.Events) > 0 {
+		fmt.Fprintln(w, "\nevents:")
+		for _, e := range j.Events {
+			printEvent(w, e)
+		}
+	}
+}
+
+func printArtifacts(w io.Writer, list []api.Artifact) {
+	var rows [][]string
+	for _, a := range list {
+		rows = append(rows, []string{a.Path, bytesText(a.Size), fmt.Sprintf("%.12s", a.SHA256), a.Flagged})
+	}
+	table(w, []string{"PATH", "SIZE", "SHA256", "FLAGGED"}, rows)
+}
+
+func printEvent(w io.Writer, e api.Event) {
+	fmt.Fprintf(w, "%s  %-20s %s\n", e.At.Local().Format("2006-01-02 15:04:05.000"), e.Type, oneLine(e.Message))
+}
+
+func jobCancelCommand() cli.Command {
+	return cli.Command{
+		Name: "job cancel", Args: "JOB", Synopsis: "ask a job to stop; its artifacts so far are kept", MinArgs: 1, MaxArgs: 1,
+		Run: func(ctx context.Context, env *cli.Env, args []string) error {
+			c, err := connect(env)
+			if err != nil {
+				return err
+			}
+			a, err := c.CancelJob(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return show(env, a, func(io.Writer) {
+				fmt.Fprintf(env.Err, "asked %s to stop; its end shows in: agentlab job show %s\n", args[0], args[0])
+			})
+		},
+	}
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/client"
+)
+
+func sandboxListCommand(name string) cli.Command {
+	var all bool
+	return cli.Command{
+		Name: name, Synopsis: "list sandboxes",
+		Flags: func(fs *flag.FlagSet) { fs.BoolVar(&all, "all", false, "also those that are destroyed") },
+		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
+			c, err := connect(env)
+			if err != nil {
+				return err
+			}
+			list, err := c.Sandboxes(ctx, client.SandboxQuery{All: all})
+			if err != nil {
+				return err
+			}
+			return show(env, map[string]any{"sandboxes": list}, func(w io.Writer) {
+				var rows [][]string
+				for _, s := range list {
+					rows = append(rows, []string{vmid(s.VMID), s.Name, s.State, s.Address, s.Profile, s.JobID, age(time.Since(s.CreatedAt))})
+				}
+				table(w, []string{"VMID", "NAME", "STATE", "ADDRESS", "PROFILE", "JOB", "AGE"}, rows)
+			})
+		},
+	}
+}
+
+func vmid(n uint32) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+func sandboxShowCommand() cli.Command {
+	return cli.Command{
+		Name: "sandbox show", Args: "SANDBOX", Synopsis: "show one sandbox by VMID, name or id",
+		MinArgs: 1, MaxArgs: 1,
+		Run: func(ctx context.Context, env *cli.Env, args []string) error {
+			c, err := connect(env)
+			if err != nil {
+				return err
+			}
+			s, err := c.Sandbox(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return show(env, s, func(w io.Writer) { printSandbox(w, s) })
+		},
+	}
+}
+
+func printSandbox(w io.Writer, s api.Sandbox) {
+	keep := ""
+	if s.Keep {
+		keep = "yes"
+	}
+	fields(w,
+		"vmid", vmid(s.VMID), "name", s.Name, "id", s.ID, "state", s.State, "reason", oneLine(s.Reason),
+		"profile", s.Profile, "template", s.Template, "address", s.Address, "mac", s.MAC,
+		"network", s.Network, "cores", fmt.Sprint(s.Cores), "memory", fmt.Sprintf("%d MiB", s.MemoryMB),
+		"job", s.JobID, "keep", keep, "host key", s.HostKey, "created", timeText(&s.CreatedAt),
+		"ready", timeText(s.ReadyAt), "expires", timeText(s.ExpiresAt), "ended", timeText(s.EndedAt),
+	)
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+
+	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/client"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+func sandboxNewCommand(name string) cli.Command {
+	var req api.SandboxCreate
+	var ttl lease
+	var detach bool
+	return cli.Command{
+		Name: name, Synopsis: "make a sandbox to work in by hand",
+		Help: "Makes a sandbox from a profile and waits until its guest is ready.",
+		Flags: func(fs *flag.FlagSet) {
+			fs.StringVar(&req.Profile, "profile", "", "`profile` to make it from (required)")
+			fs.StringVar(&req.Name, "name", "", "unique `name`; one is chosen when it is left out")
+			leaseFlag(fs, &ttl, "ttl", "how long it lives, a `duration` or minutes (default: the profile's)")
+			fs.BoolVar(&req.Keep, "keep", false, "it does not expire")
+			fs.BoolVar(&detach, "detach", false, "do not wait until it is ready")
+		},
+		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
+			if req.Profile == "" {
+				return fault.New(fault.Invalid, "which profile? --profile is missing").WithHint("agentlab status lists problems with profiles")
+			}
+			c, err := connect(env)
+			if err != nil {
+				return err
+			}
+			req.TTLSeconds = ttl.seconds()
+			accepted, err := c.CreateSandbox(ctx, req)
+			if err != nil {
+				return err
+			}
+			if !detach {
+				if err := awaitSandbox(ctx, env, c, accepted); err != nil {
+					return err
+				}
+			}
+			s, err := c.Sandbox(ctx, accepted.Sandbox.ID)
+			if err != nil {
+				return err
+			}
+			return show(env, s, func(w io.Writer) {
+				printSandbox(w, s)
+				fmt.Fprintf(env.Err, "\nnext: agentlab ssh %s    agentlab sandbox destroy %s\n", s.Name, s.Name)
+			})
+		},
+	}
+}
+
+// awaitSandbox follows the operation and turns its failure into an error.
+func awaitSandbox(ctx context.Context, env *cli.Env, c *client.Client, a api.Accepted) error {
+	p := newProgress(env)
+	defer p.stop()
+	op, err := p.operation(ctx, c, a.Operation)
+	if err != nil {
+		if ctx.Err() != nil {
+			return fault.New(fault.Unavailable, "stopped waiting; the sandbox goes on: %w", ctx.Err()).
+				WithHint("look at it with agentlab sandbox show %s", a.Sandbox.ID)
+		}
+		return err
+	}
+	return operationError(op)
+}
+
+// operationError is nil for an operation that did its work.
+func operationError(op api.Operation) error {
+	if op.State == "DONE" {
+		return nil
+	}
+	class := fault.Class(op.Class)
+	if class == "" {
+		class = fault.Internal
+	}
+	text := op.Error
+	if text == "" {
+		text = "was " + op.State
+	}
+	return fault.New(class, "%s: %s", op.Kind, text).WithHint("%s", op.Hint)
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+type sshRun struct {
+	user     string
+	identity string
+	port     int
+}
+
+func sshCommand() cli.Command {
+	r := &sshRun{}
+	return cli.Command{
+		Name: "ssh", Args: "SANDBOX [-- COMMAND…]", Synopsis: "open a shell in a sandbox, or run a command there",
+		MinArgs: 1, MaxArgs: 1, Rest: true,
+		Help: `
+Connects to the sandbox directly when its SSH port answers from here, else
+through the daemon. The guest's host key must be the one that the guest reported
+to the daemon over its own channel. Exits with the command's code, or 255 like
+ssh when the connection fails.`,
+		Flags: func(fs *flag.FlagSet) {
+			fs.StringVar(&r.user, "user", "", "`user` in the guest (default: the profile's)")
+			fs.StringVar(&r.identity, "identity", "", "private key `file`")
+			fs.IntVar(&r.port, "port", 22, "the guest's SSH `port`")
+		},
+		Run: r.run,
+	}
+}
+
+func (r *sshRun) run(ctx context.Context, env *cli.Env, args []string) error {
+	c, err := connect(env)
+	if err != nil {
+		return err
+	}
+	s, err := c.Sandbox(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	switch {
+	case s.State != "READY" && s.State != "RUNNING":
+		return fault.New(fault.Precondition, "sandbox %s is %s", s.Name, s.State).WithHint("agentlab sandbox show %s tells more", s.Name)
+	case s.HostKey == "":
+		return fault.New(fault.Precondition, "sandbox %s has not reported its host key", s.Name).
+			WithHint("it does so when it has booted; try again in a moment")
+	}
+	dir, err := os.MkdirTemp("", "agentlab-ssh-")
+	if err != nil {
+		return fault.New(fault.Internal, "make a temporary directory: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	known := filepath.Join(dir, "known_hosts")
+	if err := os.WriteFile(known, []byte(s.ID+" "+s.HostKey+"\n"), 0o600); err != nil {
+		return fault.New(fault.Internal, "write known hosts: %w", err)
+	}
+	argv, err := r.argv(env, s, known)
+	if err != nil {
+		return err
+	}
+	return runSSH(env, argv)
+}
+
+// argv is the command line of ssh. Only keys written to known count.
+func (r *sshRun) argv(env *cli.Env, s api.Sandbox, known string) ([]string, error) {
+	argv := []string{
+		"-o", "HostKeyAlias=" + s.ID, "-o", "UserKnownHostsFile=" + known, "-o", "GlobalKnownHostsFile=/dev/null",
+		"-o", "StrictHostKeyChecking=yes", "-o", "CheckHostIP=no", "-o", "LogLevel=ERROR",
+		"-o", "HostKeyAlgorithms=ssh-ed25519", "-p", strconv.Itoa(r.port), "-l", cmp.Or(r.user, s.SSHUser, "agent"),
+	}
+	if r.identity != "" {
+		if _, err := os.Stat(r.identity); err != nil {
+			return nil, fault.New(fault.Invalid, "--identity: %w", err)
+		}
+		argv = append(argv, "-i", r.identity, "-o", "IdentitiesOnly=yes")
+	}
+	if !answers(s.Address, r.port) {
+		proxy, err := proxyCommand(env, s.ID, r.port)
+		if err != nil {
+			return nil, err
+		}
+		argv = append(argv, "-o", "ProxyCommand="+proxy)
+	}
+	return append(append(argv, s.Address), env.Rest...), nil
+}
+
+func answers(address string, port int) bool {
+	conn, err := net.DialTimeout("tcp", net.JoinHostPort(address, strconv.Itoa(port)), time.Second)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
+// proxyCommand has ssh run this program again as its byte stream. ssh hands the
+// text to a shell after expanding "%", so both are quoted; a token travels in
+// the environment.
+func proxyCommand(env *cli.Env, id string, port int) (string, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return "", fault.New(fault.Internal, "find the own binary: %w", err)
+	}
+	words := []string{exe}
+	g := env.Global
+	for _, kv := range [][2]string{{"--socket", g.Socket}, {"--endpoint", g.Endpoint}, {"--config", g.Config}} {
+		if kv[1] != "" {
+			words = append(words, kv[0], kv[1])
+		}
+	}
+	words = append(words, "ssh-stream", "--port", strconv.Itoa(port), id)
+	for i, w := range words {
+		words[i] = "'" + strings.ReplaceAll(strings.ReplaceAll(w, "%", "%%"), "'", `'\''`) + "'"
+	}
+	return "exec " + strings.Join(words, " "), nil
+}
+
+// runSSH leaves Ctrl-C to ssh, which has the terminal.
+func runSSH(env *cli.Env, argv []string) error {
+	path, err := exec.LookPath("ssh")
+	if err != nil {
+		return fault.New(fault.Unavailable, "ssh is not installed: %w", err).WithHint("apt-get install openssh-client")
+	}
+	cmd := exec.Command(path, argv...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = env.In, env.Out, env.Err
+	if t := env.Global.Token; t != "" {
+		cmd.Env = append(os.Environ(), "AGENTLAB_TOKEN="+t)
+	}
+	err = cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return &exitError{code: exit.ExitCode()}
+	}
+	if err != nil {
+		return fmt.Errorf("run ssh: %w", err)
+	}
+	return nil
+}

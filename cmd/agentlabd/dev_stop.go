@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+// stopDev ends everything that lives in the dev daemon's namespace and removes
+// its directories. What is in the namespace is ours: only --dev makes processes
+// there. It also cleans up after a daemon that was killed.
+func stopDev(ctx context.Context, o devOptions) error {
+	if os.Geteuid() != 0 {
+		return fault.New(fault.Denied, "the daemon runs as root").WithHint("run it with sudo, or use make demo-stop, which does")
+	}
+	if err := o.absolute(); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(o.dir, ".agentlab-dev")); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			fmt.Println("nothing to stop:", o.dir, "is not there")
+			return nil
+		}
+		return fault.New(fault.Denied, "look at %s: %w", o.dir, err)
+	}
+	pinned, err := isNamespace(o.pin())
+	if err != nil {
+		return err
+	}
+	if pinned {
+		if err := endProcesses(ctx, o.pin()); err != nil {
+			return err
+		}
+		if err := unix.Unmount(o.pin(), 0); err != nil {
+			return fault.New(fault.Internal, "unpin the namespace: %w", err)
+		}
+	}
+	for _, dir := range []string{o.runDir, o.dir} {
+		if err := os.RemoveAll(dir); err != nil {
+			return fault.New(fault.Internal, "remove %s: %w", dir, err)
+		}
+	}
+	fmt.Println("stopped; nothing of it is left")
+	return nil
+}
+
+// endProcesses asks, then forces: the daemon first, since it ends its plugins
+// itself, then whatever is left.
+func endProcesses(ctx context.Context, pin string) error {
+	var ns unix.Stat_t
+	if err := unix.Stat(pin, &ns); err != nil {
+		return fault.New(fault.Internal, "look at the namespace: %w", err)
+	}
+	stages := []struct {
+		signal unix.Signal
+		only   string
+		wait   time.Duration
+	}{
+		{unix.SIGTERM, "agentlabd", 20 * time.Second},
+		{unix.SIGTERM, "", 5 * time.Second},
+		{unix.SIGKILL, "", 5 * time.Second},
+	}
+	for _, s := range stages {
+		deadline := time.Now().Add(s.wait)
+		for _, p := range processesIn(ns) {
+			if s.only == "" || p.name == s.only {
+				_ = unix.Kill(p.pid, s.signal)
+			}
+		}
+		for left(ns, s.only) > 0 && time.Now().Before(deadline) {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+	if n := left(ns, ""); n > 0 {
+		return fault.New(fault.Internal, "%d processes of the daemon would not end", n)
+	}
+	return nil
+}
+
+type process struct {
+	pid  int
+	name string
+}
+
+// processesIn lists the AgentLab and QEMU processes whose network namespace is
+// the given one, without a shell that somebody took in there.
+func processesIn(ns unix.Stat_t) []process {
+	var out []process
+	links, err := filepath.Glob("/proc/[0-9]*/ns/net")
+	if err != nil {
+		return nil
+	}
+	for _, link := range links {
+		var st unix.Stat_t
+		if unix.Stat(link, &st) != nil || st.Ino != ns.Ino || st.Dev != ns.Dev {
+			continue
+		}
+		proc := filepath.Dir(filepath.Dir(link))
+		pid, err := strconv.Atoi(filepath.Base(proc))
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		exe, _ := os.Readlink(filepath.Join(proc, "exe"))
+		name := strings.TrimSuffix(filepath.Base(exe), " (deleted)")
+		if strings.HasPrefix(name, "agentlab") || strings.HasPrefix(name, "qemu-system-") {
+			out = append(out, process{pid, name})
+		}
+	}
+	return out
+}
+
+func left(ns unix.Stat_t, only string) int {
+	n := 0
+	for _, p := range processesIn(ns) {
+		if only == "" || p.name == only {
+			n++
+		}
+	}
+	return n
+}

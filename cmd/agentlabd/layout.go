@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agentlab/agentlab/core/config"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+// layout knows where the daemon keeps what.
+type layout struct{ cfg *config.Config }
+
+func (l layout) database() string    { return filepath.Join(l.cfg.DataDir, "agentlab.db") }
+func (l layout) artifacts() string   { return filepath.Join(l.cfg.DataDir, "artifacts") }
+func (l layout) repos() string       { return filepath.Join(l.cfg.DataDir, "repos") }
+func (l layout) pluginState() string { return filepath.Join(l.cfg.DataDir, "plugins") }
+func (l layout) pluginRun() string   { return filepath.Join(l.cfg.RunDir, "p") }
+func (l layout) socket() string      { return filepath.Join(l.cfg.RunDir, "agentlabd.sock") }
+
+// make creates the directories. The data directory and the plugins' may be
+// passed through by anybody, so that a QEMU with a uid of its own reaches the
+// files of its VM; nobody but root lists or reads them.
+func (l layout) make() error {
+	for dir, mode := range map[string]fs.FileMode{
+		l.cfg.DataDir: 0o711, l.pluginState(): 0o711, l.artifacts(): 0o700, l.repos(): 0o700,
+	} {
+		if err := mkdir(dir, mode); err != nil {
+			return err
+		}
+	}
+	if err := mkdir(l.cfg.RunDir, 0o755); err != nil {
+		return err
+	}
+	return mkdir(l.pluginRun(), 0o700)
+}
+
+func mkdir(dir string, mode fs.FileMode) error {
+	if err := os.MkdirAll(dir, mode); err != nil {
+		return fault.New(fault.Denied, "create %s: %w", dir, err).WithHint("agentlabd needs root")
+	}
+	if err := os.Chmod(dir, mode); err != nil {
+		return fault.New(fault.Denied, "set the mode of %s: %w", dir, err).WithHint("agentlabd needs root")
+	}
+	return nil
+}
+
+// lock keeps a second daemon from the same data. The kernel frees it when this
+// process ends, however it ends.
+func (l layout) lock() (release func(), err error) {
+	path := filepath.Join(l.cfg.DataDir, "agentlabd.lock")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fault.New(fault.Denied, "open the lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		holder, _ := os.ReadFile(path)
+		_ = f.Close()
+		return nil, fault.New(fault.Locked, "another agentlabd uses %s", l.cfg.DataDir).WithHolder("process "+string(holder)).
+			WithHint("it is process %s; talk to it with agentlab --socket %s status", holder, l.socket())
+	}
+	err = errors.Join(f.Truncate(0), writePID(f))
+	if err != nil {
+		_ = f.Close()
+		return nil, fault.New(fault.Internal, "write the lock: %w", err)
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+func writePID(f *os.File) error {
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
+	return err
+}
+
+// listen opens the control socket for root and the group agentlab, and in a dev
+// daemon for whoever called sudo. We hold the lock, so a socket that is there
+// already belongs to nobody.
+func (l layout) listen() (net.Listener, error) {
+	path := l.socket()
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.Denied, "remove the old socket: %w", err)
+	}
+	old := unix.Umask(0o177)
+	ln, err := net.Listen("unix", path)
+	unix.Umask(old)
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "listen on %s: %w", path, err)
+	}
+	uid, gid := invoker()
+	if g, err := user.LookupGroup("agentlab"); err == nil && gid == 0 {
+		if n, err := strconv.Atoi(g.Gid); err == nil {
+			gid = n
+		}
+	}
+	if err := errors.Join(os.Chown(path, uid, gid), os.Chmod(path, 0o660)); err != nil {
+		_ = ln.Close()
+		return nil, fault.New(fault.Denied, "set who may use %s: %w", path, err)
+	}
+	return ln, nil
+}
+
+// cleanRepo removes an uploaded repository; gone is success.
+func (l layout) cleanRepo(_ context.Context, id string) error {
+	root, err := os.OpenRoot(l.repos())
+	if err != nil {
+		return fault.New(fault.Internal, "open the repositories: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	if err := root.Remove(id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.Internal, "remove repository %s: %w", id, err)
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/agentlab/agentlab/core/config"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/version"
+)
+
+type options struct {
+	config  string
+	version bool
+	dev     devOptions
+}
+
+func main() {
+	opts, err := parse(os.Args[1:])
+	if err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			os.Exit(0)
+		}
+		os.Exit(2)
+	}
+	if opts.version {
+		fmt.Println("agentlabd", version.String())
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := start(ctx, opts); err != nil {
+		fmt.Fprintln(os.Stderr, "agentlabd:", err)
+		if hint := fault.HintOf(err); hint != "" {
+			fmt.Fprintln(os.Stderr, "hint:", hint)
+		}
+		stop()
+		os.Exit(1)
+	}
+}
+
+func parse(args []string) (options, error) {
+	var o options
+	fs := flag.NewFlagSet("agentlabd", flag.ContinueOnError)
+	fs.StringVar(&o.config, "config", config.DefaultFile, "configuration `file`")
+	fs.BoolVar(&o.version, "version", false, "print the version and exit")
+	fs.BoolVar(&o.dev.on, "dev", false, "throw-away daemon in a network namespace of its own; makes what it needs under --dev-dir")
+	fs.BoolVar(&o.dev.stop, "stop", false, "with --dev: end that daemon, its guests and its namespace, and remove its directories")
+	fs.StringVar(&o.dev.dir, "dev-dir", "/var/lib/agentlab-dev", "with --dev: `directory` of its configuration, keys and state")
+	fs.StringVar(&o.dev.runDir, "dev-run-dir", "/run/agentlab-dev", "with --dev: `directory` of its socket and namespace; keep it short")
+	fs.StringVar(&o.dev.template, "template", "", "with --dev: template `folder` for the qemu plugin")
+	fs.StringVar(&o.dev.plugins, "plugin-dir", "", "with --dev: `directory` of the plugin binaries (default: beside agentlabd)")
+	if err := fs.Parse(args); err != nil {
+		return o, err
+	}
+	if fs.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "agentlabd: %q: it takes only flags, see --help\n", fs.Arg(0))
+		return o, errors.New("usage")
+	}
+	return o, nil
+}
+
+func start(ctx context.Context, o options) error {
+	switch {
+	case o.dev.stop && !o.dev.on:
+		return fault.New(fault.Invalid, "--stop goes with --dev").WithHint("the installed daemon is stopped by systemctl stop agentlabd")
+	case o.dev.stop:
+		return stopDev(ctx, o.dev)
+	case o.dev.on:
+		path, err := prepareDev(o.dev)
+		if err != nil {
+			return fmt.Errorf("prepare --dev: %w", err)
+		}
+		o.config = path
+	}
+	return serve(ctx, o)
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/agentlab/agentlab/core/config"
+	"github.com/agentlab/agentlab/core/control"
+	"github.com/agentlab/agentlab/core/guest"
+	"github.com/agentlab/agentlab/core/pluginhost"
+	"github.com/agentlab/agentlab/core/scheduler"
+	"github.com/agentlab/agentlab/core/state"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/network"
+	"github.com/agentlab/agentlab/sdk/plugin"
+	"github.com/agentlab/agentlab/sdk/version"
+)
+
+// parts are what the daemon is made of.
+type parts struct {
+	cfg     *config.Config
+	dev     bool
+	log     hclog.Logger
+	store   *state.Store
+	plugins *pluginhost.Host
+	sched   *scheduler.Scheduler
+	guest   *guest.Server
+	control *control.Server
+}
+
+// serve runs the daemon until ctx ends.
+func serve(ctx context.Context, o options) error {
+	cfg, diags := config.Load(o.config)
+	if err := diags.Err(); err != nil {
+		return err
+	}
+	dirs := layout{cfg}
+	if err := dirs.make(); err != nil {
+		return err
+	}
+	unlock, err := dirs.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	log, closeLog, err := openLog(cfg)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	for _, w := range diags.Warnings() {
+		log.Warn("configuration", "err", w)
+	}
+	p := &parts{cfg: cfg, dev: o.dev.on, log: log}
+	if err := p.build(ctx, dirs); err != nil {
+		return err
+	}
+	defer p.close()
+	return p.run(ctx, dirs)
+}
+
+// openLog logs to standard error, and to the configured file when there is one.
+func openLog(cfg *config.Config) (hclog.Logger, func(), error) {
+	var out io.Writer = os.Stderr
+	closeLog := func() {}
+	if cfg.LogFile != "" {
+		if err := os.MkdirAll(filepath.Dir(cfg.LogFile), 0o755); err != nil {
+			return nil, nil, fault.New(fault.Denied, "create the log's directory: %w", err)
+		}
+		f, err := os.OpenFile(cfg.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		if err != nil {
+			return nil, nil, fault.New(fault.Denied, "open the log: %w", err)
+		}
+		out = io.MultiWriter(os.Stderr, f)
+		closeLog = func() { _ = f.Close() }
+	}
+	return hclog.New(&hclog.LoggerOptions{Name: "agentlabd", Level: hclog.Info, Output: out}), closeLog, nil
+}
+
+func (p *parts) build(ctx context.Context, dirs layout) error {
+	store, err := state.Open(ctx, dirs.database())
+	if err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	p.store = store
+	uuid, err := store.HostUUID(ctx)
+	if err != nil {
+		return fmt.Errorf("read the host's identity: %w", err)
+	}
+	p.plugins = pluginhost.New(pluginhost.Config{
+		Blocks: blocks(p.cfg), PluginDir: p.cfg.PluginDir, RunDir: dirs.pluginRun(), StateDir: dirs.pluginState(),
+		HostUUID: uuid, HostVersion: version.String(),
+	}, p.log.Named("plugin"))
+	host := p.cfg.GuestListen
+	p.sched = scheduler.New(scheduler.Config{
+		Store: store, Hypervisor: p.plugins.Hypervisor(), Network: p.plugins.Network(),
+		HostUUID: uuid, Bridge: p.cfg.AgentBridge, Subnet: p.cfg.AgentSubnet, HostAddress: host.Addr(),
+		GuestURL: "http://" + host.String(), CleanRepo: dirs.cleanRepo, Log: p.log,
+	})
+	gc := guest.Config{
+		Store: store, ArtifactsDir: dirs.artifacts(), ReposDir: dirs.repos(), Log: p.log,
+		Limits: guest.Limits{LogBytes: p.cfg.LogMaxBytes, FileBytes: p.cfg.ArtifactMaxBytes, JobBytes: p.cfg.ArtifactQuotaBytes},
+	}
+	cc := control.Config{
+		Store: store, Scheduler: p.sched, Profiles: profiles{p.cfg}, Plugins: p.listPlugins, Hypervisor: p.plugins.Hypervisor(),
+		ArtifactsDir: dirs.artifacts(), ReposDir: dirs.repos(), Dial: dialSandbox, Log: p.log,
+		Host: hostInfo(p.cfg, uuid, p.dev),
+	}
+	if p.plugins.Has(plugin.Secrets) {
+		gc.Secrets, cc.Secrets = p.plugins.Secrets(), p.plugins.Secrets()
+	}
+	if p.guest, err = guest.New(gc); err != nil {
+		return err
+	}
+	p.control, err = control.New(cc)
+	return err
+}
+
+func (p *parts) close() {
+	if p.control != nil {
+		_ = p.control.Close()
+	}
+	if p.guest != nil {
+		_ = p.guest.Close()
+	}
+	if err := p.store.Close(); err != nil {
+		p.log.Error("closing the database", "err", err)
+	}
+}
+
+// run serves until ctx ends. Plugins stop last: what is being done needs them.
+func (p *parts) run(ctx context.Context, dirs layout) error {
+	controlLn, err := dirs.listen()
+	if err != nil {
+		return err
+	}
+	guestLn, err := guest.Listen(ctx, p.cfg.GuestListen.String())
+	if err != nil {
+		_ = controlLn.Close()
+		return err
+	}
+	pluginCtx, stopPlugins := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopPlugins()
+	pluginsDone := make(chan error, 1)
+	go func() { pluginsDone <- p.plugins.Run(pluginCtx) }()
+
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.control.Serve(gctx, controlLn) })
+	g.Go(func() error { return p.guest.Serve(gctx, guestLn) })
+	g.Go(func() error { return p.work(gctx) })
+	p.log.Info("serving", "version", version.String(), "socket", dirs.socket(), "guests", p.cfg.GuestListen.String())
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	err = g.Wait()
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	stopPlugins()
+	if perr := <-pluginsDone; err == nil {
+		err = perr
+	}
+	p.log.Info("stopped")
+	return err
+}
+
+// work starts the scheduler once the plugins had their chance and the host's
+// side of the network stands. A missing plugin delays work, not the daemon.
+func (p *parts) work(ctx context.Context) error {
+	if err := p.plugins.Ready(ctx); err != nil {
+		p.log.Error("plugins are not all ready", "err", err)
+	}
+	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
+		err := p.applyNetwork(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		p.log.Error("the agent network is not in order", "err", err, "hint", fault.HintOf(err))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+	return p.sched.Run(ctx)
+}
+
+func (p *parts) applyNetwork(ctx context.Context) error {
+	listen := p.cfg.GuestListen
+	report, err := p.plugins.Network().ApplyHost(ctx, network.Host{
+		Bridge: p.cfg.AgentBridge, Subnet: p.cfg.AgentSubnet.String(),
+		Address: listen.Addr().String(), GuestTCPPorts: []uint16{listen.Port()},
+	})
+	if err != nil {
+		return fmt.Errorf("apply the agent network: %w", err)
+	}
+	if len(report.Changes) > 0 {
+		p.log.Info("agent network changed", "changes", strings.Join(report.Changes, "; "))
+	}
+	for _, f := range report.Findings {
+		if f.Level != plugin.LevelOK {
+			p.log.Warn("agent network", "finding", f.ID, "err", f.Message, "hint", f.Fix)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/config"
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/core/pluginhost"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/version"
+)
+
+func blocks(cfg *config.Config) []pluginhost.Block {
+	var out []pluginhost.Block
+	for _, b := range cfg.Plugins {
+		out = append(out, pluginhost.Block{Kind: b.Kind, Name: b.Name, Path: b.Path, SHA256: b.SHA256, Body: b.Body, Range: b.Range})
+	}
+	return out
+}
+
+func hostInfo(cfg *config.Config, uuid string, dev bool) api.Host {
+	return api.Host{Version: version.String(), HostUUID: uuid, AgentSubnet: cfg.AgentSubnet.String(), Dev: dev}
+}
+
+func (p *parts) listPlugins() []api.Plugin {
+	var out []api.Plugin
+	for _, s := range p.plugins.List() {
+		a := api.Plugin{
+			Kind: s.Kind, Name: s.Name, Version: s.Version, State: string(s.State), Message: s.Message,
+			Path: s.Path, PID: s.PID, Capabilities: s.Capabilities,
+		}
+		if !s.StartedAt.IsZero() {
+			a.StartedAt = &s.StartedAt
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// profiles reads the profiles anew at each question: they are few and small,
+// and an edited one counts at once.
+type profiles struct{ cfg *config.Config }
+
+// Names implements control.Profiles.
+func (p profiles) Names() []string {
+	loaded, _ := config.LoadProfiles(p.cfg.ProfilesDir)
+	return slices.Sorted(maps.Keys(loaded))
+}
+
+// Spec implements control.Profiles.
+func (p profiles) Spec(name string) (lab.Spec, error) {
+	loaded, diags := config.LoadProfiles(p.cfg.ProfilesDir)
+	profile, ok := loaded[name]
+	if !ok {
+		hint := "there is no usable profile in " + p.cfg.ProfilesDir
+		if len(loaded) > 0 {
+			hint = "there are: " + strings.Join(slices.Sorted(maps.Keys(loaded)), ", ")
+		}
+		err := fault.New(fault.NotFound, "there is no profile %q", name).WithHint("%s", hint)
+		if diags.HasErrors() {
+			err = err.WithHint("%s; skipped: %s", hint, strings.Join(diags.Lines(), "; "))
+		}
+		return lab.Spec{}, err
+	}
+	key, err := p.operatorKey()
+	if err != nil {
+		return lab.Spec{}, err
+	}
+	return profile.Spec(p.cfg, key), nil
+}
+
+// Problems implements control.Profiles.
+func (p profiles) Problems() []string {
+	_, diags := config.LoadProfiles(p.cfg.ProfilesDir)
+	return diags.Lines()
+}
+
+func (p profiles) operatorKey() (string, error) {
+	if p.cfg.SSHPublicKeyPath == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(p.cfg.SSHPublicKeyPath)
+	if err != nil {
+		return "", fault.New(fault.Precondition, "read ssh_public_key_path: %w", err).
+			WithHint("make a key with ssh-keygen -t ed25519, or remove ssh_public_key_path from %s", p.cfg.File)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// dialSandbox connects to a sandbox from the daemon's side of the network.
+func dialSandbox(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", addr.String())
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "connect to %s: %w", addr, err).WithHint("the guest may still be booting, or its sshd is not running")
+	}
+	return conn, nil
+}

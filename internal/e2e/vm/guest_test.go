@@ -1,0 +1,186 @@
+package vm_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/agentlab/agentlab/internal/testkit"
+)
+
+// testSharedGuest makes two sandboxes without a job and does in them what would
+// otherwise cost a boot each.
+func (l *lab) testSharedGuest(t *testing.T) {
+	for _, name := range []string{"one", "two"} {
+		l.MustRun(t, "sandbox", "new", "--profile", "job", "--name", name, "--detach")
+	}
+	for _, name := range []string{"one", "two"} {
+		testkit.Eventually(t, 3*time.Minute, name+" is ready", func() bool {
+			s := l.sandbox(t, name)
+			if s.State == "FAILED" {
+				t.Fatalf("%s failed: %s", name, s.Reason)
+			}
+			return s.State == "READY"
+		})
+	}
+	t.Run("ssh", l.testSSH)
+	t.Run("network", l.testNetwork)
+	t.Run("failed, by url", l.testFailedByURL)
+	t.Run("log beyond its quota", l.testLogFlood)
+	t.Run("fork bomb and timeout", l.testForkBomb)
+	t.Run("cancelled", l.testCancelled)
+	t.Run("reboot from inside", l.testReboot)
+	l.MustRun(t, "sandbox", "destroy", "one", "two", "--force")
+}
+
+func (l *lab) testSSH(t *testing.T) {
+	r := l.ssh(t, "one", "id -un; exit 7", time.Minute)
+	if r.Code != 7 || strings.TrimSpace(r.Stdout) != "agent" {
+		t.Fatalf("exit %d, stdout %q, stderr %q; want 7 and agent", r.Code, r.Stdout, r.Stderr)
+	}
+	// A host that answers with another key is refused: two's address, one's key.
+	one, two := l.sandbox(t, "one"), l.sandbox(t, "two")
+	if one.HostKey == "" || one.HostKey == two.HostKey {
+		t.Fatalf("host keys are not the guests' own: %q, %q", one.HostKey, two.HostKey)
+	}
+	known := filepath.Join(t.TempDir(), "known_hosts")
+	if err := os.WriteFile(known, []byte(two.Address+" "+one.HostKey+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wrong := l.Inside("ssh", "-i", l.key, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile="+known, "agent@"+two.Address, "true")
+	if wrong.Code == 0 || !strings.Contains(wrong.Stderr, "Host key verification failed") {
+		t.Errorf("a wrong host key was taken: exit %d, %s", wrong.Code, wrong.Stderr)
+	}
+}
+
+// testNetwork tries from inside what must be shut. Each probe has a control
+// that shows that the target answers somebody.
+func (l *lab) testNetwork(t *testing.T) {
+	two := l.sandbox(t, "two")
+	curl := func(url string, extra ...string) []string {
+		return append([]string{"curl", "-s", "-o", "/dev/null", "-m", "3", url}, extra...)
+	}
+	controls := map[string][]string{
+		"host port 8006":  curl("http://10.77.0.1:8006/"),
+		"host port 22":    curl("http://10.77.0.1:22/"),
+		"private address": curl("http://" + neighbour + ":8080/"),
+		"other sandbox":   {"timeout", "3", "bash", "-c", "exec 3<>/dev/tcp/" + two.Address + "/22"},
+	}
+	for what, argv := range controls {
+		if r := l.Inside(argv...); r.Code != 0 {
+			t.Errorf("control: %s does not answer the host: %s", what, r.Stderr)
+		}
+	}
+	open := func(host, port string) string {
+		return fmt.Sprintf("timeout 4 bash -c \"exec 3<>/dev/tcp/%s/%s\"", host, port)
+	}
+	probes := []struct {
+		what, command string
+		open          bool
+	}{
+		{"guest API", open("10.77.0.1", "8844"), true},
+		{"listed git server", open(gitServer, "9418"), true},
+		{"other port of it", open(gitServer, "22"), false},
+		{"host port 22", open("10.77.0.1", "22"), false},
+		{"host port 8006", open("10.77.0.1", "8006"), false},
+		{"host's other address", open(wanHost, "8006"), false},
+		{"private address", open(neighbour, "8080"), false},
+		{"other sandbox", open(two.Address, "22"), false},
+		{"spoofed source", "sudo ip addr add 10.77.200.200/16 dev $(ip -o route get 10.77.0.1 | sed -E \"s/.* dev ([^ ]+).*/\\1/\") ; curl -s -o /dev/null -m 4 --interface 10.77.200.200 http://10.77.0.1:8844/v1/repo", false},
+		{"own source again", open("10.77.0.1", "8844"), true},
+	}
+	for _, p := range probes {
+		r := l.ssh(t, "one", p.command, 30*time.Second)
+		if got := r.Code == 0; got != p.open {
+			t.Errorf("%s: open = %v, want %v (exit %d, %s)", p.what, got, p.open, r.Code, r.Stderr)
+		}
+	}
+}
+
+func (l *lab) testFailedByURL(t *testing.T) {
+	job := l.startJob(t, "--sandbox", "one", "--repo", "git://"+gitServer+"/remote.git", "--task", "fail")
+	done := l.waitJob(t, job, 2*time.Minute)
+	if done.State != "FAILED" || done.ExitCode == nil || *done.ExitCode != 3 {
+		t.Fatalf("state %s, exit %v (%s); want FAILED, 3", done.State, done.ExitCode, done.Reason)
+	}
+	if log := l.MustRun(t, "job", "logs", job).Stdout; !strings.Contains(log, "cloned by url") {
+		t.Errorf("log: %s", log)
+	}
+	if s := l.sandbox(t, "one"); s.State != "READY" {
+		t.Errorf("the sandbox is %s after the job, want READY", s.State)
+	}
+}
+
+func (l *lab) runScript(t *testing.T, script string, args ...string) string {
+	t.Helper()
+	repo := makeRepo(t, filepath.Join(t.TempDir(), "repo"), script)
+	return l.startJob(t, append([]string{"--sandbox", "one", "--repo", repo, "--task", "x"}, args...)...)
+}
+
+// testLogFlood writes a gibibyte; the host keeps its quota and ends the job.
+func (l *lab) testLogFlood(t *testing.T) {
+	job := l.runScript(t, "#!/bin/sh\nhead -c 1073741824 /dev/zero | tr '\\0' x\n")
+	done := l.waitJob(t, job, 3*time.Minute)
+	if done.State != "FAILED" || !strings.Contains(done.Reason, "log") {
+		t.Errorf("state %s (%s), want FAILED because of the log", done.State, done.Reason)
+	}
+	if limit := int64(64 << 20); done.LogBytes == 0 || done.LogBytes > limit+(1<<20) {
+		t.Errorf("the log has %d bytes, the quota is %d", done.LogBytes, limit)
+	}
+}
+
+// testForkBomb ends by the deadline, and the guest is still of use.
+func (l *lab) testForkBomb(t *testing.T) {
+	job := l.runScript(t, "#!/bin/bash\nb() { b | b & }\nb\nsleep 600\n", "--ttl", "15s")
+	done := l.waitJob(t, job, 3*time.Minute)
+	if done.State != "TIMEOUT" {
+		t.Errorf("state %s (%s), want TIMEOUT", done.State, done.Reason)
+	}
+	if r := l.ssh(t, "one", "true", time.Minute); r.Code != 0 {
+		t.Errorf("the guest does not answer after the fork bomb: %s", r.Stderr)
+	}
+}
+
+func (l *lab) testCancelled(t *testing.T) {
+	job := l.runScript(t, "#!/bin/sh\necho started\nsleep 600\n")
+	l.waitLog(t, job, "started", 2*time.Minute)
+	l.MustRun(t, "job", "cancel", job)
+	done := l.waitJob(t, job, time.Minute)
+	if done.State != "CANCELLED" {
+		t.Errorf("state %s (%s), want CANCELLED", done.State, done.Reason)
+	}
+}
+
+// testReboot shows that a token which was used up is not needed again.
+func (l *lab) testReboot(t *testing.T) {
+	boot := func() string {
+		return strings.TrimSpace(l.ssh(t, "one", "cat /proc/sys/kernel/random/boot_id", 30*time.Second).Stdout)
+	}
+	secrets := func() string {
+		return l.ssh(t, "one", "sudo grep -rl "+planted+" /run/agentlab/secrets", 30*time.Second).Stdout
+	}
+	first := boot()
+	if first == "" || secrets() == "" {
+		t.Fatalf("boot id %q, secrets in %q", first, secrets())
+	}
+	l.ssh(t, "one", "sudo systemctl reboot", 30*time.Second)
+	testkit.Eventually(t, 3*time.Minute, "the guest is back with its secrets", func() bool {
+		b := boot()
+		return b != "" && b != first && secrets() != ""
+	})
+}
+
+// testNoSecretLeft looks for the planted secret where it must not be.
+func testNoSecretLeft(t *testing.T, l *lab) {
+	t.Helper()
+	if r := testkit.Capture(exec.Command("grep", "-rlF", planted, l.Dir, l.RunDir)); r.Code != 1 {
+		t.Errorf("the planted secret is in files of the daemon: %s%s", r.Stdout, r.Stderr)
+	}
+	if strings.Contains(l.Log(), planted) {
+		t.Error("the planted secret is in the daemon's log")
+	}
+}

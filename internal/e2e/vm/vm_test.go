@@ -1,0 +1,114 @@
+package vm_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/agentlab/agentlab/internal/testkit"
+)
+
+// planted is a secret that must be seen nowhere but in the guest's memory.
+const planted = "planted-K7vQ2mZx94TfWc8LsD3h"
+
+const bundle = `version: 1
+env:
+  PLANTED: ` + planted + `
+`
+
+const profiles = `
+profile "job" {
+  template       = "debian-12"
+  secrets_bundle = "planted"
+
+  resources {
+    cores     = 2
+    memory_mb = 768
+  }
+
+  network {
+    mode  = "allowlist"
+    allow = ["` + gitServer + `:9418"]
+  }
+
+  behavior {
+    ttl_minutes_default = 10
+  }
+}
+
+profile "short" {
+  template = "debian-12"
+
+  agent {
+    command = ".agentlab/run.sh"
+  }
+
+  behavior {
+    ttl_minutes_default = 1
+  }
+}
+`
+
+// lab is what the tests of one run share.
+type lab struct {
+	*testkit.Daemon
+	key string // private key for ssh into guests
+}
+
+// TestVM runs in order: first what needs an untouched daemon, then the tests
+// that share one guest, and at the end the proof that nothing is left.
+func TestVM(t *testing.T) {
+	template := os.Getenv("AGENTLAB_TEMPLATE")
+	if template == "" {
+		t.Skip("needs a guest image; set AGENTLAB_TEMPLATE to what scripts/image.sh prints")
+	}
+	for _, tool := range []string{"qemu-system-x86_64", "nft", "ip", "nsenter", "git", "ssh"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s", tool)
+		}
+	}
+	before := testkit.Observe(t, "", nil)
+
+	l := &lab{Daemon: testkit.NewDaemon(t, template)}
+	l.Start(t)
+	l.key = filepath.Join(l.Dir, "keys", "id_ed25519")
+	l.WriteBundle(t, "planted", bundle)
+	l.WriteProfile(t, "test", profiles)
+	startOutside(t, l)
+
+	ignore := regexp.MustCompile(`/(agentlab\.db(-wal|-shm)?|artifacts/.*|agentlabd\.log)$`)
+	clean := testkit.Observe(t, l.Pin(), ignore, l.Dir)
+
+	t.Run("local repository, killed daemon", l.testLocalJob)
+	t.Run("shared guest", l.testSharedGuest)
+	t.Run("nothing is left", func(t *testing.T) {
+		var after testkit.World
+		deadline := time.Now().Add(30 * time.Second)
+		for {
+			after = testkit.Observe(t, l.Pin(), ignore, l.Dir)
+			if cmp.Equal(clean, after) || time.Now().After(deadline) {
+				break
+			}
+			time.Sleep(200 * time.Millisecond)
+		}
+		if d := cmp.Diff(clean, after); d != "" {
+			t.Errorf("the world differs (- before, + after):\n%s", d)
+		}
+		testNoSecretLeft(t, l)
+	})
+
+	l.Stop(t)
+	if d := cmp.Diff(before, testkit.Observe(t, "", nil)); d != "" {
+		t.Errorf("the host differs (- before, + after):\n%s", d)
+	}
+	for _, dir := range []string{l.Dir, l.RunDir} {
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%s is still there", dir)
+		}
+	}
+}
