@@ -3,7 +3,6 @@ package pluginhost
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -11,7 +10,9 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/agentlab/agentlab/sdk/exposure"
+	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
+	"github.com/agentlab/agentlab/sdk/launch"
 	"github.com/agentlab/agentlab/sdk/network"
 	"github.com/agentlab/agentlab/sdk/plugin"
 	"github.com/agentlab/agentlab/sdk/secrets"
@@ -118,25 +119,36 @@ func (h *Host) List() []Status {
 // that is starting, and is fault.Unavailable when it does not come up. A call
 // without a deadline gets one from the contract of its method.
 func (h *Host) Hypervisor() hypervisor.Driver {
-	return hypervisor.NewClient(h.conn(plugin.Hypervisor))
+	return hypervisor.NewClient(h.line(plugin.Hypervisor))
 }
 
 // Network is the driver of the network plugin.
-func (h *Host) Network() network.Driver { return network.NewClient(h.conn(plugin.Network)) }
+func (h *Host) Network() network.Driver { return network.NewClient(h.line(plugin.Network)) }
 
 // Secrets is the driver of the secrets plugin.
-func (h *Host) Secrets() secrets.Driver { return secrets.NewClient(h.conn(plugin.Secrets)) }
+func (h *Host) Secrets() secrets.Driver { return secrets.NewClient(h.line(plugin.Secrets)) }
 
 // Exposure is the driver of the exposure plugin.
-func (h *Host) Exposure() exposure.Driver { return exposure.NewClient(h.conn(plugin.Exposure)) }
+func (h *Host) Exposure() exposure.Driver { return exposure.NewClient(h.line(plugin.Exposure)) }
 
 // Has reports whether a plugin of the kind is configured.
-func (h *Host) Has(kind plugin.Kind) bool { return h.conn(kind).target != nil }
+func (h *Host) Has(kind plugin.Kind) bool { return h.find(kind) != nil }
 
-func (h *Host) conn(kind plugin.Kind) *conn {
-	i := slices.IndexFunc(h.instances, func(inst *instance) bool { return inst.block.Kind == string(kind) })
-	if i < 0 {
-		return &conn{kind: kind}
+func (h *Host) find(kind plugin.Kind) *instance {
+	for _, inst := range h.instances {
+		if inst.block.Kind == string(kind) {
+			return inst
+		}
 	}
-	return &conn{kind: kind, target: h.instances[i]}
+	return nil
+}
+
+func (h *Host) line(kind plugin.Kind) *launch.Line {
+	if inst := h.find(kind); inst != nil {
+		return &launch.Line{Label: inst.label(), Target: inst.await}
+	}
+	return &launch.Line{Label: string(kind), Target: func(context.Context) (*launch.Process, error) {
+		return nil, fault.New(fault.Unsupported, "no %s plugin is configured", kind).
+			WithHint("add a block to config.hcl: plugin %q \"NAME\" {}", kind)
+	}}
 }

@@ -1,4 +1,4 @@
-package pluginhost
+package launch
 
 import (
 	"context"
@@ -14,8 +14,6 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/agentlab/agentlab/sdk/fault"
-	"github.com/agentlab/agentlab/sdk/launch"
-	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 // Deadlines for calls that come without one.
@@ -29,31 +27,34 @@ const (
 // is gone a moment before its end is known.
 const exitNews = time.Second
 
-// conn carries calls to whichever process of a plugin is up. A nil target is a
-// kind without a plugin.
-type conn struct {
-	kind   plugin.Kind
-	target *instance
+// Line carries calls to a plugin whose process may be replaced: each call goes
+// to the process that Target gives for it. A call without a deadline gets one
+// from the contract of its method: 10 seconds if it changes nothing, 2 minutes
+// otherwise, 5 for CreateVM.
+type Line struct {
+	Label string // "hypervisor qemu", for errors
+	// Target gives a process that is up, and may wait for it.
+	Target func(ctx context.Context) (*Process, error)
 }
 
-var _ grpc.ClientConnInterface = (*conn)(nil)
+var _ grpc.ClientConnInterface = (*Line)(nil)
 
 // Invoke makes a unary call.
-func (c *conn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+func (l *Line) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	ctx, cancel := bounded(ctx, method)
 	defer cancel()
-	process, err := c.process(ctx)
+	process, err := l.Target(ctx)
 	if err != nil {
 		return err
 	}
-	return c.explain(ctx, process, process.Conn().Invoke(ctx, method, args, reply, opts...))
+	return l.explain(ctx, process, process.Conn().Invoke(ctx, method, args, reply, opts...))
 }
 
 // NewStream begins a streaming call, which must be read to its end or
 // cancelled.
-func (c *conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (l *Line) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	ctx, cancel := bounded(ctx, method)
-	process, err := c.process(ctx)
+	process, err := l.Target(ctx)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -61,11 +62,11 @@ func (c *conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method stri
 	s, err := process.Conn().NewStream(ctx, desc, method, opts...)
 	if err != nil {
 		cancel()
-		return nil, c.explain(ctx, process, err)
+		return nil, l.explain(ctx, process, err)
 	}
 	return &stream{ClientStream: s, explain: func(err error) error {
 		defer cancel()
-		return c.explain(ctx, process, err)
+		return l.explain(ctx, process, err)
 	}}, nil
 }
 
@@ -83,17 +84,9 @@ func (s *stream) RecvMsg(m any) error {
 	return nil
 }
 
-func (c *conn) process(ctx context.Context) (*launch.Process, error) {
-	if c.target == nil {
-		return nil, fault.New(fault.Unsupported, "no %s plugin is configured", c.kind).
-			WithHint("add a block to config.hcl: plugin %q \"NAME\" {}", c.kind)
-	}
-	return c.target.await(ctx)
-}
-
 // explain says which plugin broke the connection, and how it ended, in place
 // of what gRPC knows about that.
-func (c *conn) explain(ctx context.Context, p *launch.Process, err error) error {
+func (l *Line) explain(ctx context.Context, p *Process, err error) error {
 	st, ok := status.FromError(err)
 	broken := st.Code() == codes.Unavailable || st.Code() == codes.Canceled && ctx.Err() == nil
 	if err == nil || !ok || !broken || len(st.Details()) > 0 {
@@ -105,13 +98,13 @@ func (c *conn) explain(ctx context.Context, p *launch.Process, err error) error 
 	case <-p.Done():
 		exit := p.Exit()
 		return &fault.Error{
-			Class: fault.Unavailable, Message: "plugin " + c.target.label() + " ended during the call with " + exit.String(),
-			Resource: "plugin " + c.target.label(), Stderr: exit.Output, Err: err,
+			Class: fault.Unavailable, Message: "plugin " + l.Label + " ended during the call with " + exit.String(),
+			Resource: "plugin " + l.Label, Stderr: exit.Output, Err: err,
 		}
 	case <-wait.Done():
 		return &fault.Error{
-			Class: fault.Unavailable, Message: "plugin " + c.target.label() + ": " + st.Message(),
-			Resource: "plugin " + c.target.label(), Err: err,
+			Class: fault.Unavailable, Message: "plugin " + l.Label + ": " + st.Message(),
+			Resource: "plugin " + l.Label, Err: err,
 		}
 	}
 }
