@@ -33,7 +33,7 @@ func (s *source) snapshot(ctx context.Context, temp, objects, base string) (stri
 	if err != nil {
 		return "", fmt.Errorf("find index: %w", err)
 	}
-	if err := copyFile(original, index); err != nil {
+	if err := copyFile(original, index, s.as); err != nil {
 		return "", err
 	}
 	g := s.git
@@ -55,7 +55,7 @@ func (s *source) snapshot(ctx context.Context, temp, objects, base string) (stri
 	return commit, nil
 }
 
-func copyFile(from, to string) error {
+func copyFile(from, to string, as *caller) error {
 	in, err := os.Open(from)
 	if os.IsNotExist(err) {
 		return nil // no index yet is an empty index
@@ -75,5 +75,5 @@ func copyFile(from, to string) error {
 	if err := out.Close(); err != nil {
 		return fmt.Errorf("copy index: %w", err)
 	}
-	return nil
+	return as.own(to)
 }

@@ -42,9 +42,9 @@ func Fetch(ctx context.Context, dir, bundlePath, branch string) (string, error) 
 	if head.objects != src.objects {
 		return "", fault.New(fault.Invalid, "the bundle has %s objects, the repository %s", head.objects, src.objects)
 	}
-	temp, err := os.MkdirTemp("", "agentlab-fetch-")
+	temp, err := src.as.tempDir("agentlab-fetch-")
 	if err != nil {
-		return "", fmt.Errorf("make temporary directory: %w", err)
+		return "", err
 	}
 	defer os.RemoveAll(temp)
 	stage, err := src.stage(ctx, filepath.Join(temp, "stage.git"))

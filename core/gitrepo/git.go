@@ -50,6 +50,7 @@ type git struct {
 	dir    string   // working directory
 	config []string // further key=value settings
 	env    []string // further variables
+	as     *caller
 }
 
 // run runs git and returns its standard output without the last line break.
@@ -70,7 +71,7 @@ func (g git) stream(ctx context.Context, in io.Reader, out io.Writer, args ...st
 	cmd.Stdout = out
 	var stderr limited
 	cmd.Stderr = &stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = g.as.attributes()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	err := cmd.Run()
@@ -97,6 +98,7 @@ func (g git) environ() []string {
 			env = append(env, name+"="+v)
 		}
 	}
+	env = append(env, g.as.environ()...)
 	settings := append(append([]string{}, hardening...), g.config...)
 	env = append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)))
 	for i, s := range settings {
@@ -151,13 +153,14 @@ func (l *limited) Write(p []byte) (int, error) {
 // userSettings are the only settings of the user's and the system's own
 // configuration that are honoured: which repositories are trusted and which
 // files are never looked at.
-func userSettings(ctx context.Context) []string {
+func userSettings(ctx context.Context, as *caller) []string {
 	var out []string
 	for _, key := range []string{"safe.directory", "core.excludesFile"} {
 		for _, scope := range []string{"--system", "--global"} {
 			cmdCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			cmd := exec.CommandContext(cmdCtx, "git", "config", scope, "--includes", "--null", "--type", "path", "--get-all", key)
-			cmd.Dir = "/"
+			cmd.Dir, cmd.SysProcAttr = "/", as.attributes()
+			cmd.Env = append(os.Environ(), as.environ()...)
 			found, err := cmd.Output()
 			cancel()
 			if err != nil {

@@ -2,6 +2,7 @@ package gitrepo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -27,9 +28,9 @@ func Pack(ctx context.Context, dir string, opts PackOptions, w io.Writer) (Meta,
 	if err != nil {
 		return Meta{}, err
 	}
-	temp, err := os.MkdirTemp("", "agentlab-pack-")
+	temp, err := src.as.tempDir("agentlab-pack-")
 	if err != nil {
-		return Meta{}, fmt.Errorf("make temporary directory: %w", err)
+		return Meta{}, err
 	}
 	defer os.RemoveAll(temp)
 
@@ -80,7 +81,8 @@ func openSource(ctx context.Context, dir string) (*source, error) {
 	} else if !st.IsDir() {
 		return nil, fault.New(fault.Invalid, "%s is not a directory", dir)
 	}
-	s := &source{git: git{dir: dir, config: userSettings(ctx)}}
+	as := callerOf(dir)
+	s := &source{git: git{dir: dir, config: userSettings(ctx, as), as: as}}
 	out, err := s.run(ctx, "rev-parse", "--path-format=absolute", "--show-object-format",
 		"--git-path", "objects", "--git-path", "shallow", "--is-inside-work-tree")
 	if err != nil {
@@ -183,12 +185,12 @@ func summary(paths []string) string {
 type staging struct{ git }
 
 func (s *source) stage(ctx context.Context, dir string) (staging, error) {
-	st := staging{git{dir: filepath.Dir(dir)}}
+	st := staging{git{dir: filepath.Dir(dir), as: s.as}}
 	if _, err := st.run(ctx, "init", "--quiet", "--bare", "--template=", "--object-format="+s.objects, dir); err != nil {
 		return st, fmt.Errorf("make staging repository: %w", err)
 	}
 	st.dir = dir
-	if err := borrow(dir, s.store); err != nil {
+	if err := borrow(dir, s.store, s.as); err != nil {
 		return st, err
 	}
 	list, err := os.ReadFile(s.shallow)
@@ -201,18 +203,20 @@ func (s *source) stage(ctx context.Context, dir string) (staging, error) {
 	if err := os.WriteFile(filepath.Join(dir, "shallow"), list, 0o600); err != nil {
 		return st, fmt.Errorf("write shallow list: %w", err)
 	}
-	return st, nil
+	return st, s.as.own(filepath.Join(dir, "shallow"))
 }
 
 // borrow makes the objects in store usable in the bare repository dir.
-func borrow(dir, store string) error {
-	if err := os.MkdirAll(filepath.Join(dir, "objects", "info"), 0o700); err != nil {
+func borrow(dir, store string, as *caller) error {
+	info := filepath.Join(dir, "objects", "info")
+	if err := os.MkdirAll(info, 0o700); err != nil {
 		return fmt.Errorf("make object directory: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "objects", "info", "alternates"), []byte(store+"\n"), 0o600); err != nil {
+	list := filepath.Join(info, "alternates")
+	if err := os.WriteFile(list, []byte(store+"\n"), 0o600); err != nil {
 		return fmt.Errorf("name object store: %w", err)
 	}
-	return nil
+	return errors.Join(as.own(info), as.own(list))
 }
 
 // bundle writes the history of meta.Head to file.

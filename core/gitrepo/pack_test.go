@@ -123,6 +123,7 @@ func TestPackForeignOwner(t *testing.T) {
 		t.Skip("needs root to make another user's repository")
 	}
 	r := newRepo(t)
+	r.reachable()
 	if out, err := exec.Command("chown", "-R", "1234:1234", r.dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}

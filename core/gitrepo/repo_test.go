@@ -117,3 +117,13 @@ func unharmed(t *testing.T, witness string) {
 		t.Errorf("a program of the repository was run:\n%s", b)
 	}
 }
+
+// reachable lets other users enter the test's directories.
+func (r repo) reachable() {
+	r.t.Helper()
+	for _, dir := range []string{filepath.Dir(r.dir), filepath.Dir(filepath.Dir(r.dir))} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
