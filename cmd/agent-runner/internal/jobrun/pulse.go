@@ -7,8 +7,13 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/guestclient"
 	"github.com/agentlab/agentlab/core/guestapi"
 )
+
+// refusedFor is how long the host may refuse heartbeats before the job is
+// taken to be over for it: it has revoked the credential.
+const refusedFor = 30 * time.Second
 
 // pulse tells the host that the job is alive and at which stage, and passes on
 // the host's wish to cancel it.
@@ -16,7 +21,7 @@ type pulse struct {
 	job    string
 	every  time.Duration
 	host   Host
-	cancel func()
+	cancel func(cause error)
 	log    hclog.Logger
 	wake   chan struct{}
 
@@ -25,7 +30,7 @@ type pulse struct {
 	stages []string // begun and not reported yet
 }
 
-func newPulse(job string, every time.Duration, host Host, cancel func(), log hclog.Logger) *pulse {
+func newPulse(job string, every time.Duration, host Host, cancel func(cause error), log hclog.Logger) *pulse {
 	return &pulse{job: job, every: every, host: host, cancel: cancel, log: log, wake: make(chan struct{}, 1)}
 }
 
@@ -45,8 +50,14 @@ func (p *pulse) stage(name string) {
 func (p *pulse) run(ctx context.Context) {
 	ticker := time.NewTicker(p.every)
 	defer ticker.Stop()
+	accepted := time.Now()
 	for silent := false; ; {
 		err := p.beat(ctx)
+		if err == nil || !guestclient.Lasting(err) {
+			accepted = time.Now()
+		} else if time.Since(accepted) > refusedFor {
+			p.cancel(errRefused)
+		}
 		if err != nil && !silent && ctx.Err() == nil {
 			p.log.Warn("host does not take the heartbeat", "err", err)
 		}
@@ -73,7 +84,7 @@ func (p *pulse) beat(ctx context.Context) error {
 			return err
 		}
 		if reply.Cancel {
-			p.cancel()
+			p.cancel(errCancelled)
 		}
 		if report.Stage == "" {
 			return nil

@@ -29,6 +29,7 @@ var (
 	errCancelled = errors.New("the job was cancelled")
 	errTimeLimit = errors.New("the job's time is used up")
 	errLogQuota  = errors.New("the log's quota is used up")
+	errRefused   = errors.New("the host no longer takes reports about the job")
 )
 
 // Host is the guest API as a job uses it.
@@ -136,7 +137,7 @@ func (x *run) toTheEnd(ctx context.Context) error {
 	defer wg.Wait()
 	defer stopBeside()
 
-	x.pulse = newPulse(x.job.ID, x.Beat, x.Host, func() { stop(errCancelled) }, x.Log)
+	x.pulse = newPulse(x.job.ID, x.Beat, x.Host, stop, x.Log)
 	wg.Go(func() { x.pulse.run(beside) })
 	shipped := make(chan error, 1)
 	wg.Go(func() {
@@ -198,6 +199,8 @@ func (x *run) judge(ctx context.Context, code int, err error) outcome {
 		return outcome{statusCancelled, exitCancelled, errCancelled.Error()}
 	case errors.Is(cause, errTimeLimit):
 		return outcome{statusTimeout, exitTimeout, fmt.Sprintf("the job did not end within %v", x.job.TTL)}
+	case errors.Is(cause, errRefused):
+		return failed("%s", errRefused)
 	case err != nil:
 		return failed("%s", withHint(err))
 	}
