@@ -87,6 +87,8 @@ func TestValidationComesBeforeRows(t *testing.T) {
 		"used upload":      {api.JobCreate{Profile: "good", Task: "t", RepoID: "repo_used"}, fault.Precondition, "job_x"},
 		"ref is an option": {api.JobCreate{Profile: "good", Task: "t", RepoURL: url, Ref: "--x"}, fault.Invalid, "ref"},
 		"bad mode":         {api.JobCreate{Profile: "good", Task: "t", RepoURL: url, Mode: "yolo"}, fault.Invalid, "mode"},
+		"existing sandbox": {api.JobCreate{Profile: "good", Task: "t", RepoURL: url, Sandbox: "box"}, fault.Unsupported, "existing sandbox"},
+		"no profile":       {api.JobCreate{Task: "t", RepoURL: url}, fault.Invalid, "profile"},
 		"long ttl":         {api.JobCreate{Profile: "good", Task: "t", RepoURL: url, TTLSeconds: 1 << 50}, fault.Invalid, "ttl"},
 	} {
 		_, err := d.c.CreateJob(ctx, tc.in)

@@ -12,6 +12,10 @@ import (
 )
 
 func (s *Server) createJob(r *http.Request, in api.JobCreate) (api.Accepted, error) {
+	if in.Sandbox != "" { // to make a new one instead would not be what was asked
+		return api.Accepted{}, fault.New(fault.Unsupported, "a job cannot run in an existing sandbox").
+			WithHint("leave sandbox out, and name a profile")
+	}
 	ttl, err := checkTTL(in.TTLSeconds)
 	if err != nil {
 		return api.Accepted{}, err

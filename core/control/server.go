@@ -63,6 +63,9 @@ type Bundles interface {
 	List(ctx context.Context) ([]string, error)
 }
 
+// defaultFloor is what uploads leave free unless the configuration says more.
+const defaultFloor = 512 << 20
+
 // Config is what the API is built from. All fields are required but Secrets,
 // DiskFloor and Log.
 type Config struct {
@@ -74,7 +77,7 @@ type Config struct {
 	Secrets      Bundles // nil: profiles cannot name a bundle
 	ArtifactsDir string  // <ArtifactsDir>/<job>/<path>
 	ReposDir     string  // <ReposDir>/<id>
-	DiskFloor    int64   // bytes that uploads leave free
+	DiskFloor    int64   // bytes that uploads leave free; 0 is 512 MiB
 	Host         api.Host
 	Dial         func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) // to sandboxes
 	Log          hclog.Logger
@@ -102,6 +105,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Store == nil || cfg.Scheduler == nil || cfg.Profiles == nil || cfg.Plugins == nil ||
 		cfg.Hypervisor == nil || cfg.Dial == nil || cfg.ArtifactsDir == "" || cfg.ReposDir == "" {
 		return nil, fault.New(fault.Internal, "control API lacks a part of its configuration")
+	}
+	if cfg.DiskFloor == 0 {
+		cfg.DiskFloor = defaultFloor
 	}
 	if cfg.Log == nil {
 		cfg.Log = hclog.NewNullLogger()

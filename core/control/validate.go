@@ -115,8 +115,11 @@ func checkRepoURL(raw string) error {
 func (s *Server) checkProfile(ctx context.Context, name string, runsAgent bool) (lab.Spec, error) {
 	spec, err := s.cfg.Profiles.Spec(name)
 	if errors.Is(err, fault.NotFound) {
-		return spec, fault.New(fault.Invalid, "there is no profile %q", name).
-			WithHint("profiles: %s", orNone(s.cfg.Profiles.Names()))
+		f := fault.New(fault.Invalid, "%w", err)
+		if fault.HintOf(err) == "" {
+			f = f.WithHint("profiles: %s", orNone(s.cfg.Profiles.Names()))
+		}
+		return spec, f
 	}
 	if err != nil {
 		return spec, err
