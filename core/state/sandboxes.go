@@ -97,7 +97,7 @@ func (s *Store) SandboxByAddress(ctx context.Context, address netip.Addr) (lab.S
 
 func sandboxAt(ctx context.Context, q queryer, address netip.Addr) (lab.Sandbox, error) {
 	return one(ctx, q, scanSandbox, "sandbox with address "+address.String(),
-		`SELECT `+sandboxColumns+` FROM sandboxes WHERE address = ? AND state <> 'DESTROYED'`, address.Unmap().String())
+		`SELECT `+sandboxColumns+` FROM sandboxes WHERE address = ? AND address <> '' AND state <> 'DESTROYED'`, address.Unmap().String())
 }
 
 // ExpiredSandboxes lists live sandboxes without Keep whose lease is over and
@@ -113,6 +113,7 @@ func (s *Store) ExpiredSandboxes(ctx context.Context, limit int) ([]lab.Sandbox,
 // operation works on.
 func (s *Store) IdleSandboxes(ctx context.Context, states ...lab.SandboxState) ([]lab.Sandbox, error) {
 	var w where
+	w.add("state <> 'DESTROYED'")
 	w.add("NOT EXISTS (SELECT 1 FROM operations o WHERE o.subject = sandboxes.id AND o.ended_at = 0)")
 	in(&w, "state", states)
 	return many(ctx, s.reader, scanSandbox, "sandboxes", `SELECT `+sandboxColumns+` FROM sandboxes`+w.sql()+` ORDER BY seq`, w.args...)

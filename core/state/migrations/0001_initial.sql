@@ -80,6 +80,7 @@ CREATE TABLE operations (
     ended_at    INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX operations_open ON operations (subject, kind) WHERE ended_at = 0;
+CREATE INDEX operations_open_seq ON operations (seq) WHERE ended_at = 0;
 CREATE INDEX operations_state ON operations (state, seq);
 CREATE INDEX operations_subject ON operations (subject);
 CREATE INDEX operations_job ON operations (job_id) WHERE job_id <> '';

@@ -175,6 +175,7 @@ CREATE INDEX jobs_open ON jobs (state) WHERE ended_at = 0;
 CREATE INDEX jobs_sandbox ON jobs (sandbox_id);
 CREATE INDEX operations_job ON operations (job_id) WHERE job_id <> '';
 CREATE UNIQUE INDEX operations_open ON operations (subject, kind) WHERE ended_at = 0;
+CREATE INDEX operations_open_seq ON operations (seq) WHERE ended_at = 0;
 CREATE INDEX operations_state ON operations (state, seq);
 CREATE INDEX operations_subject ON operations (subject);
 CREATE UNIQUE INDEX sandboxes_address ON sandboxes (address) WHERE state <> 'DESTROYED' AND address <> '';
