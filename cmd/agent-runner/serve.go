@@ -25,8 +25,9 @@ import (
 // agentUser is the login of people and agent in every template.
 const agentUser = "agent"
 
-// idleBeat is how often a sandbox without a job shows that it lives.
-const idleBeat = 30 * time.Second
+// idleBeat is how often a sandbox without a job shows that it lives, and so the
+// longest time until it takes on a job.
+const idleBeat = 3 * time.Second
 
 // refusedBeat is the same once the host has revoked the credential, as it does
 // for a kept sandbox whose job is over.

@@ -46,7 +46,7 @@ func New(controller string, credential secret.Value) *Client {
 		http: &http.Client{
 			Transport: &http.Transport{
 				DialContext: dialer.DialContext, ResponseHeaderTimeout: 2 * time.Minute,
-				IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 4, DisableCompression: true,
+				ExpectContinueTimeout: 2 * time.Second, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 4, DisableCompression: true,
 			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -126,7 +126,7 @@ func (c *Client) Upload(ctx context.Context, job, path string, file io.Reader, s
 	ctx, cancel := context.WithTimeout(ctx, uploadFloor+time.Duration(size/slowestSpeed)*time.Second)
 	defer cancel()
 	query := url.Values{"job": {job}, "path": {path}}
-	resp, err := c.do(ctx, call{path: guestapi.UploadPath, query: query, kind: "application/octet-stream", body: file, size: size})
+	resp, err := c.do(ctx, call{path: guestapi.UploadPath, query: query, kind: "application/octet-stream", body: file, size: size, ask: true})
 	if err != nil {
 		return reply, err
 	}
@@ -146,6 +146,7 @@ type call struct {
 	body      io.Reader
 	size      int64
 	anonymous bool
+	ask       bool // whether the host wants the body at all, before it is sent
 }
 
 func (c *Client) json(ctx context.Context, k call, in, out any) error {
@@ -186,6 +187,9 @@ func (c *Client) do(ctx context.Context, k call) (*http.Response, error) {
 	req.ContentLength = k.size
 	if k.kind != "" {
 		req.Header.Set("Content-Type", k.kind)
+	}
+	if k.ask {
+		req.Header.Set("Expect", "100-continue")
 	}
 	if !k.anonymous {
 		req.Header.Set("Authorization", "Bearer "+c.credential.Reveal())

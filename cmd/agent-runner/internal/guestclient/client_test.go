@@ -97,3 +97,25 @@ func TestRetry(t *testing.T) {
 		}
 	})
 }
+
+// A host that refuses a large file without reading it must be understood, not
+// taken for a broken connection.
+func TestRefusedUpload(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+	}))
+	defer srv.Close()
+	c := guestclient.New(srv.URL, secret.Value{})
+	defer c.Close()
+	const size = 64 << 20
+	for range 20 {
+		_, err := c.Upload(t.Context(), "j", "f", io.LimitReader(zeros{}, size), size)
+		if !errors.Is(err, fault.Exhausted) {
+			t.Fatalf("error %v", err)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
