@@ -34,8 +34,9 @@ type Driver struct {
 	log  hclog.Logger
 	lock chan struct{} // holds one token while something changes
 
-	// The kernel's ability is asked for once, under lock.
-	probed, namesBridge bool
+	// Under lock: the kernel's ability, asked for once, and whether this process
+	// has set the host up.
+	probed, namesBridge, applied bool
 }
 
 var _ network.Driver = (*Driver)(nil)
@@ -159,6 +160,9 @@ func (d *Driver) Health(ctx context.Context) (problem string, err error) {
 		return "", err
 	}
 	host, ok := ruleset.ReadHost(tables)
+	if !ok && !d.applied {
+		return "", nil // nothing was to be in force yet
+	}
 	if !ok {
 		return "the host's rules are not in force", nil
 	}

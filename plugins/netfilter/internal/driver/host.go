@@ -39,6 +39,7 @@ func (d *Driver) ApplyHost(ctx context.Context, wish network.Host) (network.Appl
 	if report.Changes, err = d.applyHost(ctx, h, v, host); err != nil {
 		return report, err
 	}
+	d.applied = true
 	after, err := d.look(ctx, h)
 	if err != nil {
 		return report, err

@@ -216,3 +216,27 @@ func TestApplyRepairs(t *testing.T) {
 		}
 	})
 }
+
+// Health tells when the rules of a host that was set up are not right.
+func TestHealth(t *testing.T) {
+	inWorld(t, driver.Config{}, func(w *world) {
+		check := func(when string, well bool) {
+			problem, err := w.driver.Health(t.Context())
+			if err != nil || (problem == "") != well {
+				t.Errorf("%s: %q, %v", when, problem, err)
+			}
+		}
+		check("before the set-up", true)
+		w.applyHost()
+		w.attach(tapRequest())
+		check("attached", true)
+		if err := run("nft flush chain inet agentlab to_host"); err != nil {
+			t.Fatal(err)
+		}
+		check("with a chain flushed", false)
+		if err := run("nft flush ruleset"); err != nil {
+			t.Fatal(err)
+		}
+		check("with everything flushed", false)
+	})
+}

@@ -47,6 +47,7 @@ func TestModes(t *testing.T) {
 		mode  network.Mode
 		allow []network.Allow
 		reach map[string]bool
+		setup string // run in the host before anything else
 	}{
 		{name: "off", mode: network.ModeOff, reach: always()},
 		{
@@ -74,11 +75,22 @@ func TestModes(t *testing.T) {
 			},
 			reach: with(always(), "tcp "+internet+":443", "tcp 172.16.3.3:80"),
 		},
+		{
+			// Elsewhere bridged frames do not pass the inet tables.
+			name: "nat without br_netfilter", mode: network.ModeNAT, cfg: driver.Config{TailnetInterface: "tailscale0"},
+			setup: "sysctl -q -e -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0 net.bridge.bridge-nf-call-arptables=0",
+			reach: with(always(), "tcp "+internet+":80", "tcp "+internet+":443", "ping "+internet),
+		},
 		{name: "allowlist of nothing", mode: network.ModeAllowlist, reach: always()},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			inWorld(t, test.cfg, func(w *world) {
+				if test.setup != "" {
+					if err := run(test.setup); err != nil {
+						t.Fatal(err)
+					}
+				}
 				w.applyHost()
 				g, peer := w.newGuest(16, test.mode, test.allow...), w.newGuest(17, network.ModeNAT)
 				w.serve(peer)

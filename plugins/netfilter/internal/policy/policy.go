@@ -2,7 +2,6 @@ package policy
 
 import (
 	"bytes"
-	"cmp"
 	"net"
 	"net/netip"
 	"regexp"
@@ -20,8 +19,8 @@ type Host struct {
 	Ports   []uint16 // TCP ports on Address open to sandboxes, ascending
 }
 
-// Policy is one sandbox's wish, parsed and in canonical form: two requests that
-// mean the same are equal.
+// Policy is one sandbox's wish, parsed, each part in its one spelling. Allow
+// keeps the order of the request, without repetitions.
 type Policy struct {
 	SandboxID  string
 	Generation uint64
@@ -106,10 +105,10 @@ func Parse(req network.AttachRequest, host Host, own []netip.Addr) (Policy, erro
 		if err != nil {
 			return Policy{}, err
 		}
-		p.Allow = append(p.Allow, parsed)
+		if !slices.Contains(p.Allow, parsed) {
+			p.Allow = append(p.Allow, parsed)
+		}
 	}
-	slices.SortFunc(p.Allow, compareAllow)
-	p.Allow = slices.Compact(p.Allow)
 	return p, nil
 }
 
@@ -155,14 +154,4 @@ func (p Policy) Request(bridge string) network.AttachRequest {
 		})
 	}
 	return req
-}
-
-func compareAllow(a, b Allow) int {
-	return cmp.Or(
-		a.Prefix.Addr().Compare(b.Prefix.Addr()),
-		cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()),
-		cmp.Compare(a.Protocol, b.Protocol),
-		cmp.Compare(a.First, b.First),
-		cmp.Compare(a.Last, b.Last),
-	)
 }
