@@ -36,8 +36,17 @@ const refusedBeat = 15 * time.Minute
 // innerSandbox is the variable with which an operator switches bubblewrap off.
 const innerSandbox = "AGENTLAB_INNER_SANDBOX"
 
+// guest is this machine and its host.
+type guest struct {
+	layout layout.Layout
+	login  layout.Login
+	id     enroll.Identity
+	host   *guestclient.Client
+	log    hclog.Logger
+}
+
 // serve makes the guest known, lays its secrets out, runs its job if it has
-// one, and then shows that it lives until ctx ends.
+// one, and then shows that it lives until there is another or ctx ends.
 func serve(ctx context.Context, l layout.Layout, log hclog.Logger) error {
 	login, err := l.Login(agentUser)
 	if err != nil {
@@ -47,21 +56,25 @@ func serve(ctx context.Context, l layout.Layout, log hclog.Logger) error {
 	if err != nil {
 		return ended(ctx, err)
 	}
-	host := guestclient.New(id.Bootstrap.Controller, id.Credential)
-	defer host.Close()
-	payload, err := enroll.Fetch(ctx, enroll.Config{Layout: l, Host: host, Version: buildVersion(), Log: log, Console: console(l)}, id)
-	if err != nil {
-		return ended(ctx, err)
+	g := guest{layout: l, login: login, id: id, host: guestclient.New(id.Bootstrap.Controller, id.Credential), log: log}
+	defer g.host.Close()
+	for ctx.Err() == nil {
+		payload, err := enroll.Fetch(ctx, enroll.Config{Layout: l, Host: g.host, Version: buildVersion(), Log: log, Console: console(l)}, g.id)
+		if err != nil {
+			return ended(ctx, err)
+		}
+		log.Info("host answered", "sandbox", payload.Sandbox, "vmid", payload.VMID)
+		if err := g.work(ctx, payload); err != nil {
+			return ended(ctx, err)
+		}
+		g.id.Bootstrap.Token = "" // it has bought the credential
+		idle(ctx, g.host)
 	}
-	log.Info("host answered", "sandbox", payload.Sandbox, "vmid", payload.VMID)
-	if err := work(ctx, l, login, host, id, payload, log); err != nil {
-		return ended(ctx, err)
-	}
-	return idle(ctx, host)
+	return nil
 }
 
 // work lays the secrets out and runs the job, if there is one.
-func work(ctx context.Context, l layout.Layout, login layout.Login, host *guestclient.Client, id enroll.Identity, p guestapi.Payload, log hclog.Logger) error {
+func (g guest) work(ctx context.Context, p guestapi.Payload) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find own program: %w", err)
@@ -73,28 +86,27 @@ func work(ctx context.Context, l layout.Layout, login layout.Login, host *guestc
 	bundle, err := secretsfs.Parse(p.Secrets)
 	var env []string
 	if err == nil {
-		env, err = secretsfs.Place(l, login, bundle, url, exe)
-	}
-	if err != nil && p.Job == nil {
-		log.Error("secrets are not in place", "err", err)
-		return nil // people can still log in and see
+		env, err = secretsfs.Place(g.layout, g.login, bundle, url, exe)
 	}
 	if p.Job == nil {
+		if err != nil { // people can still log in and see
+			g.log.Error("secrets are not in place", "err", err)
+		}
 		return nil
 	}
 	if err != nil {
-		return refuse(ctx, host, p.Job.ID, fmt.Errorf("lay secrets out: %w", err))
+		return refuse(ctx, g.host, p.Job.ID, fmt.Errorf("lay secrets out: %w", err))
 	}
-	programs, err := confine.New(ctx, l, login)
+	programs, err := confine.New(ctx, g.layout, g.login)
 	if err != nil {
 		return err
 	}
-	known := append(bundle.Values(), id.Credential, secret.New(id.Bootstrap.Token))
+	known := append(bundle.Values(), g.id.Credential, secret.New(g.id.Bootstrap.Token))
 	known = append(known, secretsfs.FromURL(url)...)
 	r := &jobrun.Runner{
-		Layout: l, Login: login, Host: host, Programs: programs, Exe: exe, Env: env,
-		Redactor: secret.NewRedactor(known...), NoInnerSandbox: override(l, innerSandbox) == "0",
-		Beat: guestapi.HeartbeatEvery, Log: log,
+		Layout: g.layout, Login: g.login, Host: g.host, Programs: programs, Exe: exe, Env: env,
+		Redactor: secret.NewRedactor(known...), NoInnerSandbox: override(g.layout, innerSandbox) == "0",
+		Beat: guestapi.HeartbeatEvery, Log: g.log,
 	}
 	return r.Run(ctx, *p.Job)
 }
@@ -109,18 +121,21 @@ func refuse(ctx context.Context, host *guestclient.Client, job string, cause err
 	})
 }
 
-// idle shows that the guest lives.
-func idle(ctx context.Context, host *guestclient.Client) error {
+// idle shows that the guest lives, until a job waits at the host.
+func idle(ctx context.Context, host *guestclient.Client) {
 	for {
 		wait := idleBeat
-		_, err := host.Report(ctx, guestapi.Report{Kind: guestapi.ReportHeartbeat})
-		if errors.Is(err, fault.Denied) {
+		reply, err := host.Report(ctx, guestapi.Report{Kind: guestapi.ReportHeartbeat})
+		switch {
+		case err == nil && reply.Fetch:
+			return
+		case errors.Is(err, fault.Denied):
 			wait = refusedBeat
 		}
 		// A host that does not answer now may do so at the next beat.
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(wait):
 		}
 	}

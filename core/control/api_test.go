@@ -87,7 +87,7 @@ func TestValidationComesBeforeRows(t *testing.T) {
 		"used upload":      {api.JobCreate{Profile: "good", Task: "t", RepoID: "repo_used"}, fault.Precondition, "job_x"},
 		"ref is an option": {api.JobCreate{Profile: "good", Task: "t", RepoURL: url, Ref: "--x"}, fault.Invalid, "ref"},
 		"bad mode":         {api.JobCreate{Profile: "good", Task: "t", RepoURL: url, Mode: "yolo"}, fault.Invalid, "mode"},
-		"existing sandbox": {api.JobCreate{Profile: "good", Task: "t", RepoURL: url, Sandbox: "box"}, fault.Unsupported, "existing sandbox"},
+		"existing sandbox": {api.JobCreate{Profile: "good", Task: "t", RepoURL: url, Sandbox: "box"}, fault.Invalid, "neither profile nor keep"},
 		"no profile":       {api.JobCreate{Task: "t", RepoURL: url}, fault.Invalid, "profile"},
 		"long ttl":         {api.JobCreate{Profile: "good", Task: "t", RepoURL: url, TTLSeconds: 1 << 50}, fault.Invalid, "ttl"},
 	} {

@@ -12,10 +12,6 @@ import (
 )
 
 func (s *Server) createJob(r *http.Request, in api.JobCreate) (api.Accepted, error) {
-	if in.Sandbox != "" { // to make a new one instead would not be what was asked
-		return api.Accepted{}, fault.New(fault.Unsupported, "a job cannot run in an existing sandbox").
-			WithHint("leave sandbox out, and name a profile")
-	}
 	ttl, err := checkTTL(in.TTLSeconds)
 	if err != nil {
 		return api.Accepted{}, err
@@ -23,19 +19,34 @@ func (s *Server) createJob(r *http.Request, in api.JobCreate) (api.Accepted, err
 	if err := s.checkWork(r.Context(), in); err != nil {
 		return api.Accepted{}, err
 	}
-	spec, err := s.checkProfile(r.Context(), in.Profile, true)
-	if err != nil {
+	req := scheduler.JobRequest{
+		Profile: in.Profile, Task: in.Task, RepoURL: in.RepoURL, RepoID: in.RepoID, Ref: in.Ref,
+		Mode: in.Mode, Keep: in.Keep, TTL: ttl,
+	}
+	if err := s.place(r.Context(), in, &req); err != nil {
 		return api.Accepted{}, err
 	}
-	op, sb, job, err := s.cfg.Scheduler.RunJob(r.Context(), scheduler.JobRequest{
-		Profile: in.Profile, Task: in.Task, RepoURL: in.RepoURL, RepoID: in.RepoID, Ref: in.Ref,
-		Mode: in.Mode, Spec: spec, Keep: in.Keep, TTL: ttl,
-	})
+	op, sb, job, err := s.cfg.Scheduler.RunJob(r.Context(), req)
 	if err != nil {
 		return api.Accepted{}, err
 	}
 	sandbox, view := apiSandbox(sb), apiJob(job)
 	return api.Accepted{Operation: apiOperation(op), Sandbox: &sandbox, Job: &view}, nil
+}
+
+// place says where the job runs: in a new sandbox of its profile, or in the one
+// that is named, as that was made.
+func (s *Server) place(ctx context.Context, in api.JobCreate, req *scheduler.JobRequest) (err error) {
+	if in.Sandbox == "" {
+		req.Spec, err = s.checkProfile(ctx, in.Profile, true)
+		return err
+	}
+	if in.Profile != "" || in.Keep {
+		return fault.New(fault.Invalid, "a job in a sandbox takes neither profile nor keep: the sandbox has a profile, and stays")
+	}
+	sb, err := s.cfg.Store.FindSandbox(ctx, in.Sandbox)
+	req.Sandbox = &sb
+	return err
 }
 
 func (s *Server) jobs(r *http.Request) (api.List[api.Job], error) {

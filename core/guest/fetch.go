@@ -87,8 +87,8 @@ func (s *Server) identify(r *http.Request, from netip.Addr, req guestapi.FetchRe
 	return sb, nil
 }
 
-// payload puts together what the sandbox is told. Once its job is over there is
-// neither job nor secrets in it.
+// payload puts together what the sandbox is told. Once the job that it was made
+// for is over there is neither job nor secrets in it.
 func (s *Server) payload(ctx context.Context, sb lab.Sandbox) (guestapi.Payload, error) {
 	p := guestapi.Payload{Sandbox: sb.ID, VMID: sb.VMID}
 	if sb.JobID != "" {
@@ -96,10 +96,12 @@ func (s *Server) payload(ctx context.Context, sb lab.Sandbox) (guestapi.Payload,
 		if err != nil {
 			return p, fmt.Errorf("read job: %w", err)
 		}
-		if over(j) {
+		switch {
+		case !over(j):
+			p.Job = s.jobPayload(sb, j)
+		case !j.Borrowed:
 			return p, nil
 		}
-		p.Job = s.jobPayload(sb, j)
 	}
 	doc, err := s.openBundle(ctx, sb)
 	if err != nil {
@@ -121,7 +123,7 @@ func (s *Server) jobPayload(sb lab.Sandbox, j lab.Job) *guestapi.Job {
 	return &guestapi.Job{
 		ID: j.ID, Task: j.Task, Profile: j.Profile, Mode: mode, RepoURL: j.RepoURL, Ref: j.Ref,
 		RepoDir: sb.Spec.RepoPath, Command: sb.Spec.AgentCommand, InnerSandbox: sb.Spec.InnerSandbox,
-		InnerArgs: sb.Spec.InnerArgs, TTL: sb.Spec.TTL, LogMaxBytes: s.limits.LogBytes,
+		InnerArgs: sb.Spec.InnerArgs, TTL: j.TTL, LogMaxBytes: s.limits.LogBytes,
 		UploadMaxBytes: s.limits.FileBytes, Attempt: attempt,
 	}
 }

@@ -134,7 +134,7 @@ func (h *host) addSandboxWith(change func(*lab.Job)) *sandbox {
 	sb.http = &http.Client{Transport: transport, Timeout: 30 * time.Second}
 	h.t.Cleanup(transport.CloseIdleConnections)
 	now := time.Now()
-	job := lab.Job{ID: sb.job, SandboxID: sb.id, State: lab.JobQueued, Task: "do it", Profile: "p", CreatedAt: now, ExitCode: -1}
+	job := lab.Job{ID: sb.job, SandboxID: sb.id, State: lab.JobQueued, Task: "do it", Profile: "p", TTL: time.Hour, CreatedAt: now, ExitCode: -1}
 	change(&job)
 	h.must(h.store.Submit(h.t.Context(), state.Submission{
 		Sandbox: &lab.Sandbox{

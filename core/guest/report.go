@@ -37,7 +37,11 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) 
 		if rep.Kind != guestapi.ReportHeartbeat {
 			return fault.New(fault.Invalid, "report of kind %q names no job", oneLine(rep.Kind, 32))
 		}
-		return answer(w, http.StatusOK, guestapi.ReportReply{})
+		waits, err := s.jobWaits(r.Context(), sb)
+		if err != nil {
+			return err
+		}
+		return answer(w, http.StatusOK, guestapi.ReportReply{Fetch: waits})
 	}
 	j, err := s.ownJob(r.Context(), sb, rep.Job, "report")
 	if err != nil {
@@ -61,6 +65,18 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) 
 		return fmt.Errorf("record report: %w", err)
 	}
 	return answer(w, http.StatusOK, reply)
+}
+
+// jobWaits reports whether the sandbox has a job that its runner does not know.
+func (s *Server) jobWaits(ctx context.Context, sb lab.Sandbox) (bool, error) {
+	if sb.JobID == "" {
+		return false, nil
+	}
+	j, err := s.store.Job(ctx, sb.JobID)
+	if err != nil {
+		return false, fmt.Errorf("read job: %w", err)
+	}
+	return !over(j), nil
 }
 
 // finish gives the log its row and records the last word. The first one

@@ -86,7 +86,8 @@ const HeartbeatEvery = 2 * time.Second
 
 // ReportReply tells the runner what the host wants.
 type ReportReply struct {
-	Cancel bool `json:"cancel"` // stop the agent, upload, report cancelled
+	Cancel bool `json:"cancel"`          // stop the agent, upload, report cancelled
+	Fetch  bool `json:"fetch,omitempty"` // a job waits: fetch the payload again
 }
 
 // LogReply is the answer to a chunk: Offset is how many bytes the host has.

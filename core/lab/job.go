@@ -28,6 +28,8 @@ type Job struct {
 	RepoID    string // id of the uploaded repository
 	Ref       string // branch, tag or commit to check out; "" is the repository's HEAD
 	Mode      string // default, dangerous
+	TTL       time.Duration
+	Borrowed  bool   // runs in a sandbox that was not made for it, and stays
 	Stage     string // what the guest does now: "clone", "agent", "upload"
 
 	// Inputs to the run-job operation, written by API and guest, read by the

@@ -40,7 +40,9 @@ func TestTakenVMIDsAreBurnedAndLeftAlone(t *testing.T) {
 			t.Errorf("attached is %+v, sandbox has %s %s", b.world.nets[sb.ID], sb.Interface, sb.Address)
 		}
 		b.checkWorld(t, 1000, 1001, 1003)
-		third, fourth := b.submitSandbox("three"), b.submitSandbox("four")
+		third := b.submitSandbox("three")
+		b.settle()
+		fourth := b.submitSandbox("four")
 		b.settle()
 		if sb := b.sandbox(third.ID); sb.State != lab.SandboxReady || sb.VMID != 1005 {
 			t.Errorf("third is %s with VMID %d", sb.State, sb.VMID)

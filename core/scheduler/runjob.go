@@ -47,9 +47,11 @@ func (o outcome) change(jobID string) state.JobChange {
 // waitStart waits for the job's first sign of life.
 func waitStart(ctx context.Context, w *work) (state.Commit, error) {
 	var end outcome
+	var ttl time.Duration
 	vm := w.vmLook()
 	err := w.until(ctx, func(ctx context.Context) (bool, error) {
 		job, err := w.cfg.Store.Job(ctx, w.op.JobID)
+		ttl = job.TTL
 		if err != nil || job.State.Ended() || !job.LastSeen.IsZero() || job.Reported != nil {
 			return err == nil, err
 		}
@@ -73,7 +75,7 @@ func waitStart(ctx context.Context, w *work) (state.Commit, error) {
 	}
 	now := stamp()
 	c := w.sandboxTo(lab.SandboxRunning, "")
-	c.Jobs = []state.JobChange{{ID: w.op.JobID, To: lab.JobRunning, StartedAt: now, Deadline: now.Add(w.sb.Spec.TTL + w.cfg.Timing.JobGrace)}}
+	c.Jobs = []state.JobChange{{ID: w.op.JobID, To: lab.JobRunning, StartedAt: now, Deadline: now.Add(ttl + w.cfg.Timing.JobGrace)}}
 	return c, nil
 }
 
@@ -122,7 +124,7 @@ func (w *work) judge(job lab.Job, cancelledAt time.Time) outcome {
 	case !cancelledAt.IsZero() && now.Sub(cancelledAt) >= t.CancelGrace:
 		return outcome{state: lab.JobCancelled, reason: fmt.Sprintf("cancelled; the guest did not stop within %s", t.CancelGrace)}
 	case now.After(later(job.Deadline, w.resumed())):
-		return outcome{state: lab.JobTimeout, reason: fmt.Sprintf("still running %s after its time of %s was over", t.JobGrace, w.sb.Spec.TTL)}
+		return outcome{state: lab.JobTimeout, reason: fmt.Sprintf("still running %s after its time of %s was over", t.JobGrace, job.TTL)}
 	case now.Sub(later(job.LastSeen, w.resumed().Add(-t.ResumeGrace))) > t.Silence:
 		return outcome{state: lab.JobFailed, reason: fmt.Sprintf("no sign of life from the guest for %s", t.Silence)}
 	}
@@ -163,7 +165,7 @@ func finishJob(ctx context.Context, w *work) (state.Commit, error) {
 		return state.Commit{}, err
 	}
 	policy := w.sb.Spec.OnJobEnd
-	if w.sb.Keep {
+	if w.sb.Keep || job.Borrowed {
 		policy = endKeep
 	}
 	switch policy {

@@ -20,6 +20,7 @@ type Store interface {
 // submitter turns requests into rows.
 type submitter interface {
 	Submit(ctx context.Context, sub state.Submission) error
+	SubmitJob(ctx context.Context, j lab.Job, o lab.Operation) error
 	SubmitDestroy(ctx context.Context, o lab.Operation) (lab.Operation, error)
 	RequestCancel(ctx context.Context, jobID string) error
 }

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -19,8 +20,9 @@ type SandboxRequest struct {
 	TTL     time.Duration // of the lease; 0 takes Spec.TTL
 }
 
-// JobRequest asks for a job in a sandbox of its own.
+// JobRequest asks for a job, in a sandbox of its own or in one that is there.
 type JobRequest struct {
+	Sandbox         *lab.Sandbox // nil makes one from Spec
 	Profile, Task   string
 	RepoURL, RepoID string // at most one
 	Ref             string
@@ -57,17 +59,14 @@ func (s *Scheduler) RunJob(ctx context.Context, r JobRequest) (lab.Operation, la
 	if r.RepoURL != "" && r.RepoID != "" {
 		return refuse(fault.New(fault.Invalid, "a job has a repository URL or an upload, not both"))
 	}
+	if r.Sandbox != nil {
+		return s.borrow(ctx, r)
+	}
 	sb, err := s.newSandbox("", r.Profile, r.Spec, r.TTL)
 	if err != nil {
 		return refuse(err)
 	}
-	job := lab.Job{
-		ID: lab.NewID("job"), SandboxID: sb.ID, State: lab.JobQueued, ExitCode: -1, Task: r.Task, Profile: r.Profile,
-		RepoURL: r.RepoURL, RepoID: r.RepoID, Ref: r.Ref, Mode: r.Mode, CreatedAt: sb.CreatedAt,
-	}
-	if job.Mode == "" {
-		job.Mode = sb.Spec.AgentMode
-	}
+	job := r.job(sb)
 	sb.JobID, sb.Keep = job.ID, r.Keep
 	op := newOperation(lab.OpCreateSandbox, sb.ID, job.ID)
 	if err := s.cfg.Store.Submit(ctx, state.Submission{Sandbox: &sb, Job: &job, Operation: &op}); err != nil {
@@ -75,6 +74,28 @@ func (s *Scheduler) RunJob(ctx context.Context, r JobRequest) (lab.Operation, la
 	}
 	s.Wake()
 	return op, sb, job, nil
+}
+
+// borrow runs the job in a sandbox that was not made for it and outlives it.
+func (s *Scheduler) borrow(ctx context.Context, r JobRequest) (lab.Operation, lab.Sandbox, lab.Job, error) {
+	sb := *r.Sandbox
+	job := r.job(sb)
+	job.Borrowed = true
+	op := newOperation(lab.OpRunJob, sb.ID, job.ID)
+	if err := s.cfg.Store.SubmitJob(ctx, job, op); err != nil {
+		return lab.Operation{}, lab.Sandbox{}, lab.Job{}, err
+	}
+	s.Wake()
+	sb.JobID = job.ID
+	return op, sb, job, nil
+}
+
+func (r JobRequest) job(sb lab.Sandbox) lab.Job {
+	return lab.Job{
+		ID: lab.NewID("job"), SandboxID: sb.ID, State: lab.JobQueued, ExitCode: -1, Task: r.Task, Profile: sb.Profile,
+		RepoURL: r.RepoURL, RepoID: r.RepoID, Ref: r.Ref, Mode: cmp.Or(r.Mode, sb.Spec.AgentMode),
+		TTL: cmp.Or(r.TTL, sb.Spec.TTL), CreatedAt: stamp(),
+	}
 }
 
 // DestroySandbox opens a destroy-sandbox operation, or returns the one that is

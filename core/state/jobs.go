@@ -15,17 +15,18 @@ import (
 // from every guest, and each write costs a sync of the disk.
 const seenEvery = 10 * time.Second
 
-const jobColumns = `id, sandbox_id, state, reason, exit_code, task, profile, repo_url, repo_id, ref, mode, stage,
+const jobColumns = `id, sandbox_id, state, reason, exit_code, task, profile, repo_url, repo_id, ref, mode, ttl, borrowed, stage,
 	cancel_requested, report, last_seen, created_at, started_at, deadline, ended_at`
 
 func scanJob(row scanner) (j lab.Job, err error) {
 	var report string
-	var seen, created, started, deadline, ended int64
+	var ttl, seen, created, started, deadline, ended int64
 	err = row.Scan(&j.ID, &j.SandboxID, &j.State, &j.Reason, &j.ExitCode, &j.Task, &j.Profile, &j.RepoURL, &j.RepoID,
-		&j.Ref, &j.Mode, &j.Stage, &j.CancelRequested, &report, &seen, &created, &started, &deadline, &ended)
+		&j.Ref, &j.Mode, &ttl, &j.Borrowed, &j.Stage, &j.CancelRequested, &report, &seen, &created, &started, &deadline, &ended)
 	if err != nil {
 		return j, err
 	}
+	j.TTL = time.Duration(ttl) * time.Millisecond
 	j.LastSeen, j.CreatedAt, j.StartedAt = fromMillis(seen), fromMillis(created), fromMillis(started)
 	j.Deadline, j.EndedAt = fromMillis(deadline), fromMillis(ended)
 	if report != "" {
@@ -36,8 +37,8 @@ func scanJob(row scanner) (j lab.Job, err error) {
 }
 
 func (t *tx) insertJob(ctx context.Context, j lab.Job) error {
-	err := t.exec(ctx, `INSERT INTO jobs (`+jobColumns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,'',?,?,?,?,?)`,
-		j.ID, j.SandboxID, j.State, j.Reason, j.ExitCode, j.Task, j.Profile, j.RepoURL, j.RepoID, j.Ref, j.Mode, j.Stage,
+	err := t.exec(ctx, `INSERT INTO jobs (`+jobColumns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'',?,?,?,?,?)`,
+		j.ID, j.SandboxID, j.State, j.Reason, j.ExitCode, j.Task, j.Profile, j.RepoURL, j.RepoID, j.Ref, j.Mode, j.TTL.Milliseconds(), j.Borrowed, j.Stage,
 		j.CancelRequested, millis(j.LastSeen), millis(j.CreatedAt), millis(j.StartedAt), millis(j.Deadline), millis(j.EndedAt))
 	if err != nil {
 		return err

@@ -41,6 +41,34 @@ func (s *Store) Submit(ctx context.Context, sub Submission) error {
 	})
 }
 
+// SubmitJob writes a job and its operation for a sandbox that is there already.
+// fault.Precondition unless the sandbox is READY and nothing is being done to it.
+func (s *Store) SubmitJob(ctx context.Context, j lab.Job, o lab.Operation) error {
+	return s.write(ctx, "submit "+string(o.Kind), func(ctx context.Context, t *tx) error {
+		sb, err := readSandbox(ctx, t, j.SandboxID)
+		if err != nil {
+			return err
+		}
+		open, err := many(ctx, t, scanOperation, "operations", `SELECT `+operationColumns+` FROM operations
+			WHERE subject = ? AND ended_at = 0`, j.SandboxID)
+		if err != nil {
+			return err
+		}
+		if sb.State != lab.SandboxReady || len(open) > 0 {
+			return fault.New(fault.Precondition, "sandbox %s is not free: it is %s", sb.Name, sb.State).
+				WithHint("a job needs a READY sandbox in which nothing runs; agentlab sandbox show %s tells more", sb.Name)
+		}
+		if err := t.insertJob(ctx, j); err != nil {
+			return named(err, "job %s exists", j.ID)
+		}
+		t.touched[o.Subject] = true
+		if err := t.exec(ctx, `UPDATE sandboxes SET job_id = ? WHERE id = ?`, j.ID, sb.ID); err != nil {
+			return err
+		}
+		return t.insertOperation(ctx, o, "")
+	})
+}
+
 // named puts words for people before the database's own when something exists.
 func named(err error, format string, args ...any) error {
 	if err = classify(err); !errors.Is(err, fault.Exists) {

@@ -96,6 +96,8 @@ CREATE TABLE jobs (
     repo_id          TEXT    NOT NULL DEFAULT '',
     ref              TEXT    NOT NULL DEFAULT '',
     mode             TEXT    NOT NULL DEFAULT '',
+    ttl              INTEGER NOT NULL DEFAULT 0, -- milliseconds
+    borrowed         INTEGER NOT NULL DEFAULT 0,
     stage            TEXT    NOT NULL DEFAULT '',
     cancel_requested INTEGER NOT NULL DEFAULT 0,
     report           TEXT    NOT NULL DEFAULT '',
