@@ -37,7 +37,7 @@ func (x *run) checkout(ctx context.Context) error {
 	var res repotask.Result
 	if x.job.RepoURL != "" {
 		call.Action, call.URL, call.Ref = repotask.Clone, x.job.RepoURL, x.job.Ref
-		res, err = repotask.Run(ctx, x.Programs, x.Exe, x.environment(x.job, dir), call, nil, x.log)
+		res, err = x.git(dir).Run(ctx, call, nil)
 	} else {
 		call.Action = repotask.Unpack
 		res, err = x.unpack(ctx, call)
@@ -48,6 +48,11 @@ func (x *run) checkout(ctx context.Context) error {
 	x.journal.Head, x.journal.Base = res.Meta.Head, res.Meta.Base
 	x.say("%s is at %s", dir, res.Meta.Head)
 	return nil
+}
+
+// git does git work as the agent's user; the job's log gets what it prints.
+func (x *run) git(repo string) repotask.Task {
+	return repotask.Task{Programs: x.Programs, Exe: x.Exe, Env: x.environment(x.job, repo), Output: x.log}
 }
 
 // unpack gets the repository archive from the host, from the beginning again
@@ -65,7 +70,7 @@ func (x *run) unpack(ctx context.Context, call repotask.Call) (res repotask.Resu
 			return res, fmt.Errorf("get repository: %w", err)
 		}
 		watched := &watchedReader{r: body}
-		res, err = repotask.Run(ctx, x.Programs, x.Exe, x.environment(x.job, call.Dir), call, watched, x.log)
+		res, err = x.git(call.Dir).Run(ctx, call, watched)
 		body.Close()
 		if err == nil || watched.err == nil || try == tries || ctx.Err() != nil {
 			return res, err

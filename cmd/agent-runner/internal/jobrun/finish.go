@@ -89,9 +89,9 @@ func (x *run) collectChanges(ctx context.Context, result *guestapi.JobResult) {
 		x.say("commits cannot be brought back: %v", err)
 		return
 	}
-	res, err := repotask.Run(ctx, x.Programs, x.Exe, x.environment(x.job, x.journal.RepoDir), repotask.Call{
+	res, err := x.git(x.journal.RepoDir).Run(ctx, repotask.Call{
 		Action: repotask.Changes, Dir: x.journal.RepoDir, Base: x.journal.Base, Out: bundle, Result: filepath.Join(dir, resultName),
-	}, nil, x.log)
+	}, nil)
 	if err != nil {
 		x.say("commits cannot be brought back: %s", withHint(err))
 		return
@@ -108,7 +108,7 @@ func (x *run) uploadFiles(ctx context.Context, result *guestapi.JobResult) error
 	}
 	defer own.Close()
 	if _, err := own.Lstat(guestapi.ArtifactChanges); err == nil {
-		if err := upload.Send(ctx, own, guestapi.ArtifactChanges, guestapi.ArtifactChanges, x.job.UploadMaxBytes, x.put); err != nil {
+		if err := x.sender(own).Send(ctx, guestapi.ArtifactChanges, guestapi.ArtifactChanges); err != nil {
 			return err
 		}
 	}
@@ -134,7 +134,7 @@ func (x *run) uploadFiles(ctx context.Context, result *guestapi.JobResult) error
 			result.Flagged = append(result.Flagged, name)
 			x.say("artifact %s holds a secret", name)
 		}
-		errs = append(errs, upload.Send(ctx, root, f.Path, name, x.job.UploadMaxBytes, x.put))
+		errs = append(errs, x.sender(root).Send(ctx, f.Path, name))
 		if ctx.Err() != nil {
 			break
 		}
@@ -148,6 +148,10 @@ func artifactPath(path string) string {
 		return artifactsName + "/" + path
 	}
 	return path
+}
+
+func (x *run) sender(root *os.Root) upload.Sender {
+	return upload.Sender{Root: root, Limit: x.job.UploadMaxBytes, Put: x.put}
 }
 
 func (x *run) put(ctx context.Context, path string, body io.Reader, size int64) (guestapi.UploadReply, error) {

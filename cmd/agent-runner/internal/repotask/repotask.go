@@ -57,9 +57,16 @@ type Runner interface {
 	Run(ctx context.Context, k confine.Command) (int, error)
 }
 
-// Run does the work in another process of the program exe. output gets what
-// it prints.
-func Run(ctx context.Context, r Runner, exe string, env []string, call Call, stdin io.Reader, output io.Writer) (Result, error) {
+// Task is where and how git work is done.
+type Task struct {
+	Programs Runner
+	Exe      string    // this program
+	Env      []string  // of the other process
+	Output   io.Writer // gets what it prints
+}
+
+// Run does the work in another process.
+func (t Task) Run(ctx context.Context, call Call, stdin io.Reader) (Result, error) {
 	b, err := json.Marshal(call)
 	if err != nil {
 		return Result{}, fmt.Errorf("encode call: %w", err)
@@ -67,9 +74,9 @@ func Run(ctx context.Context, r Runner, exe string, env []string, call Call, std
 	if err := os.Remove(call.Result); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return Result{}, fmt.Errorf("remove old result: %w", err)
 	}
-	code, err := r.Run(ctx, confine.Command{
-		Argv: []string{exe, Subcommand}, Dir: "/", Env: append(append([]string{}, env...), callVariable+"="+string(b)),
-		Stdin: stdin, Output: output, Grace: time.Second,
+	code, err := t.Programs.Run(ctx, confine.Command{
+		Argv: []string{t.Exe, Subcommand}, Dir: "/", Env: append(append([]string{}, t.Env...), callVariable+"="+string(b)),
+		Stdin: stdin, Output: t.Output, Grace: time.Second,
 	})
 	if err != nil {
 		return Result{}, err

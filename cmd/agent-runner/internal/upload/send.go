@@ -14,20 +14,26 @@ import (
 // Put stores one artifact on the host.
 type Put func(ctx context.Context, path string, body io.Reader, size int64) (guestapi.UploadReply, error)
 
+// Sender uploads files of one directory.
+type Sender struct {
+	Root  *os.Root
+	Limit int64 // greatest size of a file in bytes, 0 for none
+	Put   Put
+}
+
 // Send uploads one file under the name as, from the beginning again when the
-// connection breaks. limit is its greatest size in bytes, 0 for none.
-// fault.Exhausted: it is too large.
-func Send(ctx context.Context, root *os.Root, path, as string, limit int64, put Put) error {
+// connection breaks. fault.Exhausted: it is too large.
+func (s Sender) Send(ctx context.Context, path, as string) error {
 	err := guestclient.Retry(ctx, nil, func(ctx context.Context) error {
-		f, size, err := open(root, path)
+		f, size, err := open(s.Root, path)
 		if err != nil {
 			return fault.New(fault.Precondition, "%w", err)
 		}
 		defer f.Close()
-		if limit > 0 && size > limit {
-			return fault.New(fault.Exhausted, "it has %d bytes, more than the %d allowed", size, limit)
+		if s.Limit > 0 && size > s.Limit {
+			return fault.New(fault.Exhausted, "it has %d bytes, more than the %d allowed", size, s.Limit)
 		}
-		_, err = put(ctx, as, io.LimitReader(f, size), size)
+		_, err = s.Put(ctx, as, io.LimitReader(f, size), size)
 		return err
 	})
 	if err != nil {

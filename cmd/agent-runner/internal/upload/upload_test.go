@@ -74,7 +74,7 @@ func TestHolds(t *testing.T) {
 func TestSend(t *testing.T) {
 	root, _ := tree(t)
 	calls := 0
-	err := upload.Send(t.Context(), root, "b.txt", "as/b", 10, func(_ context.Context, path string, body io.Reader, size int64) (guestapi.UploadReply, error) {
+	put := func(_ context.Context, path string, body io.Reader, size int64) (guestapi.UploadReply, error) {
 		calls++
 		b, _ := io.ReadAll(body)
 		if path != "as/b" || string(b) != "bb" || size != 2 {
@@ -84,12 +84,12 @@ func TestSend(t *testing.T) {
 			return guestapi.UploadReply{}, fault.New(fault.Unavailable, "down")
 		}
 		return guestapi.UploadReply{}, nil
-	})
-	if err != nil || calls != 3 {
+	}
+	sender := upload.Sender{Root: root, Limit: 10, Put: put}
+	if err := sender.Send(t.Context(), "b.txt", "as/b"); err != nil || calls != 3 {
 		t.Errorf("%d calls, %v", calls, err)
 	}
-	err = upload.Send(t.Context(), root, "leak", "leak", 10, nil)
-	if !errors.Is(err, fault.Exhausted) {
+	if err := sender.Send(t.Context(), "leak", "leak"); !errors.Is(err, fault.Exhausted) {
 		t.Errorf("too large: %v", err)
 	}
 }
