@@ -46,7 +46,7 @@ func (d *Driver) Attach(ctx context.Context, req network.AttachRequest) (network
 	if err != nil {
 		return network.Attachment{}, errors.Join(err, d.undoAttach(ctx, h, before, p))
 	}
-	d.log.Debug("sandbox attached", "sandbox", p.SandboxID, "request", req.RequestID)
+	d.log.Debug("sandbox attached", "sandbox", p.SandboxID, "operation", req.RequestID)
 	return a, nil
 }
 
@@ -186,7 +186,7 @@ func (d *Driver) cutDenied(ctx context.Context, before view, p policy.Policy, ex
 		return touches(f, p) || existed && touches(f, old)
 	})
 	if n > 0 {
-		d.log.Debug("connections cut", "sandbox", p.SandboxID, "count", n)
+		d.log.Debug("denied connections cut", "sandbox", p.SandboxID)
 	}
 	return err
 }

@@ -121,18 +121,24 @@ func TestTap(t *testing.T) {
 		if again := w.list(req.SandboxID); len(again) != 1 || again[0].DeniedPackets == 0 {
 			t.Errorf("denied packets are not counted: %+v", again)
 		}
-		for range 2 { // gone is success
-			if err := w.driver.Detach(t.Context(), req.SandboxID); err != nil {
-				t.Errorf("detach: %v", err)
-			}
-		}
-		if diff := cmp.Diff(clean, w.kernel()); diff != "" {
-			t.Errorf("detach left something (-before +after)\n%s", diff)
-		}
-		if len(w.list("")) != 0 {
-			t.Error("an attachment is still listed")
-		}
+		w.leaves(req.SandboxID, clean)
 	})
+}
+
+// leaves checks that Detach brings back what was there before.
+func (w *world) leaves(id string, clean []string) {
+	w.t.Helper()
+	for range 2 { // gone is success
+		if err := w.driver.Detach(w.t.Context(), id); err != nil {
+			w.t.Errorf("detach: %v", err)
+		}
+	}
+	if diff := cmp.Diff(clean, w.kernel()); diff != "" {
+		w.t.Errorf("detach left something (-before +after)\n%s", diff)
+	}
+	if len(w.list("")) != 0 {
+		w.t.Error("an attachment is still listed")
+	}
 }
 
 // kernel is everything of the host's namespace that a sandbox could leave

@@ -143,6 +143,10 @@ func TestGuestPortsChange(t *testing.T) {
 		if _, err := w.driver.ApplyHost(t.Context(), wish); err != nil {
 			t.Fatal(err)
 		}
+		flows := output(t, "conntrack -L -s "+g.req.Address)
+		if strings.Contains(flows, "dport=8844 ") || !strings.Contains(flows, "dport=443 ") {
+			t.Errorf("flows after the change:\n%s", flows)
+		}
 		w.expect("new ports",
 			probe{from: g.ns, target: "tcp " + gateway + ":8844"}, probe{from: g.ns, target: "tcp " + gateway + ":8006", want: true},
 			probe{from: g.ns, target: "tcp " + internet + ":80", want: true})

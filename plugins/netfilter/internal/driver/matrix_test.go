@@ -13,7 +13,7 @@ func matrix(g, peer *guest, w *world, reach map[string]bool) []probe {
 		"tcp " + gateway + ":8844", "ping " + gateway,
 		"tcp " + gateway + ":22", "tcp " + gateway + ":8006", "tcp " + gateway + ":80",
 		"tcp " + hostWAN + ":22", "tcp " + hostWAN + ":8844", "ping " + hostWAN, "tcp 100.64.0.1:8844",
-		"tcp " + tailPeer + ":80",
+		"tcp " + tailPeer + ":80", "tcp " + exitPeer + ":80",
 		"tcp " + peer.req.Address + ":7000", "ping " + peer.req.Address,
 	}
 	for _, a := range outside {
@@ -38,17 +38,17 @@ func with(base map[string]bool, targets ...string) map[string]bool {
 	return base
 }
 
-// The policy of each mode, packet by packet, against the same probes with
-// everything open.
-func TestModes(t *testing.T) {
-	tests := []struct {
-		name  string
-		cfg   driver.Config
-		mode  network.Mode
-		allow []network.Allow
-		reach map[string]bool
-		setup string // run in the host before anything else
-	}{
+type modeCase struct {
+	name  string
+	cfg   driver.Config
+	mode  network.Mode
+	allow []network.Allow
+	reach map[string]bool
+	setup string // run in the host before anything else
+}
+
+func modeCases() []modeCase {
+	return []modeCase{
 		{name: "off", mode: network.ModeOff, reach: always()},
 		{
 			name: "nat", mode: network.ModeNAT, cfg: driver.Config{TailnetInterface: "tailscale0"},
@@ -83,7 +83,12 @@ func TestModes(t *testing.T) {
 		},
 		{name: "allowlist of nothing", mode: network.ModeAllowlist, reach: always()},
 	}
-	for _, test := range tests {
+}
+
+// The policy of each mode, packet by packet, against the same probes with
+// everything open.
+func TestModes(t *testing.T) {
+	for _, test := range modeCases() {
 		t.Run(test.name, func(t *testing.T) {
 			inWorld(t, test.cfg, func(w *world) {
 				if test.setup != "" {

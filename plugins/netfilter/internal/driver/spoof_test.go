@@ -86,34 +86,55 @@ func TestForgedFrames(t *testing.T) {
 }
 
 // Frames to 01:80:c2:00:00:0X pass by the bridge and enter the host's stack as
-// if the port were an ordinary interface.
+// if the port were an ordinary interface: some by another hook, LLDP's by none.
 func TestLinkLocalFrames(t *testing.T) {
 	inWorld(t, driver.Config{}, func(w *world) {
 		w.applyHost()
 		g := w.newGuest(16, network.ModeNAT)
-		w.attach(g.req)
 		conn, err := net.ListenPacket("udp4", "0.0.0.0:9999")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = conn.Close() }()
 		check := func(when string, want bool) {
-			for _, to := range []string{gateway, hostWAN} {
-				f := ethernet("01:80:c2:00:00:0e", g.req.MAC, typeIPv4, udp(g.req.Address, to, 9999, "hello"))
-				if err := send(g.ns, "eth0", f); err != nil {
-					t.Error(err)
+			for _, last := range []string{"02", "03", "0e", "0f"} {
+				for _, to := range []string{gateway, hostWAN} {
+					f := ethernet("01:80:c2:00:00:"+last, g.req.MAC, typeIPv4, udp(g.req.Address, to, 9999, "hello"))
+					if err := send(g.ns, "eth0", f); err != nil {
+						t.Error(err)
+					}
+					_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+					n, _, _ := conn.ReadFrom(make([]byte, 64))
+					if got := n > 0; got != want {
+						t.Errorf("%s: frame to :%s for %s: arrived %v, want %v", when, last, to, got, want)
+					}
 				}
-				_ = conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
-				n, _, _ := conn.ReadFrom(make([]byte, 64))
-				if got := n > 0; got != want {
-					t.Errorf("%s: to %s: arrived %v, want %v", when, to, got, want)
+				f := ethernet("01:80:c2:00:00:"+last, g.req.MAC, typeARP, arp(1, g.req.MAC, g.req.Address, hostWAN, ""))
+				reply := string([]byte{0, 2}) + string(mac(g.portMAC()))
+				got, err := seen(g.ns, "eth0", reply, func() error { return send(g.ns, "eth0", f) })
+				if err != nil || got != want && when != "before attach" {
+					t.Errorf("%s: ARP to :%s: answered %v, want %v, %v", when, last, got, want, err)
 				}
 			}
 		}
+		check("before attach", false)
+		w.attach(g.req)
 		check("attached", false)
 		w.openUp(g)
+		if err := run("sysctl -q -w net.ipv4.conf." + g.req.Interface + ".arp_ignore=0"); err != nil {
+			t.Fatal(err)
+		}
 		check("with everything open", true)
 	})
+}
+
+// portMAC is the MAC of the port itself, with which the host would answer.
+func (g *guest) portMAC() string {
+	i, err := net.InterfaceByName(g.req.Interface)
+	if err != nil {
+		return broadcast
+	}
+	return i.HardwareAddr.String()
 }
 
 // A port that lost its bridge is an interface of the host. It stays shut.
@@ -232,8 +253,18 @@ func TestTwoLayersOfIsolation(t *testing.T) {
 				w.serve(peer)
 				w.attach(g.req)
 				w.attach(peer.req)
-				if err := run(layer.without, "bridge link set dev tap17i0 learning on flood on"); err != nil {
+				// Without br_netfilter the bridge table is on its own.
+				if err := run("sysctl -q -e -w net.bridge.bridge-nf-call-iptables=0", layer.without, "bridge link set dev tap17i0 learning on flood on"); err != nil {
 					t.Fatal(err)
+				}
+				// They need not ask for each other's MAC.
+				for _, pair := range [][2]*guest{{g, peer}, {peer, g}} {
+					err := inGuest(pair[0], func() error {
+						return run("ip neigh replace " + pair[1].req.Address + " lladdr " + pair[1].req.MAC + " dev eth0 nud permanent")
+					})
+					if err != nil {
+						t.Fatal(err)
+					}
 				}
 				target := probe{from: g.ns, target: "tcp " + peer.req.Address + ":7000"}
 				w.expect(layer.name, target)

@@ -27,6 +27,7 @@ const (
 	hostWAN   = "192.0.2.1"
 	gateway   = "10.77.0.1"
 	tailPeer  = "100.64.0.2"
+	exitPeer  = "203.0.113.50" // a public address that the tailnet routes
 )
 
 var outside = []string{
@@ -76,7 +77,7 @@ func (w *world) build() error {
 	if err := w.join("tailscale0", "100.64.0.1/24", w.tail, tailPeer+"/24"); err != nil {
 		return err
 	}
-	if err := run("ip route add default via 192.0.2.2", "ip link set lo up"); err != nil {
+	if err := run("ip route add default via 192.0.2.2", "ip route add "+exitPeer+" via "+tailPeer, "ip link set lo up"); err != nil {
 		return err
 	}
 	err := netlab.In(w.wan, func() error {
@@ -93,7 +94,7 @@ func (w *world) build() error {
 		return err
 	}
 	err = netlab.In(w.tail, func() error {
-		if err := run("ip route add 10.77.0.0/16 via 100.64.0.1"); err != nil {
+		if err := run("ip link set lo up", "ip address add "+exitPeer+"/32 dev lo", "ip route add 10.77.0.0/16 via 100.64.0.1"); err != nil {
 			return err
 		}
 		return w.listen("0.0.0.0:80")

@@ -92,7 +92,7 @@ func (h Handle) portFlags() (map[int]portFlags, error) {
 // Join makes link an isolated port of bridge that learns nothing and floods
 // nothing: frames for mac alone go to it. It does not raise the link.
 func (h Handle) Join(link Link, bridge Link, mac string) error {
-	if err := silenceIPv6(link.Name); err != nil {
+	if err := silence(link.Name); err != nil {
 		return err
 	}
 	if link.Master != bridge.Index {

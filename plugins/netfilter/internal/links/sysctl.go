@@ -51,13 +51,19 @@ func Set(s Setting) (changed bool, err error) {
 	return err == nil, classify(err, "set sysctl net/%s to %s", s.Key, s.Value)
 }
 
-// silenceIPv6 keeps this host from speaking IPv6 on a port.
-func silenceIPv6(name string) error {
-	if !hasIPv6() {
-		return nil
+// silence keeps this host's own stack from speaking on a port. Frames that pass
+// by the bridge reach it: it must not tell by ARP which addresses it has.
+func silence(name string) error {
+	settings := []Setting{{"ipv4/conf/" + name + "/arp_ignore", "8"}}
+	if hasIPv6() {
+		settings = append(settings, Setting{"ipv6/conf/" + name + "/disable_ipv6", "1"})
 	}
-	_, err := Set(Setting{"ipv6/conf/" + name + "/disable_ipv6", "1"})
-	return err
+	for _, s := range settings {
+		if _, err := Set(s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func hasIPv6() bool {

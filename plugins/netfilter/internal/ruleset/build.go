@@ -72,7 +72,7 @@ func bridgeTable(host policy.Host, ways Ways, policies []policy.Policy) Table {
 	}
 	return Table{Family: "bridge", Name: Name, Sets: []Set{bindings, addresses, denied}, Chains: []Chain{
 		{Name: "prerouting", Hook: hook("filter", "prerouting", early), Rules: rules(in + "goto from_port")},
-		// Frames to 01:80:c2:00:00:0X come here without passing prerouting.
+		// Most frames to 01:80:c2:00:00:0X come here without passing prerouting.
 		{Name: "input", Hook: hook("filter", "input", early), Rules: rules(in + "goto from_port")},
 		{Name: "forward", Hook: hook("filter", "forward", early), Rules: forward},
 		{Name: "postrouting", Hook: hook("filter", "postrouting", early), Rules: rules(out + "goto to_port")},
@@ -110,8 +110,12 @@ func inetTable(host policy.Host, ways Ways, policies []policy.Policy) Table {
 	input := rules("iifname " + bridge + " goto to_host")
 	input[0].Comment = hostComment(host)
 	chains := []Chain{
-		// A port that lost its bridge would speak to this host's own stack.
-		{Name: "prerouting", Hook: hook("filter", "prerouting", early), Rules: rules("iifname @ports drop")},
+		// Some frames to 01:80:c2:00:00:0X enter this host's stack past every
+		// hook of the bridge, and a port that lost its bridge speaks to it too.
+		// IP in such a frame means nothing good on any interface.
+		{Name: "prerouting", Hook: hook("filter", "prerouting", early), Rules: rules(
+			"ether daddr 01:80:c2:00:00:00-01:80:c2:00:00:0f drop",
+			"iifname @ports drop")},
 		{Name: "input", Hook: hook("filter", "input", filter), Rules: input},
 		{Name: "forward", Hook: hook("filter", "forward", filter), Rules: rules(
 			"iifname "+bridge+" goto from_sandbox", "oifname "+bridge+" goto to_sandbox")},
