@@ -6,12 +6,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
@@ -69,15 +71,22 @@ func (r *sshRun) run(ctx context.Context, env *cli.Env, args []string) error {
 	if err := os.WriteFile(known, []byte(s.ID+" "+s.HostKey+"\n"), 0o600); err != nil {
 		return fault.New(fault.Internal, "write known hosts: %w", err)
 	}
-	argv, err := r.argv(env, s, known)
+	host, err := c.Host(ctx)
 	if err != nil {
 		return err
 	}
-	return runSSH(env, argv)
+	// A dev daemon's sandboxes are in its namespace: from here, the same address
+	// is somebody else's.
+	direct := !host.Dev && answers(s.Address, r.port)
+	argv, err := r.argv(env, s, known, direct)
+	if err != nil {
+		return err
+	}
+	return runSSH(ctx, env, argv)
 }
 
 // argv is the command line of ssh. Only keys written to known count.
-func (r *sshRun) argv(env *cli.Env, s api.Sandbox, known string) ([]string, error) {
+func (r *sshRun) argv(env *cli.Env, s api.Sandbox, known string, direct bool) ([]string, error) {
 	argv := []string{
 		"-o", "HostKeyAlias=" + s.ID, "-o", "UserKnownHostsFile=" + known, "-o", "GlobalKnownHostsFile=/dev/null",
 		"-o", "StrictHostKeyChecking=yes", "-o", "CheckHostIP=no", "-o", "LogLevel=ERROR",
@@ -89,7 +98,7 @@ func (r *sshRun) argv(env *cli.Env, s api.Sandbox, known string) ([]string, erro
 		}
 		argv = append(argv, "-i", r.identity, "-o", "IdentitiesOnly=yes")
 	}
-	if !answers(s.Address, r.port) {
+	if !direct {
 		proxy, err := proxyCommand(env, s.ID, r.port)
 		if err != nil {
 			return nil, err
@@ -99,13 +108,19 @@ func (r *sshRun) argv(env *cli.Env, s api.Sandbox, known string) ([]string, erro
 	return append(append(argv, s.Address), env.Rest...), nil
 }
 
+// answers reports whether an SSH server greets from there within a second. A
+// connection alone proves nothing: proxies on the way accept any.
 func answers(address string, port int) bool {
-	conn, err := net.DialTimeout("tcp", net.JoinHostPort(address, strconv.Itoa(port)), time.Second)
+	const wait = time.Second
+	conn, err := net.DialTimeout("tcp", net.JoinHostPort(address, strconv.Itoa(port)), wait)
 	if err != nil {
 		return false
 	}
-	_ = conn.Close()
-	return true
+	defer func() { _ = conn.Close() }()
+	greeting := make([]byte, 4)
+	_ = conn.SetReadDeadline(time.Now().Add(wait))
+	_, err = io.ReadFull(conn, greeting)
+	return err == nil && string(greeting) == "SSH-"
 }
 
 // proxyCommand has ssh run this program again as its byte stream. ssh hands the
@@ -127,16 +142,18 @@ func proxyCommand(env *cli.Env, id string, port int) (string, error) {
 	for i, w := range words {
 		words[i] = "'" + strings.ReplaceAll(strings.ReplaceAll(w, "%", "%%"), "'", `'\''`) + "'"
 	}
-	return "exec " + strings.Join(words, " "), nil
+	return strings.Join(words, " "), nil
 }
 
-// runSSH leaves Ctrl-C to ssh, which has the terminal.
-func runSSH(env *cli.Env, argv []string) error {
+// runSSH ends ssh with this program.
+func runSSH(ctx context.Context, env *cli.Env, argv []string) error {
 	path, err := exec.LookPath("ssh")
 	if err != nil {
 		return fault.New(fault.Unavailable, "ssh is not installed: %w", err).WithHint("apt-get install openssh-client")
 	}
-	cmd := exec.Command(path, argv...)
+	cmd := exec.CommandContext(ctx, path, argv...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 2 * time.Second
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = env.In, env.Out, env.Err
 	if t := env.Global.Token; t != "" {
 		cmd.Env = append(os.Environ(), "AGENTLAB_TOKEN="+t)

@@ -225,6 +225,7 @@ func (d *Daemon) WriteBundle(t testing.TB, name, yaml string) {
 func Capture(cmd *exec.Cmd) Result {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = 5 * time.Second // a grandchild may hold the pipes
 	err := cmd.Run()
 	r := Result{Stdout: stdout.String(), Stderr: stderr.String()}
 	var exit *exec.ExitError

@@ -26,6 +26,7 @@ printf '%s' "$PLANTED" | base64
 cd "$AGENTLAB_REPO_DIR"
 echo "$AGENTLAB_TASK" > "$AGENTLAB_ARTIFACTS_DIR/result.txt"
 git config core.fsmonitor 'touch /tmp/agentlab-trap; false'
+mkdir -p .git/hooks
 printf '#!/bin/sh\ntouch /tmp/agentlab-trap\n' > .git/hooks/post-checkout
 chmod +x .git/hooks/post-checkout
 echo made-by-the-guest > made.txt
