@@ -63,6 +63,15 @@ profile "sim" {
 profile "plain" {
   template = "debian-12"
 }
+
+profile "stop" {
+  template       = "debian-12"
+  secrets_bundle = "planted"
+
+  behavior {
+    on_job_end = "stop"
+  }
+}
 `
 
 // NewSim writes a daemon's configuration; Start runs it. When the test ends,
@@ -238,13 +247,10 @@ func (s *Sim) AwaitUp(t testing.TB) {
 // PID is the daemon's process.
 func (s *Sim) PID() int { return s.current().cmd.Process.Pid }
 
-// Kill ends the daemon with SIGKILL and waits for its end.
-func (s *Sim) Kill(t testing.TB) {
-	t.Helper()
+// Kill ends the daemon, if it runs, with SIGKILL and waits for its end.
+func (s *Sim) Kill() {
 	p := s.current()
-	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		t.Fatal(err)
-	}
+	_ = p.cmd.Process.Kill() // only fails when it has ended
 	<-p.done
 }
 
@@ -260,7 +266,7 @@ func (s *Sim) Term(t testing.TB) int {
 	case <-p.done:
 	case <-time.After(30 * time.Second):
 		t.Error("the daemon did not end within 30 s of SIGTERM")
-		s.Kill(t)
+		s.Kill()
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
@@ -332,6 +338,18 @@ func (s *Sim) PluginPIDs() []int {
 		}
 	}
 	return out
+}
+
+// KillPlugins ends plugin processes of this daemon with SIGKILL: those that
+// choose picks by index, of n.
+func (s *Sim) KillPlugins(choose func(n int) []int) (killed int) {
+	pids := s.PluginPIDs()
+	for _, i := range choose(len(pids)) {
+		if syscall.Kill(pids[i], syscall.SIGKILL) == nil {
+			killed++
+		}
+	}
+	return killed
 }
 
 func (s *Sim) cleanUp(t testing.TB) {
