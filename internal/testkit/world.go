@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -10,12 +11,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // World is what can be seen of this machine from outside AgentLab: the ends
 // of the comparison "nothing is left".
 type World struct {
-	Processes []string // names of AgentLab's and QEMU's, by executable
+	Processes []string // names of what runs in the namespace, by executable
 	Links     []string
 	Ruleset   []string
 	Files     []string // below the given roots
@@ -27,7 +30,10 @@ type World struct {
 // Paths matching ignore are left out.
 func Observe(t testing.TB, pin string, ignore *regexp.Regexp, roots ...string) World {
 	t.Helper()
-	w := World{Processes: processes(), Links: links(t, pin), Ruleset: ruleset(t, pin)}
+	w := World{Links: links(t, pin), Ruleset: ruleset(t, pin)}
+	if pin != "" {
+		w.Processes = Processes(Namespace(t, pin))
+	}
 	for _, root := range roots {
 		w.Files = append(w.Files, files(root, ignore)...)
 	}
@@ -40,17 +46,27 @@ func Observe(t testing.TB, pin string, ignore *regexp.Regexp, roots ...string) W
 	return w
 }
 
-func processes() []string {
+// Namespace is the identity of the network namespace pinned at pin, as links
+// below /proc name it.
+func Namespace(t testing.TB, pin string) string {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(pin, &st); err != nil {
+		t.Fatalf("look at %s: %v", pin, err)
+	}
+	return fmt.Sprintf("net:[%d]", st.Ino)
+}
+
+// Processes names the executables that run in a namespace, sorted.
+func Processes(namespace string) []string {
 	var out []string
-	links, _ := filepath.Glob("/proc/[0-9]*/exe")
+	links, _ := filepath.Glob("/proc/[0-9]*/ns/net")
 	for _, l := range links {
-		exe, err := os.Readlink(l)
-		if err != nil {
+		if ns, err := os.Readlink(l); err != nil || ns != namespace {
 			continue
 		}
-		name := filepath.Base(exe)
-		if strings.HasPrefix(name, "agentlab") || strings.HasPrefix(name, "qemu-system") {
-			out = append(out, name)
+		if exe, err := os.Readlink(filepath.Join(filepath.Dir(filepath.Dir(l)), "exe")); err == nil {
+			out = append(out, filepath.Base(exe))
 		}
 	}
 	slices.Sort(out)

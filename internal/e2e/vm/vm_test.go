@@ -81,7 +81,7 @@ func TestVM(t *testing.T) {
 	l.WriteProfile(t, "test", profiles)
 	startOutside(t, l)
 
-	ignore := regexp.MustCompile(`/(agentlab\.db(-wal|-shm)?|artifacts/.*|agentlabd\.log)$`)
+	ignore := regexp.MustCompile(`/(agentlab\.db(-wal|-shm)?|artifacts/.*|agentlabd\.log|hypervisor-qemu/(lock|accel\.json))$`)
 	clean := testkit.Observe(t, l.Pin(), ignore, l.Dir)
 
 	t.Run("local repository, killed daemon", l.testLocalJob)
@@ -102,7 +102,11 @@ func TestVM(t *testing.T) {
 		testNoSecretLeft(t, l)
 	})
 
+	namespace := testkit.Namespace(t, l.Pin())
 	l.Stop(t)
+	if left := testkit.Processes(namespace); len(left) > 0 {
+		t.Errorf("processes outlived the daemon: %v", left)
+	}
 	if d := cmp.Diff(before, testkit.Observe(t, "", nil)); d != "" {
 		t.Errorf("the host differs (- before, + after):\n%s", d)
 	}

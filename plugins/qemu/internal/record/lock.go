@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,19 +15,22 @@ const lockPoll = 10 * time.Millisecond
 
 // Lock makes the caller the only one who changes the VM, among goroutines and
 // among processes: an old plugin may still be ending while the new one works.
-// The lock falls with its holder. fault.Locked when ctx ends first.
+// The lock is one byte of a file that all VMs share, and falls with its holder.
+// fault.Locked when ctx ends first.
 func (s *Store) Lock(ctx context.Context, vmid uint32) (unlock func(), err error) {
-	path := filepath.Join(s.locks, strconv.FormatUint(uint64(vmid), 10))
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(s.lock, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, Classify("lock vm", err)
 	}
+	// An open file description's lock, unlike a process's, also keeps two
+	// goroutines apart.
+	own := unix.Flock_t{Type: unix.F_WRLCK, Start: int64(vmid), Len: 1}
 	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &own)
 		if err == nil {
 			return func() { _ = f.Close() }, nil
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EINTR) {
 			_ = f.Close()
 			return nil, Classify("lock vm", err)
 		}

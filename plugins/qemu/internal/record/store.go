@@ -30,21 +30,20 @@ var ErrUnreadable = errors.New("record of the vm cannot be read")
 
 // Store is the folder of all VMs.
 type Store struct {
-	root  string // <state>/vms
-	locks string // <state>/locks
+	root string // <state>/vms
+	lock string // <state>/lock, a byte for each VMID
 }
 
 // Open prepares the folders below state. Other users may pass through vms/, not
 // list it: each VM's program reaches its own files only.
 func Open(state string) (*Store, error) {
-	s := &Store{root: filepath.Join(state, "vms"), locks: filepath.Join(state, "locks")}
-	for dir, mode := range map[string]fs.FileMode{s.root: 0o711, s.locks: 0o700} {
-		if err := os.MkdirAll(dir, mode); err != nil {
-			return nil, Classify("make state folder", err)
-		}
-		if err := os.Chmod(dir, mode); err != nil {
-			return nil, Classify("make state folder", err)
-		}
+	const mode = 0o711
+	s := &Store{root: filepath.Join(state, "vms"), lock: filepath.Join(state, "lock")}
+	if err := os.MkdirAll(s.root, mode); err != nil {
+		return nil, Classify("make state folder", err)
+	}
+	if err := os.Chmod(s.root, mode); err != nil {
+		return nil, Classify("make state folder", err)
 	}
 	return s, nil
 }
