@@ -1,5 +1,3 @@
-// Command agent-runner is the program inside every guest: it applies the seed
-// at boot, makes the guest known to its host and runs the sandbox's job.
 package main
 
 import (
@@ -8,7 +6,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/hashicorp/go-hclog"
@@ -17,10 +14,8 @@ import (
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/repotask"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/seedapply"
+	"github.com/agentlab/agentlab/sdk/version"
 )
-
-// version is set by the build.
-var version = ""
 
 const usage = `agent-runner runs inside an AgentLab guest.
 
@@ -56,7 +51,7 @@ func dispatch(ctx context.Context, args []string) int {
 	case gitauth.ProgramName:
 		return askpass(args[2:])
 	case "version", "--version":
-		fmt.Println("agent-runner", buildVersion())
+		fmt.Println("agent-runner", version.String())
 		return 0
 	case "help", "--help", "-h":
 		fmt.Print(usage)
@@ -90,14 +85,4 @@ func askpass(args []string) int {
 	}
 	fmt.Println(answer)
 	return 0
-}
-
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
-		return b.Main.Version
-	}
-	return "unknown"
 }

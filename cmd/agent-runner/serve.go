@@ -20,6 +20,7 @@ import (
 	"github.com/agentlab/agentlab/core/guestapi"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/secret"
+	"github.com/agentlab/agentlab/sdk/version"
 )
 
 // agentUser is the login of people and agent in every template.
@@ -59,7 +60,7 @@ func serve(ctx context.Context, l layout.Layout, log hclog.Logger) error {
 	g := guest{layout: l, login: login, id: id, host: guestclient.New(id.Bootstrap.Controller, id.Credential), log: log}
 	defer g.host.Close()
 	for ctx.Err() == nil {
-		payload, err := enroll.Fetch(ctx, enroll.Config{Layout: l, Host: g.host, Version: buildVersion(), Log: log, Console: console(l)}, g.id)
+		payload, err := enroll.Fetch(ctx, enroll.Config{Layout: l, Host: g.host, Version: version.String(), Log: log, Console: console(l)}, g.id)
 		if err != nil {
 			return ended(ctx, err)
 		}
