@@ -75,7 +75,8 @@ profile "stop" {
 `
 
 // NewSim writes a daemon's configuration; Start runs it. When the test ends,
-// the daemon is stopped, and it is an error if a process of it stays.
+// the daemon is stopped, and it is an error if a process of it stays or its log
+// tells of a panic or a data race.
 func NewSim(t testing.TB) *Sim {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -358,6 +359,11 @@ func (s *Sim) cleanUp(t testing.TB) {
 	}
 	s.Client.Close()
 	Eventually(t, 15*time.Second, "no plugin outlives its daemon", func() bool { return len(s.PluginPIDs()) == 0 })
+	for _, bad := range []string{"DATA RACE", "panic"} {
+		if strings.Contains(s.Log(), bad) {
+			t.Errorf("%s in the daemon's log", bad)
+		}
+	}
 	if t.Failed() {
 		t.Logf("the daemon's log:\n%s", tail(s.Log(), 12_000))
 	}

@@ -94,11 +94,18 @@ func TestKillAtRandom(t *testing.T) {
 		t.Errorf("the daemon was killed only %d times", got)
 	}
 	checkClean(t, s)
-	if n := len(effects(t, s)); n < 6*(randomJobs+randomBoxes) {
-		t.Errorf("only %d effects", n)
+	made := 0
+	for _, e := range effects(t, s) {
+		if e.Op == "vm.create" {
+			made++
+		}
+	}
+	if made < randomJobs/2+randomBoxes { // jobs cancelled at once have no VM
+		t.Errorf("only %d VMs were made", made)
 	}
 }
 
+// killOften kills now the daemon, now a plugin.
 func killOften(s *testkit.Sim, random *rand.Rand, until time.Time) {
 	daemons, plugins := 0, 0
 	for time.Now().Before(until) || daemons < fewestKills || plugins < fewestKills {
