@@ -52,7 +52,12 @@ for _ in $(seq 100); do
   sleep 0.1
 done
 agentlab status >/dev/null || { echo "the daemon did not start; its last words:" >&2; tail -n 20 .build/daemon.log >&2; exit 1; }
-stage plugins "$(agentlab plugin list --json | python3 -c 'import json,sys; print(", ".join(p["name"]+" "+p["state"].lower() for p in json.load(sys.stdin)["plugins"]))')"
+plugins() { agentlab plugin list --json | python3 -c 'import json, sys; print(", ".join(p["name"] + " " + p["state"] for p in json.load(sys.stdin)["plugins"]))'; }
+for _ in $(seq 100); do
+  state=$(plugins)
+  case "$state" in *starting*) sleep 0.1 ;; *) break ;; esac
+done
+stage plugins "$state"
 
 dirty=()
 if [ -n "$(git status --porcelain)" ]; then dirty=(--dirty); fi
@@ -66,12 +71,12 @@ stage report "of $job"
 rm -rf ".build/demo/$job"
 agentlab job artifacts download "$job" --output ".build/demo/$job" >/dev/null
 sed 's/^/           /' ".build/demo/$job/report.json"
-stage files "artifacts are in .build/demo/$job:"
+stage files "artifacts are in $PWD/.build/demo/$job:"
 (cd ".build/demo/$job" && find . -type f -printf '           %P (%s bytes)\n' | sort)
 if [ "$code" -eq 0 ]; then
   agentlab job fetch "$job"
 fi
-stage done "the daemon stays up until: make demo-stop"
+stage "done" "the daemon stays up until: make demo-stop"
 cat <<TEXT
 
 Try next:
