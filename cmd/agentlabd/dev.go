@@ -29,7 +29,8 @@ type devOptions struct {
 	plugins  string
 }
 
-func (o devOptions) pin() string { return filepath.Join(o.runDir, "netns") }
+func (o devOptions) pluginCopies() string { return filepath.Join(o.dir, "plugins") }
+func (o devOptions) pin() string          { return filepath.Join(o.runDir, "netns") }
 
 // prepareDev makes what is missing under the directory and enters the
 // namespace. It returns the configuration's path, in the process that runs
@@ -50,6 +51,9 @@ func prepareDev(o devOptions) (string, error) {
 		return "", err
 	}
 	if err := makeKeys(o); err != nil {
+		return "", err
+	}
+	if err := copyPlugins(o); err != nil {
 		return "", err
 	}
 	if err := writeDevConfig(o, conf); err != nil {
@@ -85,12 +89,31 @@ func makeDirs(o devOptions) error {
 			return fault.New(fault.Exists, "%s holds something else", o.dir).WithHint("name an empty directory with --dev-dir")
 		}
 	}
-	for _, dir := range []string{o.dir, o.runDir, filepath.Join(o.dir, "profiles"), filepath.Join(o.dir, "keys"), filepath.Join(o.dir, "secrets")} {
+	for _, dir := range []string{o.dir, o.runDir, filepath.Join(o.dir, "profiles"), filepath.Join(o.dir, "keys"), filepath.Join(o.dir, "secrets"), o.pluginCopies()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fault.New(fault.Denied, "create %s: %w", dir, err)
 		}
 	}
 	return writeIfAbsent(mark, nil, 0o644)
+}
+
+// copyPlugins gives root its own copies: a checkout belongs to its user, and
+// what others may change is not started as a plugin.
+func copyPlugins(o devOptions) error {
+	binaries, err := filepath.Glob(filepath.Join(o.plugins, "agentlab-plugin-*"))
+	if err != nil || len(binaries) == 0 {
+		return fault.New(fault.NotFound, "no plugin binaries in %s", o.plugins).WithHint("run make build, or name their directory with --plugin-dir")
+	}
+	for _, path := range binaries {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return fault.New(fault.Denied, "copy plugin: %w", err)
+		}
+		if err := writeFile(filepath.Join(o.pluginCopies(), filepath.Base(path)), content, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func makeKeys(o devOptions) error {
@@ -166,7 +189,7 @@ func writeDevConfig(o devOptions, path string) error {
 	for _, kv := range [][2]string{
 		{"data_dir", filepath.Join(o.dir, "data")}, {"run_dir", o.runDir},
 		{"log_file", filepath.Join(o.dir, "agentlabd.log")}, {"profiles_dir", filepath.Join(o.dir, "profiles")},
-		{"plugin_dir", o.plugins}, {"ssh_public_key_path", filepath.Join(o.dir, "keys", "id_ed25519.pub")},
+		{"plugin_dir", o.pluginCopies()}, {"ssh_public_key_path", filepath.Join(o.dir, "keys", "id_ed25519.pub")},
 		{"secrets_bundle", "default"}, {"provisioning_timeout", "5m"},
 	} {
 		fmt.Fprintf(&b, "%s = %s\n", kv[0], q(kv[1]))
