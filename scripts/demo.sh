@@ -45,8 +45,8 @@ agentlab() { bin/agentlab --socket "$sock" "$@"; }
 
 stage daemon "starting in its own network namespace; the host's network is not touched"
 "${sudo[@]}" bin/agentlabd --dev --stop >/dev/null
-"${sudo[@]}" setsid bash -c "exec 8>&- 9>&-; exec \"\$@\" </dev/null >>\"$PWD/.build/daemon.log\" 2>&1" _ \
-  "$PWD/bin/agentlabd" --dev --template "$template" &
+# sudo stays as its parent, so the locks must not reach even that.
+"${sudo[@]}" setsid "$PWD/bin/agentlabd" --dev --template "$template" </dev/null >>.build/daemon.log 2>&1 8>&- 9>&- &
 for _ in $(seq 100); do
   if agentlab status >/dev/null 2>&1; then break; fi
   sleep 0.1
