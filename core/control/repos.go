@@ -41,8 +41,8 @@ func sweepUploads(repos *os.Root, log hclog.Logger) {
 }
 
 // uploadRepo stores a repository archive: written whole and synced under
-// another name, renamed, then its row. A file without a row is of no use to
-// anybody, so the row's failure removes it.
+// another name, then its row, then the rename. A row whose file never came is
+// collected like any upload that no job takes; a file without a row would stay.
 func (s *Server) uploadRepo(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength > api.MaxRepo {
 		return tooLarge()
@@ -57,13 +57,13 @@ func (s *Server) uploadRepo(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	repo := state.Repo{ID: lab.NewID("repo"), Size: size, CreatedAt: time.Now()}
+	if err := s.cfg.Store.PutRepo(r.Context(), repo); err != nil {
+		_ = s.repos.Remove(part)
+		return err
+	}
 	if err := s.repos.Rename(part, repo.ID); err != nil {
 		_ = s.repos.Remove(part)
 		return fault.New(fault.Internal, "store repository: %w", err)
-	}
-	if err := s.cfg.Store.PutRepo(r.Context(), repo); err != nil {
-		_ = s.repos.Remove(repo.ID)
-		return err
 	}
 	return answer(w, http.StatusCreated, api.Repo{ID: repo.ID, Size: repo.Size})
 }

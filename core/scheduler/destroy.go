@@ -44,29 +44,39 @@ func detachFinally(ctx context.Context, w *work) (state.Commit, error) {
 	return state.Commit{}, detachNetwork(ctx, w)
 }
 
-// cleanRepos removes the uploads that only this sandbox's jobs used.
+// cleanRepos removes the uploads of this sandbox's jobs.
 func cleanRepos(ctx context.Context, w *work) (state.Commit, error) {
 	jobs, err := w.cfg.Store.Jobs(ctx, state.JobFilter{SandboxID: w.sb.ID})
 	if err != nil {
 		return state.Commit{}, err
 	}
 	for _, j := range jobs {
-		if j.RepoID == "" {
-			continue
-		}
-		repo, err := w.cfg.Store.Repo(ctx, j.RepoID)
-		if errors.Is(err, fault.NotFound) || err == nil && repo.UsedBy != j.ID {
-			continue
-		}
-		if err != nil {
-			return state.Commit{}, err
-		}
-		if err := w.cfg.CleanRepo(ctx, j.RepoID); err != nil {
-			return state.Commit{}, fmt.Errorf("remove repository %s: %w", j.RepoID, err)
-		}
-		if err := w.cfg.Store.DeleteRepo(ctx, j.RepoID); err != nil {
+		if err := w.cleanRepo(ctx, j); err != nil {
 			return state.Commit{}, err
 		}
 	}
 	return state.Commit{}, nil
+}
+
+// cleanRepo removes the job's upload if it is still there.
+func (s *Scheduler) cleanRepo(ctx context.Context, j lab.Job) error {
+	if j.RepoID == "" {
+		return nil
+	}
+	repo, err := s.cfg.Store.Repo(ctx, j.RepoID)
+	if errors.Is(err, fault.NotFound) || err == nil && repo.UsedBy != j.ID {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.removeRepo(ctx, j.RepoID)
+}
+
+// removeRepo removes the file before the row, which is what finds it again.
+func (s *Scheduler) removeRepo(ctx context.Context, id string) error {
+	if err := s.cfg.CleanRepo(ctx, id); err != nil {
+		return fmt.Errorf("remove repository %s: %w", id, err)
+	}
+	return s.cfg.Store.DeleteRepo(ctx, id)
 }

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/agentlab/agentlab/core/lab"
@@ -13,6 +14,7 @@ const (
 	pruneEvery  = time.Hour
 	prunePause  = 50 * time.Millisecond // between batches, for other writers
 	destroyRest = 10 * time.Minute      // after a destroy that failed, before the loops try again
+	uploadRest  = time.Hour             // for a caller to submit the job of its upload
 )
 
 // keep runs the loops that no request starts: it compares rows with VMs, ends
@@ -25,6 +27,7 @@ func (s *Scheduler) keep(ctx context.Context) {
 		s.try(ctx, "end leases", s.endLeases)
 		s.try(ctx, "end stranded jobs", s.endStranded)
 		s.try(ctx, "compare rows with VMs", s.sweep)
+		s.try(ctx, "collect repositories", s.collectRepos)
 		if time.Since(pruned) >= pruneEvery {
 			pruned = time.Now()
 			s.try(ctx, "prune events", s.prune)
@@ -76,6 +79,20 @@ func (s *Scheduler) endLeases(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// collectRepos removes uploads that nothing needs any more. A job's own end
+// removes its upload; this finds what a crash or an absent caller left.
+func (s *Scheduler) collectRepos(ctx context.Context) error {
+	repos, err := s.cfg.Store.CollectRepos(ctx, time.Now().Add(-uploadRest))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, r := range repos {
+		errs = append(errs, s.removeRepo(ctx, r.ID))
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Scheduler) restsAfterDestroy(ctx context.Context, sandboxID string) (bool, error) {

@@ -164,6 +164,9 @@ func finishJob(ctx context.Context, w *work) (state.Commit, error) {
 	if err != nil {
 		return state.Commit{}, err
 	}
+	if err := w.cleanRepo(ctx, job); err != nil {
+		w.log.Warn("repository not removed, the loops will try again", "err", err)
+	}
 	policy := w.sb.Spec.OnJobEnd
 	if w.sb.Keep || job.Borrowed {
 		policy = endKeep

@@ -60,4 +60,5 @@ type keeper interface {
 	PruneEvents(ctx context.Context, before time.Time) (more bool, err error)
 	Repo(ctx context.Context, id string) (state.Repo, error)
 	DeleteRepo(ctx context.Context, id string) error
+	CollectRepos(ctx context.Context, before time.Time) ([]state.Repo, error)
 }

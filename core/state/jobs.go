@@ -44,8 +44,7 @@ func (t *tx) insertJob(ctx context.Context, j lab.Job) error {
 		return err
 	}
 	if j.RepoID != "" {
-		err = t.exec(ctx, `UPDATE repos SET used_by = ? WHERE id = ?`, j.ID, j.RepoID)
-		if err != nil {
+		if err := t.takeRepo(ctx, j.RepoID, j.ID); err != nil {
 			return err
 		}
 	}

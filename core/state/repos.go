@@ -3,13 +3,18 @@ package state
 import (
 	"context"
 	"time"
+
+	"github.com/agentlab/agentlab/sdk/fault"
 )
+
+// repoCollected is what has an upload that no job took in its time.
+const repoCollected = "collected"
 
 // Repo is an uploaded repository.
 type Repo struct {
 	ID        string
 	Size      int64  // bytes
-	UsedBy    string // job id, "" for none yet
+	UsedBy    string // job id, "" for none yet, repoCollected for none ever
 	CreatedAt time.Time
 }
 
@@ -37,9 +42,29 @@ func (s *Store) Repo(ctx context.Context, id string) (Repo, error) {
 	return one(ctx, s.reader, scanRepo, "repository "+id, `SELECT `+repoColumns+` FROM repos WHERE id = ?`, id)
 }
 
-// UnusedRepos lists uploads from before the given time that no job took.
-func (s *Store) UnusedRepos(ctx context.Context, before time.Time) ([]Repo, error) {
-	return many(ctx, s.reader, scanRepo, "repositories", `SELECT `+repoColumns+` FROM repos WHERE used_by = '' AND created_at < ? ORDER BY created_at`, millis(before))
+// CollectRepos lists uploads that nothing needs: those whose job has ended, and
+// those from before the given time that no job took. The latter cannot be taken
+// any more. The caller removes the file, then the row.
+func (s *Store) CollectRepos(ctx context.Context, before time.Time) (out []Repo, err error) {
+	err = s.write(ctx, "collect repositories", func(ctx context.Context, t *tx) error {
+		err := t.exec(ctx, `UPDATE repos SET used_by = ? WHERE used_by = '' AND created_at < ?`, repoCollected, millis(before))
+		if err != nil {
+			return err
+		}
+		out, err = many(ctx, t, scanRepo, "repositories", `SELECT `+repoColumns+` FROM repos
+			WHERE used_by = ? OR EXISTS (SELECT 1 FROM jobs j WHERE j.id = used_by AND j.ended_at <> 0) ORDER BY created_at`, repoCollected)
+		return err
+	})
+	return out, err
+}
+
+// takeRepo makes the upload the job's, once.
+func (t *tx) takeRepo(ctx context.Context, id, jobID string) error {
+	ok, err := t.change(ctx, `UPDATE repos SET used_by = ? WHERE id = ? AND used_by = ''`, jobID, id)
+	if err == nil && !ok {
+		err = fault.New(fault.Precondition, "uploaded repository %q is gone or belongs to another job", id).WithHint("upload it again")
+	}
+	return err
 }
 
 // DeleteRepo forgets an upload. Gone is success.
