@@ -159,6 +159,8 @@ func (w *work) call(ctx context.Context, st step) (state.Commit, error) {
 }
 
 // begin commits that an attempt of the step starts, before anything is called.
+// One that our own end cut off goes on under its number: only what failed, and
+// so has a time before which it is not tried again, counts against the retries.
 func (w *work) begin(ctx context.Context, st step, fields map[string]string) error {
 	now := w.op
 	if now.State == lab.OpPending {
@@ -171,7 +173,9 @@ func (w *work) begin(ctx context.Context, st step, fields map[string]string) err
 		}
 	}
 	now.Step = st.name
-	now.Attempt++
+	if cutOff := now.Attempt > 0 && now.NotBefore.IsZero(); !cutOff {
+		now.Attempt++
+	}
 	now.NotBefore = time.Time{}
 	return w.commit(ctx, now, state.Commit{Events: []lab.Event{
 		w.event(lab.EventStepStarted, now, "", with(fields, "attempt", strconv.Itoa(now.Attempt))),
