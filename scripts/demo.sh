@@ -62,11 +62,10 @@ stage plugins "$state"
 dirty=()
 if [ -n "$(git status --porcelain)" ]; then dirty=(--dirty); fi
 stage job "agentlab job run --repo . --task 'measure this repository' --profile dev"
-job_json=.build/demo-job.json
 code=0
-agentlab job run --json --repo . "${dirty[@]}" --task "measure this repository" --profile dev >"$job_json" || code=$?
-[ -s "$job_json" ] || exit "$code"
-job=$(python3 -c 'import json; print(json.load(open(".build/demo-job.json"))["id"])')
+agentlab job run --repo . "${dirty[@]}" --task "measure this repository" --profile dev || code=$?
+if [ "$code" -ge 125 ]; then exit "$code"; fi
+job=$(agentlab job list --limit 1 --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["jobs"][0]["id"])')
 stage report "of $job"
 rm -rf ".build/demo/$job"
 agentlab job artifacts download "$job" --output ".build/demo/$job" >/dev/null

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/agentlab/agentlab/core/api"
@@ -95,14 +97,28 @@ func (p profiles) operatorKey() (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// dialSandbox connects to a sandbox from the daemon's side of the network.
+// dialPatience covers the time between a guest's hello and its sshd.
+const dialPatience = 20 * time.Second
+
+// dialSandbox connects to a sandbox from the daemon's side of the network. A
+// port that refuses is tried again: a guest is ready before all its programs
+// are.
 func dialSandbox(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, dialPatience)
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", addr.String())
-	if err != nil {
+	d := net.Dialer{Timeout: 5 * time.Second}
+	for {
+		conn, err := d.DialContext(ctx, "tcp", addr.String())
+		if err == nil {
+			return conn, nil
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(250 * time.Millisecond):
+				continue
+			}
+		}
 		return nil, fault.New(fault.Unavailable, "connect to %s: %w", addr, err).WithHint("the guest may still be booting, or its sshd is not running")
 	}
-	return conn, nil
 }
