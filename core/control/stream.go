@@ -20,7 +20,7 @@ import (
 // what exposures allow.
 const sshPort = 22
 
-const dialTimeout = 10 * time.Second
+const dialTimeout = 25 * time.Second
 
 // sandboxStream joins the caller with a TCP port of the sandbox.
 func (s *Server) sandboxStream(w http.ResponseWriter, r *http.Request) error {
@@ -36,6 +36,9 @@ func (s *Server) sandboxStream(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer target.Close()
+	// Before the take-over: from then on the server's shutdown does not wait.
+	s.streams.Add(1)
+	defer s.streams.Done()
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Time{})
 	conn, rw, err := rc.Hijack()
@@ -43,8 +46,6 @@ func (s *Server) sandboxStream(w http.ResponseWriter, r *http.Request) error {
 		return fault.New(fault.Internal, "take over connection: %w", err)
 	}
 	defer conn.Close()
-	s.streams.Add(1)
-	defer s.streams.Done()
 	if rec, ok := w.(*recorder); ok {
 		rec.status = http.StatusSwitchingProtocols
 	}
