@@ -159,7 +159,8 @@ func printable(s string) string {
 // keep adds the line to the tail. Called with mu held.
 func (p *pump) keep(level hclog.Level, message string, fields []any) {
 	var line strings.Builder
-	if message == "plugin output" || message == "plugin crash" {
+	// A log entry of the plugin may have these words too, and no fields.
+	if (message == "plugin output" || message == "plugin crash") && len(fields) == 2 {
 		fmt.Fprintf(&line, "%s\n", fields[1])
 	} else {
 		fmt.Fprintf(&line, "%s: %s", level, message)

@@ -97,3 +97,15 @@ func FuzzLine(f *testing.F) {
 		}
 	})
 }
+
+// A plugin may use the words that stand for its plain output.
+func TestEntryWithOurOwnWords(t *testing.T) {
+	p, _ := newTestPump()
+	for _, message := range []string{"plugin output", "plugin crash"} {
+		p.line([]byte(`{"@level":"info","@message":"` + message + `"}`))
+		p.line([]byte(`{"@level":"info","@message":"` + message + `","a":"1","b":"2"}`))
+	}
+	if n := strings.Count(p.last(), "a=1 b=2"); n != 2 {
+		t.Errorf("%d entries of 2 in the tail %q", n, p.last())
+	}
+}
