@@ -1,6 +1,7 @@
 package gitrepo
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -10,14 +11,20 @@ import (
 )
 
 // changes lists the paths that differ from HEAD, untracked ones included.
-// A submodule's own files are not looked at: that would run git in it.
 func (s *source) changes(ctx context.Context) ([]string, error) {
-	out, err := s.run(ctx, "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=normal", "--ignore-submodules=dirty")
+	return s.status(ctx, "--untracked-files=normal")
+}
+
+// status lists paths that differ from HEAD. A submodule's own files are not
+// looked at: that would run git in it.
+func (s *source) status(ctx context.Context, untracked string) ([]string, error) {
+	var out bytes.Buffer
+	err := s.stream(ctx, nil, &out, "status", "--porcelain=v1", "-z", "--no-renames", untracked, "--ignore-submodules=dirty")
 	if err != nil {
 		return nil, fmt.Errorf("look for uncommitted changes: %w", err)
 	}
 	var paths []string
-	for line := range strings.SplitSeq(out, "\x00") {
+	for line := range strings.SplitSeq(out.String(), "\x00") {
 		if len(line) > 3 {
 			paths = append(paths, line[3:])
 		}
@@ -41,7 +48,17 @@ func (s *source) snapshot(ctx context.Context, temp, objects, base string) (stri
 		"GIT_INDEX_FILE="+index, "GIT_OBJECT_DIRECTORY="+objects,
 		"GIT_AUTHOR_NAME=agentlab", "GIT_AUTHOR_EMAIL=agentlab@localhost",
 		"GIT_COMMITTER_NAME=agentlab", "GIT_COMMITTER_EMAIL=agentlab@localhost")
-	if _, err := g.run(ctx, "-c", "core.splitIndex=false", "add", "--all", "."); err != nil {
+	// git add would run git in submodules, with their own filters; update-index
+	// looks at the paths that it is given, and at a submodule's HEAD only.
+	var paths bytes.Buffer
+	listing, err := s.status(ctx, "--untracked-files=all")
+	if err != nil {
+		return "", err
+	}
+	for _, path := range listing {
+		paths.WriteString(strings.TrimSuffix(path, "/") + "\x00")
+	}
+	if err := g.stream(ctx, &paths, io.Discard, "-c", "core.splitIndex=false", "update-index", "--add", "--remove", "--replace", "-z", "--stdin"); err != nil {
 		return "", fmt.Errorf("take uncommitted changes: %w", err)
 	}
 	tree, err := g.run(ctx, "write-tree")

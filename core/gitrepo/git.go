@@ -90,7 +90,8 @@ func (g git) environ() []string {
 	env := []string{
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0",
 		"GIT_OPTIONAL_LOCKS=0", "GIT_NO_REPLACE_OBJECTS=1", "GIT_NO_LAZY_FETCH=1",
-		"GIT_ADVICE=0", "GIT_ASKPASS=false", "GIT_LITERAL_PATHSPECS=1", "LC_ALL=C",
+		// Nothing is fetched but from files of ours, wherever url.*.insteadOf points.
+		"GIT_ALLOW_PROTOCOL=file", "GIT_ADVICE=0", "GIT_ASKPASS=false", "GIT_LITERAL_PATHSPECS=1", "LC_ALL=C",
 	}
 	// SUDO_UID lets git trust the repository of the user who called sudo.
 	for _, name := range []string{"PATH", "HOME", "USER", "XDG_CONFIG_HOME", "TMPDIR", "SUDO_UID"} {
