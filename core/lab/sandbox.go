@@ -37,7 +37,7 @@ type Sandbox struct {
 	Reason     string // why FAILED or STOPPED, for people
 	Spec       Spec
 	Profile    string
-	JobID      string // the job it was made for, "" for none
+	JobID      string // its newest job, "" for none
 	HostKey    string // ed25519 public key that the guest reported, authorized_keys form
 	Generation uint64 // of its network policy
 	Keep       bool   // overrides the profile's on_job_end with keep

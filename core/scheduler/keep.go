@@ -61,7 +61,14 @@ func (s *Scheduler) endLeases(ctx context.Context) error {
 		return err
 	}
 	for _, sb := range failed {
-		if sb.JobID != "" && !sb.Keep {
+		if sb.JobID == "" || sb.Keep {
+			continue
+		}
+		job, err := s.cfg.Store.Job(ctx, sb.JobID)
+		if err != nil {
+			return err
+		}
+		if !job.Borrowed {
 			expired = append(expired, sb)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
 // uploads puts rows of uploads and records which files are removed.
@@ -79,6 +80,81 @@ func TestUploadsThatNobodyNeedsAreCollected(t *testing.T) {
 		_, _, _, err = b.RunJob(ctx, JobRequest{Task: "t", RepoID: "repo_left", Spec: spec("destroy")})
 		if fault.ClassOf(err) != fault.Precondition {
 			t.Errorf("a job with a collected upload: %v", err)
+		}
+	})
+}
+
+func TestLeaseDoesNotEndARunningJob(t *testing.T) {
+	inBubble(t, "hang", func(b *bench) {
+		b.start(-1)
+		_, leased, err := b.CreateSandbox(context.Background(), SandboxRequest{Name: "leased", Spec: spec("destroy"), TTL: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Minute)
+		job := b.borrow(leased, "")
+		time.Sleep(55 * time.Minute)
+		synctest.Wait()
+		if got := b.job(job.ID); got.State != lab.JobRunning {
+			t.Fatalf("job is %s (%s) before its own deadline", got.State, got.Reason)
+		}
+		time.Sleep(10 * time.Minute)
+		b.settle()
+		if got := b.job(job.ID); got.State != lab.JobTimeout {
+			t.Errorf("job is %s (%s)", got.State, got.Reason)
+		}
+		if sb := b.sandbox(leased.ID); sb.State != lab.SandboxDestroyed {
+			t.Errorf("sandbox is %s after lease and job", sb.State)
+		}
+	})
+}
+
+func TestFailedSandboxOfAPersonStaysAfterABorrowedJob(t *testing.T) {
+	inBubble(t, "", func(b *bench) {
+		ctx := context.Background()
+		b.start(-1)
+		_, sb, err := b.CreateSandbox(ctx, SandboxRequest{Name: "box", Spec: spec("destroy"), TTL: 24 * time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.settle()
+		b.borrow(sb, "")
+		b.settle()
+		b.world.mu.Lock()
+		delete(b.world.vms, b.sandbox(sb.ID).VMID)
+		b.world.mu.Unlock()
+		time.Sleep(30 * time.Minute)
+		synctest.Wait()
+		if got := b.sandbox(sb.ID); got.State != lab.SandboxFailed {
+			t.Errorf("sandbox is %s (%s), want FAILED until its lease ends", got.State, got.Reason)
+		}
+	})
+}
+
+func TestOneVMThatCannotBeSweptHidesNoOther(t *testing.T) {
+	inBubble(t, "", func(b *bench) {
+		b.start(-1)
+		var gone []lab.Sandbox
+		for _, name := range []string{"one", "two"} {
+			sb := b.submitSandbox(name)
+			b.settle()
+			if _, err := b.DestroySandbox(context.Background(), sb.ID); err != nil {
+				t.Fatal(err)
+			}
+			gone = append(gone, sb)
+		}
+		b.settle()
+		stuck := fault.New(fault.Precondition, "its disk is in use")
+		b.world.failing("DestroyVM", stuck)
+		b.world.mu.Lock()
+		for i, sb := range gone {
+			b.world.vms[1000+uint32(i)] = &machine{owner: sb.Owner, power: hypervisor.PowerOff}
+		}
+		b.world.mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if mine := b.world.mine("agentlab:host/"); len(mine) != 1 {
+			t.Errorf("VMs left are %v, want only the one that could not be destroyed", mine)
 		}
 	})
 }

@@ -51,20 +51,17 @@ func (s *Scheduler) sweep(ctx context.Context) error {
 	for _, vm := range vms {
 		byOwner[vm.Ref.Owner] = vm
 	}
+	var errs []error // one that fails must not hide the others
 	for _, sb := range idle {
 		if vm, ok := byOwner[sb.Owner]; ok && vm.Power != hypervisor.PowerOff {
 			continue
 		}
-		if err := s.alone(ctx, sb.ID, func(ctx context.Context) error { return s.notice(ctx, sb) }); err != nil {
-			return err
-		}
+		errs = append(errs, s.alone(ctx, sb.ID, func(ctx context.Context) error { return s.notice(ctx, sb) }))
 	}
 	for _, vm := range vms {
-		if err := s.explain(ctx, vm); err != nil {
-			return err
-		}
+		errs = append(errs, s.explain(ctx, vm))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // notice looks again at a sandbox whose VM seems to be off or gone. After a

@@ -100,12 +100,13 @@ func sandboxAt(ctx context.Context, q queryer, address netip.Addr) (lab.Sandbox,
 		`SELECT `+sandboxColumns+` FROM sandboxes WHERE address = ? AND address <> '' AND state <> 'DESTROYED'`, address.Unmap().String())
 }
 
-// ExpiredSandboxes lists live sandboxes without Keep whose lease is over and
-// for which no destroy-sandbox is open.
+// ExpiredSandboxes lists live sandboxes without Keep whose lease is over, which
+// no destroy-sandbox is ending and in which no job runs: a job has a deadline of
+// its own.
 func (s *Store) ExpiredSandboxes(ctx context.Context, limit int) ([]lab.Sandbox, error) {
 	return many(ctx, s.reader, scanSandbox, "expired sandboxes", `SELECT `+sandboxColumns+` FROM sandboxes s
 		WHERE state <> 'DESTROYED' AND keep = 0 AND expires_at <> 0 AND expires_at <= ? AND NOT EXISTS (
-			SELECT 1 FROM operations o WHERE o.subject = s.id AND o.kind = 'destroy-sandbox' AND o.ended_at = 0)
+			SELECT 1 FROM operations o WHERE o.subject = s.id AND o.kind IN ('destroy-sandbox', 'run-job') AND o.ended_at = 0)
 		ORDER BY expires_at LIMIT ?`, now(), limit)
 }
 
