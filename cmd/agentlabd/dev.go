@@ -81,20 +81,16 @@ func (o *devOptions) absolute() error {
 	return nil
 }
 
-// makeDirs marks the directory as ours, since --stop removes it whole.
 func makeDirs(o devOptions) error {
-	mark := filepath.Join(o.dir, ".agentlab-dev")
-	if entries, err := os.ReadDir(o.dir); err == nil && len(entries) > 0 {
-		if _, err := os.Stat(mark); err != nil {
-			return fault.New(fault.Exists, "%s holds something else", o.dir).WithHint("name an empty directory with --dev-dir")
-		}
+	if err := errors.Join(claimDir(o.dir, "--dev-dir"), claimDir(o.runDir, "--dev-run-dir")); err != nil {
+		return err
 	}
-	for _, dir := range []string{o.dir, o.runDir, filepath.Join(o.dir, "profiles"), filepath.Join(o.dir, "keys"), filepath.Join(o.dir, "secrets"), o.pluginCopies()} {
+	for _, dir := range []string{filepath.Join(o.dir, "profiles"), filepath.Join(o.dir, "keys"), filepath.Join(o.dir, "secrets"), o.pluginCopies()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fault.New(fault.Denied, "create %s: %w", dir, err)
 		}
 	}
-	return writeIfAbsent(mark, nil, 0o644)
+	return nil
 }
 
 // copyPlugins gives root its own copies: a checkout belongs to its user, and

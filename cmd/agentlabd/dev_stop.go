@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -26,12 +24,9 @@ func stopDev(ctx context.Context, o devOptions) error {
 	if err := o.absolute(); err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(o.dir, ".agentlab-dev")); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			fmt.Println("nothing to stop:", o.dir, "is not there")
-			return nil
-		}
-		return fault.New(fault.Denied, "look at %s: %w", o.dir, err)
+	if !marked(o.dir) {
+		fmt.Println("nothing to stop:", o.dir, "is not a dev daemon's")
+		return nil
 	}
 	pinned, err := isNamespace(o.pin())
 	if err != nil {
@@ -46,6 +41,12 @@ func stopDev(ctx context.Context, o devOptions) error {
 		}
 	}
 	for _, dir := range []string{o.runDir, o.dir} {
+		if !marked(dir) {
+			continue
+		}
+		if err := safeDir(dir); err != nil {
+			return err
+		}
 		if err := os.RemoveAll(dir); err != nil {
 			return fault.New(fault.Internal, "remove %s: %w", dir, err)
 		}
