@@ -44,7 +44,7 @@ func serve(ctx context.Context, o options) error {
 	if err := diags.Err(); err != nil {
 		return err
 	}
-	dirs := layout{cfg}
+	dirs := layout{cfg, o.dev.on}
 	if err := dirs.make(); err != nil {
 		return err
 	}
