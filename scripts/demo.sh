@@ -23,9 +23,10 @@ if ! flock -n 9; then
   echo "another make demo is running in this checkout; wait for it, or stop it with make demo-stop" >&2
   exit 1
 fi
-lock=/run/lock/agentlab-demo.lock
-"${sudo[@]}" touch "$lock" && "${sudo[@]}" chmod 0666 "$lock"
-exec 8<>"$lock"
+# Not below /run/lock, where anybody could put a link in the way of root.
+lock=/run/agentlab-demo.lock
+"${sudo[@]}" touch "$lock" && "${sudo[@]}" chmod 0644 "$lock"
+exec 8<"$lock"
 if ! flock -n 8; then
   echo "another make demo is running on this machine; wait for it, or stop it with make demo-stop" >&2
   exit 1
