@@ -36,6 +36,9 @@ func (s *Server) fetch(w http.ResponseWriter, r *http.Request, from netip.Addr) 
 	if err := checkFetch(&req); err != nil {
 		return err
 	}
+	if err := s.callers.get(from).tell(); err != nil {
+		return err
+	}
 	sb, err := s.identify(r, from, req)
 	if err != nil {
 		return err

@@ -18,6 +18,8 @@ const (
 	callBurst      = 200
 	longestQueue   = 5 * time.Second  // that a call waits for its turn
 	denialEvery    = 10 * time.Second // at most one event per address
+	newsEvery      = 2 * time.Second  // on average, for what makes an event each time
+	newsBurst      = 100
 	callerIdle     = 10 * time.Minute // until an address is forgotten
 )
 
@@ -33,6 +35,7 @@ type callers struct {
 type caller struct {
 	calls   *rate.Limiter
 	denials *rate.Limiter
+	news    *rate.Limiter
 	seen    time.Time
 }
 
@@ -56,6 +59,7 @@ func (c *callers) get(addr netip.Addr) *caller {
 		one = &caller{
 			calls:   rate.NewLimiter(callRate, callBurst),
 			denials: rate.NewLimiter(rate.Every(denialEvery), 1),
+			news:    rate.NewLimiter(rate.Every(newsEvery), newsBurst),
 		}
 		c.all[addr] = one
 	}
@@ -70,6 +74,15 @@ func (c *caller) wait(ctx context.Context) error {
 	defer cancel()
 	if err := c.calls.Wait(ctx); err != nil {
 		return &fault.Error{Class: fault.Exhausted, Message: "too many calls", RetryAfter: time.Second}
+	}
+	return nil
+}
+
+// tell asks for leave to make one more event: a guest that says something new
+// all the time would fill the database.
+func (c *caller) tell() error {
+	if !c.news.Allow() {
+		return &fault.Error{Class: fault.Unavailable, Message: "too much news", RetryAfter: 2 * newsEvery}
 	}
 	return nil
 }

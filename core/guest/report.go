@@ -55,7 +55,12 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) 
 		if !stages.MatchString(rep.Stage) {
 			return fault.New(fault.Invalid, "stage %q is not a word", oneLine(rep.Stage, 32))
 		}
-		reply.Cancel, err = s.store.JobSeen(r.Context(), j.ID, rep.Stage, time.Now())
+		if rep.Stage != j.Stage {
+			err = s.callers.get(sb.Address).tell()
+		}
+		if err == nil {
+			reply.Cancel, err = s.store.JobSeen(r.Context(), j.ID, rep.Stage, time.Now())
+		}
 	case guestapi.ReportFinished:
 		err = s.finish(r.Context(), sb, j, rep)
 	default:

@@ -1,0 +1,50 @@
+package guest_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/agentlab/agentlab/core/guest"
+	"github.com/agentlab/agentlab/core/guestapi"
+	"github.com/agentlab/agentlab/core/state"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+// A guest that always has something new to say must not fill the database.
+func TestNewsIsBounded(t *testing.T) {
+	const calls, most = 150, 115
+	for name, call := range map[string]func(sb *sandbox, i int) error{
+		"stage": func(sb *sandbox, i int) error {
+			_, err := sb.report(guestapi.Report{Job: sb.job, Kind: guestapi.ReportStage, Stage: []string{"a", "b"}[i%2]})
+			return err
+		},
+		"hello": func(sb *sandbox, i int) error {
+			req := guestapi.FetchRequest{HostKey: sb.hostKey, BootID: fmt.Sprint(i), Runner: "1"}
+			_, err := sb.call("POST", guestapi.FetchPath, req, nil)
+			return err
+		},
+		"upload": func(sb *sandbox, _ int) error {
+			_, _, err := sb.upload(sb.job, "same", []byte("x"))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, guest.Limits{})
+			sb := h.addSandbox()
+			sb.mustFetch()
+			var err error
+			for i := range calls {
+				err = call(sb, i)
+			}
+			wantClass(t, err, fault.Unavailable)
+			events, err := h.store.Events(t.Context(), state.EventFilter{SandboxID: sb.id})
+			h.must(err)
+			if len(events) > most {
+				t.Errorf("%d events of %d calls", len(events), calls)
+			}
+			if _, err := sb.report(guestapi.Report{Job: sb.job, Kind: guestapi.ReportHeartbeat}); err != nil {
+				t.Errorf("a heartbeat is refused as well: %v", err)
+			}
+		})
+	}
+}
