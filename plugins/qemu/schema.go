@@ -5,6 +5,10 @@ import "github.com/agentlab/agentlab/sdk/plugin"
 // vmidMax keeps VMIDs within what an interface name and a uid can carry.
 const vmidMax = 99_999_999
 
+// uidBase is where neither accounts, nor the ids delegated to them, nor those
+// of systemd's containers begin or end.
+const uidBase = 1_900_000_000
+
 func schema() *plugin.Schema {
 	return &plugin.Schema{Version: 1, Block: plugin.Block{
 		Description: "Runs sandboxes with QEMU on this host.",
@@ -27,8 +31,8 @@ func schema() *plugin.Schema {
 				Description: "Last VMID given to a sandbox.",
 			},
 			{
-				Name: "uid_base", Type: plugin.Number, Default: 200_000, Min: plugin.Limit(1000), Max: plugin.Limit(2_000_000_000),
-				Description: "The QEMU of a VM runs as user and group `uid_base` + VMID. No account may use these numbers, and no other instance on this host.",
+				Name: "uid_base", Type: plugin.Number, Default: uidBase, Min: plugin.Limit(1000), Max: plugin.Limit(2_000_000_000),
+				Description: "The QEMU of a VM runs as user and group `uid_base` + VMID. No account may use these numbers, nor have them in /etc/subuid, and no other instance on this host.",
 			},
 			{
 				Name: "accel", Type: plugin.String, Default: "auto", OneOf: []string{"auto", "kvm", "tcg"},

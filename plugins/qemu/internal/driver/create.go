@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"strings"
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/disk"
-	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/seediso"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -145,20 +143,6 @@ func (d *Driver) fresh(req hypervisor.CreateRequest) (*record.VM, uint32, error)
 			AddressCIDR: req.NIC.AddressCIDR, Gateway: req.NIC.Gateway, DNS: req.NIC.DNS,
 		},
 	}, vmid, nil
-}
-
-// unusedUser refuses a VMID whose user already runs something, such as a VM of
-// another state folder on this host: two guests must never share a user.
-func (d *Driver) unusedUser(vmid uint32) error {
-	pids, err := procfs.OfUser(d.uid(vmid))
-	if err != nil {
-		return fault.New(fault.Unavailable, "look for programs of uid %d: %w", d.uid(vmid), err)
-	}
-	if len(pids) > 0 {
-		return taken(vmid, "pid "+strconv.Itoa(pids[0])).(*fault.Error). //nolint:errorlint // made here
-											WithHint("another instance uses the same uid_base: give each its own")
-	}
-	return nil
 }
 
 // make writes the VM's files and marks it ready.
