@@ -4,11 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-
 	"os"
 	"path/filepath"
-	"strings"
-	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
@@ -21,7 +18,6 @@ import (
 	"github.com/agentlab/agentlab/core/scheduler"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
-	"github.com/agentlab/agentlab/sdk/network"
 	"github.com/agentlab/agentlab/sdk/plugin"
 	"github.com/agentlab/agentlab/sdk/version"
 )
@@ -105,7 +101,7 @@ func (p *parts) build(ctx context.Context, dirs layout) error {
 	p.sched = scheduler.New(scheduler.Config{
 		Store: store, Hypervisor: p.plugins.Hypervisor(), Network: p.plugins.Network(),
 		HostUUID: uuid, Bridge: p.cfg.AgentBridge, Subnet: p.cfg.AgentSubnet, HostAddress: host.Addr(),
-		GuestURL: "http://" + host.String(), CleanRepo: dirs.cleanRepo, Log: p.log,
+		HostNetwork: hostNetwork(p.cfg), GuestURL: "http://" + host.String(), CleanRepo: dirs.cleanRepo, Log: p.log,
 	})
 	gc := guest.Config{
 		Store: store, ArtifactsDir: dirs.artifacts(), ReposDir: dirs.repos(), Log: p.log,
@@ -170,46 +166,11 @@ func (p *parts) run(ctx context.Context, dirs layout) error {
 	return err
 }
 
-// work starts the scheduler once the plugins had their chance and the host's
-// side of the network stands. A missing plugin delays work, not the daemon.
+// work starts the scheduler once the plugins had their chance. A missing plugin
+// fails what needs it, not the daemon.
 func (p *parts) work(ctx context.Context) error {
-	if err := p.plugins.Ready(ctx); err != nil {
-		p.log.Error("plugins are not all ready", "err", err)
-	}
-	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
-		err := p.applyNetwork(ctx)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		p.log.Error("the agent network is not in order", "err", err, "hint", fault.HintOf(err))
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(wait):
-		}
+	if err := p.plugins.Ready(ctx); err != nil && ctx.Err() == nil {
+		p.log.Error("plugins are not all ready", "err", err, "hint", fault.HintOf(err))
 	}
 	return p.sched.Run(ctx)
-}
-
-func (p *parts) applyNetwork(ctx context.Context) error {
-	listen := p.cfg.GuestListen
-	report, err := p.plugins.Network().ApplyHost(ctx, network.Host{
-		Bridge: p.cfg.AgentBridge, Subnet: p.cfg.AgentSubnet.String(),
-		Address: listen.Addr().String(), GuestTCPPorts: []uint16{listen.Port()},
-	})
-	if err != nil {
-		return fmt.Errorf("apply the agent network: %w", err)
-	}
-	if len(report.Changes) > 0 {
-		p.log.Info("agent network changed", "changes", strings.Join(report.Changes, "; "))
-	}
-	for _, f := range report.Findings {
-		if f.Level != plugin.LevelOK {
-			p.log.Warn("agent network", "finding", f.ID, "err", f.Message, "hint", f.Fix)
-		}
-	}
-	return nil
 }

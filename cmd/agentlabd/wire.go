@@ -17,6 +17,7 @@ import (
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/pluginhost"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/network"
 	"github.com/agentlab/agentlab/sdk/version"
 )
 
@@ -30,6 +31,15 @@ func blocks(cfg *config.Config) []pluginhost.Block {
 
 func hostInfo(cfg *config.Config, uuid string, dev bool) api.Host {
 	return api.Host{Version: version.String(), HostUUID: uuid, AgentSubnet: cfg.AgentSubnet.String(), Dev: dev}
+}
+
+// hostNetwork is the host's side of the agent network.
+func hostNetwork(cfg *config.Config) network.Host {
+	listen := cfg.GuestListen
+	return network.Host{
+		Bridge: cfg.AgentBridge, Subnet: cfg.AgentSubnet.String(),
+		Address: listen.Addr().String(), GuestTCPPorts: []uint16{listen.Port()},
+	}
 }
 
 func (p *parts) listPlugins() []api.Plugin {

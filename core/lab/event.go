@@ -15,12 +15,14 @@ type Event struct {
 	Fields    map[string]string
 }
 
-// Event types. docs/events.md lists them for readers.
+// Event types.
 const (
 	EventSandboxRequested = "sandbox.requested"
 	EventSandboxChanged   = "sandbox.changed"   // Fields: from, to, reason
 	EventSandboxAddressed = "sandbox.addressed" // Fields: vmid, address, mac, interface
 	EventVMIDBurned       = "vmid.burned"       // Fields: vmid, reason
+	EventNetworkApplied   = "network.applied"   // the host's side was changed; the message says how
+	EventPolicyRestored   = "policy.restored"   // rules of a running sandbox were not in force; Fields: drift
 	EventVMFound          = "vm.found"          // a VM that no live row explains; Fields: vmid, owner, action
 	EventJobQueued        = "job.queued"
 	EventJobChanged       = "job.changed"       // Fields: from, to, reason

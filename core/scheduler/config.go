@@ -27,6 +27,7 @@ type Config struct {
 	Bridge      string
 	Subnet      netip.Prefix // of the sandboxes, IPv4
 	HostAddress netip.Addr   // the host's own in Subnet
+	HostNetwork network.Host // the same for the network plugin
 	GuestURL    string       // where guests find the guest API
 	DNS         []netip.Addr // may be empty
 

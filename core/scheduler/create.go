@@ -14,7 +14,6 @@ import (
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
-	"github.com/agentlab/agentlab/sdk/network"
 	"github.com/agentlab/agentlab/sdk/secret"
 )
 
@@ -57,38 +56,23 @@ func reserve(ctx context.Context, w *work) (state.Commit, error) {
 // attachNetwork puts the policy in force while there is no VM yet. After a
 // burned VMID the interface is another one, so the earlier one goes first.
 func attachNetwork(ctx context.Context, w *work) (state.Commit, error) {
-	host, err := w.hostReport(ctx)
+	req, err := w.attachRequest(ctx, w.sb)
 	if err != nil {
 		return state.Commit{}, err
 	}
-	rules, err := lab.ParseAllow(w.sb.Spec.NetworkAllow)
-	if err != nil {
-		return state.Commit{}, fault.New(fault.Invalid, "%w", err)
-	}
-	req := network.AttachRequest{
-		RequestID: w.requestID(), SandboxID: w.sb.ID, Generation: w.sb.Generation, Bridge: w.cfg.Bridge,
-		Interface: w.sb.Interface, CreateInterface: !host.CreatesInterface, MAC: w.sb.MAC,
-		Address: w.sb.Address.String(), Mode: network.Mode(w.sb.Spec.NetworkMode),
-	}
-	for _, r := range rules {
-		req.Allow = append(req.Allow, network.Allow{CIDR: r.Prefix.String(), Protocol: r.Protocol, FirstPort: r.FirstPort, LastPort: r.LastPort})
+	req.RequestID = w.requestID()
+	if err := w.hostApplied(ctx); err != nil {
+		return state.Commit{}, err
 	}
 	if w.sb.Generation > 1 {
-		if err := w.cfg.Network.Detach(ctx, w.sb.ID); err != nil {
+		if err := detachNetwork(ctx, w); err != nil {
 			return state.Commit{}, fmt.Errorf("detach earlier interface: %w", err)
 		}
 	}
-	got, err := w.cfg.Network.Attach(ctx, req)
-	if err != nil {
-		return state.Commit{}, err
-	}
-	if got.Drifted || got.InForce.Mode != req.Mode || got.InForce.Address != req.Address || got.InForce.Interface != req.Interface {
-		return state.Commit{}, fault.New(fault.Internal, "network policy %s is not in force as asked: %s", req.Mode, got.Drift)
-	}
-	return state.Commit{}, nil
+	return state.Commit{}, w.attach(ctx, req)
 }
 
-func detachNetwork(ctx context.Context, w *work) error { return w.cfg.Network.Detach(ctx, w.sb.ID) }
+func detachNetwork(ctx context.Context, w *work) error { return w.detach(ctx, w.sb.ID) }
 
 // createVM makes a new token for each attempt: the store keeps only its hash.
 func createVM(ctx context.Context, w *work) (state.Commit, error) {

@@ -24,6 +24,7 @@ func (s *Scheduler) keep(ctx context.Context) {
 	defer tick.Stop()
 	var pruned time.Time
 	for {
+		s.try(ctx, "keep the network", s.keepNetwork)
 		s.try(ctx, "end leases", s.endLeases)
 		s.try(ctx, "end stranded jobs", s.endStranded)
 		s.try(ctx, "compare rows with VMs", s.sweep)

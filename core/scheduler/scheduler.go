@@ -10,6 +10,7 @@ import (
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
+	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 // storePause is how long a worker rests when the store itself fails.
@@ -25,13 +26,17 @@ type Scheduler struct {
 	wake    chan struct{}
 	workers sync.WaitGroup
 	seen    reported
+	// attaching is held for writing while a policy is restored.
+	attaching sync.RWMutex
 
 	mu sync.Mutex
 	// mu guards:
-	started time.Time           // of Run
-	claimed map[string]struct{} // subjects that somebody works on
-	host    hypervisor.HostReport
-	hostAt  time.Time
+	started  time.Time           // of Run
+	claimed  map[string]struct{} // subjects that somebody works on
+	host     hypervisor.HostReport
+	applied  bool             // the host's side of the network, by us
+	findings []plugin.Finding // about it, as told last
+	hostAt   time.Time
 }
 
 // New makes a scheduler; Run makes it work.

@@ -55,6 +55,7 @@ type lookup interface {
 // keeper is what the loops need.
 type keeper interface {
 	ExpiredSandboxes(ctx context.Context, limit int) ([]lab.Sandbox, error)
+	Sandboxes(ctx context.Context, f state.SandboxFilter) ([]lab.Sandbox, error)
 	IdleSandboxes(ctx context.Context, states ...lab.SandboxState) ([]lab.Sandbox, error)
 	StrandedJobs(ctx context.Context) ([]lab.Job, error)
 	PruneEvents(ctx context.Context, before time.Time) (more bool, err error)

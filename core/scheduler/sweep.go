@@ -108,7 +108,7 @@ func (s *Scheduler) explain(ctx context.Context, vm hypervisor.VM) error {
 		if err != nil {
 			return fmt.Errorf("destroy VM %d: %w", vm.Ref.VMID, err)
 		}
-		return s.cfg.Network.Detach(ctx, id)
+		return s.detach(ctx, id)
 	})
 }
 

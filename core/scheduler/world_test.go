@@ -25,6 +25,7 @@ type world struct {
 	fails     map[string][]error
 	createFor time.Duration
 	creating  int
+	flushed   bool // the host's rules are gone
 	mostAtOne int // creates at the same time
 	last      uint32
 }
@@ -264,8 +265,17 @@ func (d netDriver) CheckHost(context.Context, network.Host) ([]plugin.Finding, e
 	return nil, nil
 }
 
-func (d netDriver) ApplyHost(context.Context, network.Host) (network.ApplyReport, error) {
-	return network.ApplyReport{}, nil
+func (d netDriver) ApplyHost(context.Context, network.Host) (r network.ApplyReport, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.planned("ApplyHost"); err != nil {
+		return r, err
+	}
+	if d.flushed {
+		d.flushed = false
+		r.Changes = []string{"put the rules in force"}
+	}
+	return r, nil
 }
 
 func (d netDriver) Attach(_ context.Context, req network.AttachRequest) (a network.Attachment, err error) {
@@ -302,5 +312,11 @@ func (d netDriver) Detach(_ context.Context, sandboxID string) error {
 }
 
 func (d netDriver) ListAttachments(context.Context, string) ([]network.Attachment, error) {
-	return nil, nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []network.Attachment
+	for _, req := range d.nets {
+		out = append(out, network.Attachment{InForce: req})
+	}
+	return out, nil
 }
