@@ -79,7 +79,7 @@ func plainBranch(ref string) bool {
 
 // writeArchive writes the tar stream. shallow and bundle are file names;
 // shallow may be "".
-func writeArchive(w io.Writer, m Meta, shallow, bundle string) error {
+func writeArchive(w io.Writer, m Meta, shallow, bundle string, as *caller) error {
 	tw := tar.NewWriter(w)
 	head, err := json.Marshal(m)
 	if err != nil {
@@ -92,11 +92,11 @@ func writeArchive(w io.Writer, m Meta, shallow, bundle string) error {
 		return fmt.Errorf("write archive: %w", err)
 	}
 	if shallow != "" {
-		if err := addFile(tw, shallowName, shallow); err != nil {
+		if err := addFile(tw, shallowName, shallow, as); err != nil {
 			return err
 		}
 	}
-	if err := addFile(tw, bundleName, bundle); err != nil {
+	if err := addFile(tw, bundleName, bundle, as); err != nil {
 		return err
 	}
 	if err := tw.Close(); err != nil {
@@ -105,8 +105,8 @@ func writeArchive(w io.Writer, m Meta, shallow, bundle string) error {
 	return nil
 }
 
-func addFile(tw *tar.Writer, name, path string) error {
-	f, err := os.Open(path)
+func addFile(tw *tar.Writer, name, path string, as *caller) error {
+	f, err := as.open(path)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", name, err)
 	}

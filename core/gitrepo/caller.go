@@ -1,11 +1,18 @@
 package gitrepo
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"os/user"
 	"strconv"
 	"syscall"
+	"time"
+
+	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 // caller is the user whom git commands run as, nil for the user that this
@@ -65,20 +72,46 @@ func (c *caller) tempDir(pattern string) (string, error) {
 		return "", fmt.Errorf("make temporary directory: %w", err)
 	}
 	if c != nil {
-		if err := os.Chown(dir, int(c.credential.Uid), int(c.credential.Gid)); err != nil {
+		if err := os.Lchown(dir, int(c.credential.Uid), int(c.credential.Gid)); err != nil {
 			return "", fmt.Errorf("give temporary directory away: %w", err)
 		}
 	}
 	return dir, nil
 }
 
-// own gives a file that was made in such a directory to the caller.
-func (c *caller) own(path string) error {
-	if c == nil {
-		return nil
-	}
-	if err := os.Chown(path, int(c.credential.Uid), int(c.credential.Gid)); err != nil {
-		return fmt.Errorf("give file away: %w", err)
+// put makes a file, as the caller: in a directory of theirs they could lead
+// root's hand elsewhere by a link.
+func (c *caller) put(ctx context.Context, path string, body io.Reader) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", `umask 077; cat >"$0"`, path)
+	cmd.Env, cmd.Dir, cmd.Stdin = []string{"PATH=/usr/bin:/bin"}, "/", body
+	cmd.SysProcAttr, cmd.WaitDelay = c.attributes(), time.Second
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("write %s: %w: %s", path, err, bytes.TrimSpace(out))
 	}
 	return nil
+}
+
+// open opens a file for reading that the caller could read themselves: they
+// may have put a link to another in its place.
+func (c *caller) open(path string) (*os.File, error) {
+	if c == nil {
+		return os.Open(path)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	if owner, ok := st.Sys().(*syscall.Stat_t); !ok || !st.Mode().IsRegular() || owner.Uid != c.credential.Uid {
+		_ = f.Close()
+		return nil, fault.New(fault.Denied, "%s is not a file of uid %d", path, c.credential.Uid).
+			WithHint("give it to the repository's owner with chown, or run the command without sudo")
+	}
+	return f, nil
 }

@@ -40,7 +40,7 @@ func (s *source) snapshot(ctx context.Context, temp, objects, base string) (stri
 	if err != nil {
 		return "", fmt.Errorf("find index: %w", err)
 	}
-	if err := copyFile(original, index, s.as); err != nil {
+	if err := copyFile(ctx, original, index, s.as); err != nil {
 		return "", err
 	}
 	g := s.git
@@ -72,8 +72,8 @@ func (s *source) snapshot(ctx context.Context, temp, objects, base string) (stri
 	return commit, nil
 }
 
-func copyFile(from, to string, as *caller) error {
-	in, err := os.Open(from)
+func copyFile(ctx context.Context, from, to string, as *caller) error {
+	in, err := as.open(from)
 	if os.IsNotExist(err) {
 		return nil // no index yet is an empty index
 	}
@@ -81,16 +81,5 @@ func copyFile(from, to string, as *caller) error {
 		return fmt.Errorf("open index: %w", err)
 	}
 	defer in.Close()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("copy index: %w", err)
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		out.Close()
-		return fmt.Errorf("copy index: %w", err)
-	}
-	if err := out.Close(); err != nil {
-		return fmt.Errorf("copy index: %w", err)
-	}
-	return as.own(to)
+	return as.put(ctx, to, in)
 }

@@ -2,7 +2,6 @@ package gitrepo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -55,7 +54,7 @@ func Pack(ctx context.Context, dir string, opts PackOptions, w io.Writer) (Meta,
 	if meta.Shallow {
 		shallow = filepath.Join(stage.dir, "shallow")
 	}
-	if err := writeArchive(w, meta, shallow, bundle); err != nil {
+	if err := writeArchive(w, meta, shallow, bundle, src.as); err != nil {
 		return Meta{}, err
 	}
 	return meta, nil
@@ -190,33 +189,30 @@ func (s *source) stage(ctx context.Context, dir string) (staging, error) {
 		return st, fmt.Errorf("make staging repository: %w", err)
 	}
 	st.dir = dir
-	if err := borrow(dir, s.store, s.as); err != nil {
+	if err := borrow(ctx, dir, s.store, s.as); err != nil {
 		return st, err
 	}
-	list, err := os.ReadFile(s.shallow)
-	if os.IsNotExist(err) || len(list) == 0 {
+	list, err := s.as.open(s.shallow)
+	if os.IsNotExist(err) {
 		return st, nil
 	}
 	if err != nil {
 		return st, fmt.Errorf("read shallow list: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "shallow"), list, 0o600); err != nil {
-		return st, fmt.Errorf("write shallow list: %w", err)
+	defer list.Close()
+	if size, err := list.Stat(); err == nil && size.Size() == 0 {
+		return st, nil // an empty list would make the staging repository shallow
 	}
-	return st, s.as.own(filepath.Join(dir, "shallow"))
+	return st, s.as.put(ctx, filepath.Join(dir, "shallow"), list)
 }
 
 // borrow makes the objects in store usable in the bare repository dir.
-func borrow(dir, store string, as *caller) error {
-	info := filepath.Join(dir, "objects", "info")
-	if err := os.MkdirAll(info, 0o700); err != nil {
-		return fmt.Errorf("make object directory: %w", err)
-	}
-	list := filepath.Join(info, "alternates")
-	if err := os.WriteFile(list, []byte(store+"\n"), 0o600); err != nil {
+func borrow(ctx context.Context, dir, store string, as *caller) error {
+	list := filepath.Join(dir, "objects", "info", "alternates")
+	if err := as.put(ctx, list, strings.NewReader(store+"\n")); err != nil {
 		return fmt.Errorf("name object store: %w", err)
 	}
-	return errors.Join(as.own(info), as.own(list))
+	return nil
 }
 
 // bundle writes the history of meta.Head to file.
