@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 	"github.com/agentlab/agentlab/core/client"
@@ -30,7 +31,7 @@ func connect(env *cli.Env) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.Timeout = env.Global.Timeout
+	o.Timeout = time.Duration(env.Global.Timeout)
 	return client.New(o)
 }
 
@@ -58,16 +59,17 @@ func target(g cli.Global) (client.Options, error) {
 		}
 		return client.Options{Endpoint: f.Endpoint, Token: token}, nil
 	}
-	return client.Options{Socket: localSocket()}, nil
+	return client.Options{Socket: localSocket(client.DefaultSocket, devSocket)}, nil
 }
 
-func localSocket() string {
-	if _, err := os.Stat(client.DefaultSocket); err != nil {
-		if _, err := os.Stat(devSocket); err == nil {
-			return devSocket
+// localSocket is the installed daemon's, unless only the dev daemon's is there.
+func localSocket(installed, dev string) string {
+	if _, err := os.Stat(installed); err != nil {
+		if _, err := os.Stat(dev); err == nil {
+			return dev
 		}
 	}
-	return client.DefaultSocket
+	return installed
 }
 
 // readClientFile reads client.json; one that was not asked for may be missing.

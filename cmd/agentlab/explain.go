@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -17,6 +16,7 @@ const (
 	exitOurs      = 125 // job run, ssh: AgentLab failed, not the program inside
 	exitTimedOut  = 124 // job run: the deadline
 	exitCancelled = 130
+	exitSSH       = 255 // what ssh itself ends with when it failed
 )
 
 var exitCodes = map[fault.Class]int{
@@ -25,8 +25,8 @@ var exitCodes = map[fault.Class]int{
 	fault.Unavailable: 6, fault.Exhausted: 6, fault.Timeout: 7,
 }
 
-// exitError ends the program with an inner program's code. Without err nothing
-// is printed: all has been said.
+// exitError ends the program with a code of its own. Without err nothing is
+// printed: all has been said.
 type exitError struct {
 	code int
 	err  error
@@ -40,6 +40,26 @@ func (e *exitError) Error() string {
 }
 
 func (e *exitError) Unwrap() error { return e.err }
+
+// ours makes err end the program with the code that no inner program gives.
+func ours(ctx context.Context, err error) error {
+	if _, ok := errors.AsType[*exitError](err); err == nil || ok {
+		return err
+	}
+	if ctx.Err() != nil {
+		return &exitError{exitCancelled, err}
+	}
+	return &exitError{exitOurs, err}
+}
+
+// quiet ends the program without a word when it was told to stop: for commands
+// that go on until then.
+func quiet(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return &exitError{code: exitCancelled}
+	}
+	return err
+}
 
 // explain prints an error the way it was asked for and finds the exit code.
 func explain(env *cli.Env, err error) int {
@@ -57,12 +77,12 @@ func explain(env *cli.Env, err error) int {
 		code = exit.code
 	}
 	if env.Global.JSON {
-		_ = json.NewEncoder(env.Err).Encode(problem.Of(err))
+		_ = writeJSON(env.Err, problem.Of(err), "")
 		return code
 	}
-	fmt.Fprintln(env.Err, "error:", err)
+	fmt.Fprintln(env.Err, "error:", lines(err.Error()))
 	if hint := fault.HintOf(err); hint != "" {
-		fmt.Fprintln(env.Err, "hint:", hint)
+		fmt.Fprintln(env.Err, "hint:", lines(hint))
 	}
 	return code
 }

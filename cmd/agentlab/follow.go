@@ -20,7 +20,7 @@ type follower struct {
 	c     *client.Client
 	p     *progress
 	env   *cli.Env
-	whole bool // the sandbox ends with the job: wait for that too
+	whole bool // the sandbox is the job's: wait for what on_job_end does to it
 }
 
 // afterwards is how long the end of the sandbox is waited for; the job's result
@@ -43,10 +43,13 @@ func (f *follower) follow(ctx context.Context, job api.Job) error {
 	if err := f.events(ctx, job); err != nil {
 		return f.interrupted(ctx, job, err)
 	}
-	if err := <-logs; err != nil {
+	if err := <-logs; err != nil && ctx.Err() == nil {
 		return f.interrupted(ctx, job, err)
 	}
-	done, err := f.c.Job(ctx, job.ID, 0)
+	// The job has ended: a signal that comes now only hurries this program.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
+	defer cancel()
+	done, err := f.c.Job(last, job.ID, 0)
 	if err != nil {
 		return f.interrupted(ctx, job, err)
 	}
@@ -54,8 +57,8 @@ func (f *follower) follow(ctx context.Context, job api.Job) error {
 	return f.result(done)
 }
 
-// events shows what happens until the job has ended, and where the sandbox ends
-// with it, until that has ended too.
+// events shows what happens until the job has ended, and where the sandbox is
+// the job's, until nothing is done to that any more.
 func (f *follower) events(ctx context.Context, job api.Job) error {
 	var oldest int64
 	q := client.EventQuery{After: &oldest, JobID: job.ID}
@@ -81,25 +84,28 @@ func (f *follower) events(ctx context.Context, job api.Job) error {
 				return nil
 			}
 			defer time.AfterFunc(afterwards, cancel).Stop()
-		case ended && e.Type == lab.EventSandboxChanged && settled(e.Fields["to"]):
+		case ended && e.Type == lab.EventSandboxChanged:
 			f.p.line("sandbox", e.Fields["to"])
+		case ended && e.Type == lab.EventOperationEnded && f.idle(ctx, job):
 			return nil
 		}
 	}
 	return nil
 }
 
-func settled(state string) bool {
-	return state == string(lab.SandboxDestroyed) || state == string(lab.SandboxStopped) || state == string(lab.SandboxFailed)
+// idle reports whether nothing more is about to happen to the sandbox.
+func (f *follower) idle(ctx context.Context, job api.Job) bool {
+	open, err := f.c.Operations(ctx, client.OperationQuery{SandboxID: job.SandboxID, Open: true})
+	return err == nil && len(open) == 0
 }
 
 func (f *follower) interrupted(ctx context.Context, job api.Job, err error) error {
 	f.p.stop()
+	hint := fmt.Sprintf("follow it with: agentlab job logs -f %s    end it with: agentlab job cancel %s", job.ID, job.ID)
 	if ctx.Err() == nil {
-		return &exitError{exitOurs, err}
+		return &exitError{exitOurs, fault.New(fault.ClassOf(err), "follow job %s: %w", job.ID, err).WithHint("the job goes on; %s", hint)}
 	}
-	return &exitError{exitCancelled, fault.New(fault.Unavailable, "stopped following; the job goes on").
-		WithHint("follow it with: agentlab job logs -f %s    end it with: agentlab job cancel %s", job.ID, job.ID)}
+	return &exitError{exitCancelled, fault.New(fault.Unavailable, "stopped following; the job goes on").WithHint("%s", hint)}
 }
 
 // result prints the end of the job and turns its state into the exit code.
@@ -115,16 +121,17 @@ func (f *follower) result(job api.Job) error {
 }
 
 func printResult(w io.Writer, job api.Job) {
-	code := ""
-	if job.ExitCode != nil {
-		code = fmt.Sprint(*job.ExitCode)
-	}
 	fmt.Fprintln(w)
-	fields(w, "job", job.ID, "state", job.State, "reason", oneLine(job.Reason), "exit code", code, "commit", job.Commit)
+	fields(w, "job", job.ID, "state", job.State, "reason", job.Reason, "exit code", exitText(job), "commit", job.Commit)
 	changes := false
+	var rows [][]string
 	for _, a := range job.Artifacts {
-		fmt.Fprintf(w, "  %-28s %10s  %s\n", a.Path, bytesText(a.Size), oneLine(a.Flagged))
+		rows = append(rows, []string{a.Path, bytesText(a.Size), a.Flagged})
 		changes = changes || a.Path == guestapi.ArtifactChanges
+	}
+	if len(rows) > 0 {
+		fmt.Fprintln(w)
+		table(w, []string{"ARTIFACT", "SIZE", "FLAGGED"}, rows)
 	}
 	fmt.Fprintf(w, "\nnext: agentlab job artifacts download %s\n", job.ID)
 	if changes {
@@ -142,7 +149,7 @@ func jobExit(job api.Job) error {
 	case lab.JobCancelled:
 		return &exitError{code: exitCancelled}
 	case lab.JobFailed:
-		if job.ExitCode != nil && *job.ExitCode > 0 {
+		if job.ExitCode != nil && *job.ExitCode > 0 && *job.ExitCode < 256 {
 			return &exitError{code: *job.ExitCode}
 		}
 	}

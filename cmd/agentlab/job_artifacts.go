@@ -3,15 +3,16 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
@@ -23,6 +24,10 @@ import (
 func jobArtifactsCommand() cli.Command {
 	return cli.Command{
 		Name: "job artifacts", Args: "JOB", Synopsis: "list what a job left behind", MinArgs: 1, MaxArgs: 1,
+		Help: `
+Lists the files that the job left behind: its log, its report, its commits and
+what the agent put into $AGENTLAB_ARTIFACTS_DIR. FLAGGED tells where a secret
+was found.`,
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
 			if err != nil {
@@ -32,7 +37,7 @@ func jobArtifactsCommand() cli.Command {
 			if err != nil {
 				return err
 			}
-			return show(env, map[string]any{"artifacts": list}, func(w io.Writer) { printArtifacts(w, list) })
+			return show(env, listed("artifacts", list), func(w io.Writer) { printArtifacts(w, list) })
 		},
 	}
 }
@@ -49,6 +54,10 @@ func jobDownloadCommand() cli.Command {
 	d := &download{}
 	return cli.Command{
 		Name: "job artifacts download", Args: "JOB [PATH…]", Synopsis: "copy a job's artifacts to this machine", MinArgs: 1, MaxArgs: -1,
+		Help: `
+Copies all artifacts, or those whose paths are given, into a directory that
+nothing leaves, and compares checksums. Files that are there already are kept
+unless --force is given; then nothing is copied.`,
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&d.dir, "output", "", "`directory` to write to (default: the job's id)")
 			fs.BoolVar(&d.force, "force", false, "overwrite files that are there")
@@ -66,14 +75,12 @@ func jobDownloadCommand() cli.Command {
 }
 
 func (d *download) run(ctx context.Context, env *cli.Env, paths []string) error {
-	list, err := d.c.Artifacts(ctx, d.job)
+	if d.archive && len(paths) > 0 {
+		return fault.New(fault.Invalid, "--archive has all artifacts; leave the paths out")
+	}
+	list, err := d.choose(ctx, paths)
 	if err != nil {
 		return err
-	}
-	for _, p := range paths {
-		if !slices.ContainsFunc(list, func(a api.Artifact) bool { return a.Path == p }) {
-			return fault.New(fault.NotFound, "the job has no artifact %q", p).WithHint("agentlab job artifacts %s lists them", d.job)
-		}
 	}
 	dir := cmp.Or(d.dir, d.job)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -84,31 +91,62 @@ func (d *download) run(ctx context.Context, env *cli.Env, paths []string) error 
 		return fault.New(fault.Denied, "open %s: %w", dir, err)
 	}
 	defer func() { _ = root.Close() }()
-	if d.archive {
-		err := d.write(root, api.ArchiveName, "", func() (io.ReadCloser, error) { return d.c.ArtifactArchive(ctx, d.job) })
-		return d.said(env, err, dir, []string{api.ArchiveName})
+	if err := d.keep(root, list); err != nil {
+		return err
 	}
-	var written []string
+	written := []string{}
 	for _, a := range list {
-		if len(paths) > 0 && !slices.Contains(paths, a.Path) {
-			continue
-		}
-		err := d.write(root, a.Path, a.SHA256, func() (io.ReadCloser, error) { return d.c.Artifact(ctx, d.job, a.Path) })
+		err := d.write(root, a.Path, a.SHA256, func() (io.ReadCloser, error) {
+			if d.archive {
+				return d.c.ArtifactArchive(ctx, d.job)
+			}
+			return d.c.Artifact(ctx, d.job, a.Path)
+		})
 		if err != nil {
-			return err
+			return fmt.Errorf("download %s: %w", a.Path, err)
 		}
 		written = append(written, a.Path)
 	}
-	return d.said(env, nil, dir, written)
+	return d.said(env, dir, written)
 }
 
-func (d *download) said(env *cli.Env, err error, dir string, written []string) error {
+// choose finds the artifacts to copy; the archive counts as one.
+func (d *download) choose(ctx context.Context, paths []string) ([]api.Artifact, error) {
+	list, err := d.c.Artifacts(ctx, d.job)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	if d.archive {
+		return []api.Artifact{{Path: api.ArchiveName}}, nil
+	}
+	for _, p := range paths {
+		if !slices.ContainsFunc(list, func(a api.Artifact) bool { return a.Path == p }) {
+			return nil, fault.New(fault.NotFound, "the job has no artifact %q", p).WithHint("agentlab job artifacts %s lists them", d.job)
+		}
+	}
+	if len(paths) == 0 {
+		return list, nil
+	}
+	return slices.DeleteFunc(list, func(a api.Artifact) bool { return !slices.Contains(paths, a.Path) }), nil
+}
+
+// keep refuses to overwrite before anything is written.
+func (d *download) keep(root *os.Root, list []api.Artifact) error {
+	for _, a := range list {
+		if !filepath.IsLocal(a.Path) {
+			return fault.New(fault.Denied, "artifact %q would leave the directory", a.Path)
+		}
+		if _, err := root.Lstat(a.Path); err == nil && !d.force {
+			return fault.New(fault.Exists, "%s is there already; nothing was copied", a.Path).WithHint("add --force, or name another --output")
+		}
+	}
+	return nil
+}
+
+func (d *download) said(env *cli.Env, dir string, written []string) error {
 	return show(env, map[string]any{"directory": dir, "files": written}, func(w io.Writer) {
 		for _, p := range written {
-			fmt.Fprintln(w, path.Join(dir, p))
+			fmt.Fprintln(w, oneLine(path.Join(dir, p)))
 		}
 	})
 }
@@ -116,9 +154,6 @@ func (d *download) said(env *cli.Env, err error, dir string, written []string) e
 // write copies one file below root, which a hostile path cannot leave, and puts
 // it in place only when it is whole.
 func (d *download) write(root *os.Root, name, sum string, open func() (io.ReadCloser, error)) error {
-	if _, err := root.Lstat(name); err == nil && !d.force {
-		return fault.New(fault.Exists, "%s is there already", name).WithHint("add --force, or name another --output")
-	}
 	r, err := open()
 	if err != nil {
 		return err
@@ -127,25 +162,22 @@ func (d *download) write(root *os.Root, name, sum string, open func() (io.ReadCl
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return fault.New(fault.Denied, "create %s: %w", path.Dir(name), err)
 	}
-	part := name + ".part"
-	f, err := root.OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	part := path.Join(path.Dir(name), ".part-"+rand.Text())
+	f, err := root.OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o644)
 	if err != nil {
-		return fault.New(fault.Denied, "create %s: %w", part, err)
+		return fault.New(fault.Denied, "create a file: %w", err)
 	}
 	hash := sha256.New()
 	_, err = io.Copy(io.MultiWriter(f, hash), r)
 	err = errors.Join(err, f.Close())
 	if got := hex.EncodeToString(hash.Sum(nil)); err == nil && sum != "" && got != sum {
-		err = fault.New(fault.Internal, "%s arrived damaged: its checksum is %.12s…, not %.12s…", name, got, sum)
+		err = fault.New(fault.Internal, "it arrived damaged: its checksum is %.12s…, not %.12s…", got, sum)
 	}
 	if err == nil {
-		err = root.Rename(part, name)
-	}
-	if err != nil {
-		if rm := root.Remove(part); rm != nil && !errors.Is(rm, fs.ErrNotExist) {
-			err = errors.Join(err, rm)
+		if err = root.Rename(part, name); err == nil {
+			return nil
 		}
-		return fmt.Errorf("download %s: %w", name, err)
+		err = fault.New(fault.Exists, "put the file in place: %w", err)
 	}
-	return nil
+	return errors.Join(err, root.Remove(part))
 }

@@ -23,7 +23,7 @@ func jobFetchCommand() cli.Command {
 		Help: `
 Brings the commits that a job made into the repository as branch agentlab/JOB.
 They are checked before the repository sees them. Nothing is checked out and no
-hook runs.`,
+hook runs. A repository is found from any directory inside it.`,
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&repo, "repo", ".", "local repository, a `directory`")
 			fs.StringVar(&branch, "branch", "", "`name` of the branch (default: agentlab/JOB)")
@@ -40,7 +40,7 @@ hook runs.`,
 			}
 			return show(env, map[string]string{"branch": name, "commit": commit}, func(w io.Writer) {
 				fmt.Fprintf(w, "branch %s is at %.12s\n", name, commit)
-				fmt.Fprintf(env.Err, "next: git log -p ..%s\n", name)
+				fmt.Fprintf(env.Err, "next: git log -p ..%[1]s    git diff ...%[1]s\n", name)
 			})
 		},
 	}

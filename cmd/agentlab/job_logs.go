@@ -4,6 +4,8 @@ import (
 	"context"
 	"flag"
 	"io"
+	"strings"
+	"sync"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 	"github.com/agentlab/agentlab/core/api"
@@ -17,6 +19,9 @@ func jobLogsCommand() cli.Command {
 	var follow bool
 	return cli.Command{
 		Name: "job logs", Args: "JOB", Synopsis: "print a job's output", MinArgs: 1, MaxArgs: 1,
+		Help: `
+Prints what the agent wrote, as far as it has arrived. With --json the text is
+one string in an object.`,
 		Flags: func(fs *flag.FlagSet) {
 			fs.IntVar(&q.Tail, "tail", 0, "only the last `lines`")
 			fs.BoolVar(&follow, "f", false, "follow until the job has ended")
@@ -26,10 +31,20 @@ func jobLogsCommand() cli.Command {
 			if err != nil {
 				return err
 			}
-			if follow {
-				return c.FollowLog(ctx, args[0], q, env.Out)
+			var text strings.Builder
+			out := forPeople(env.Out)
+			if env.Global.JSON {
+				out = &text
 			}
-			return copyLog(ctx, c, args[0], q, env.Out)
+			if follow {
+				err = quiet(ctx, c.FollowLog(ctx, args[0], q, out))
+			} else {
+				err = copyLog(ctx, c, args[0], q, out)
+			}
+			if err != nil || !env.Global.JSON {
+				return err
+			}
+			return show(env, map[string]string{"job": args[0], "log": text.String()}, nil)
 		},
 	}
 }
@@ -45,15 +60,22 @@ func copyLog(ctx context.Context, c *client.Client, id string, q client.LogQuery
 }
 
 func logsCommand() cli.Command {
-	var tail int
+	l := &sandboxLogs{}
 	var follow bool
 	return cli.Command{
 		Name: "logs", Args: "SANDBOX", Synopsis: "print a sandbox's events and its job's output", MinArgs: 1, MaxArgs: 1,
+		Help: `
+Prints the sandbox's events and what its job's agent wrote. With -f it goes on
+until the sandbox is destroyed. With --json the output is an object with both;
+with -f too, one event per line and no agent output.`,
 		Flags: func(fs *flag.FlagSet) {
-			fs.IntVar(&tail, "tail", 100, "only the last events and `lines`")
+			fs.IntVar(&l.tail, "tail", 100, "only the last events and `lines`")
 			fs.BoolVar(&follow, "f", false, "follow")
 		},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
+			if l.tail < 1 {
+				return fault.New(fault.Invalid, "--tail: %d is not above 0", l.tail)
+			}
 			c, err := connect(env)
 			if err != nil {
 				return err
@@ -62,42 +84,111 @@ func logsCommand() cli.Command {
 			if err != nil {
 				return err
 			}
-			return sandboxLogs(ctx, env, c, s, tail, follow)
+			l.env, l.c, l.s = env, c, s
+			if follow && s.State != string(lab.SandboxDestroyed) {
+				return quiet(ctx, l.follow(ctx))
+			}
+			return l.print(ctx)
 		},
 	}
 }
 
-func sandboxLogs(ctx context.Context, env *cli.Env, c *client.Client, s api.Sandbox, tail int, follow bool) error {
-	events, err := c.SandboxEvents(ctx, s.ID, tail)
+// sandboxLogs shows events and agent output of one sandbox.
+type sandboxLogs struct {
+	tail int
+	env  *cli.Env
+	c    *client.Client
+	s    api.Sandbox
+}
+
+func (l *sandboxLogs) print(ctx context.Context) error {
+	events, err := l.c.SandboxEvents(ctx, l.s.ID, l.tail)
 	if err != nil {
 		return err
 	}
-	if env.Global.JSON && !follow {
-		return show(env, map[string]any{"events": events}, nil)
-	}
-	var last int64
-	for _, e := range events {
-		printEvent(env.Out, e)
-		last = e.ID
-	}
-	if s.JobID != "" && !follow {
-		err := copyLog(ctx, c, s.JobID, client.LogQuery{Tail: tail}, env.Out)
-		if fault.ClassOf(err) == fault.NotFound {
-			return nil
+	var text strings.Builder
+	out := forPeople(l.env.Out)
+	if l.env.Global.JSON {
+		out = &text
+	} else {
+		for _, e := range events {
+			printEvent(out, e)
 		}
-		return err
 	}
-	if !follow {
+	if l.s.JobID != "" {
+		err := copyLog(ctx, l.c, l.s.JobID, client.LogQuery{Tail: l.tail}, out)
+		if err != nil && fault.ClassOf(err) != fault.NotFound {
+			return err
+		}
+	}
+	if !l.env.Global.JSON {
 		return nil
 	}
-	for e, err := range c.Events(ctx, client.EventQuery{After: &last, SandboxID: s.ID}) {
+	both := listed("events", events)
+	both["log"] = text.String()
+	return show(l.env, both, nil)
+}
+
+// follow shows both as they come, one write at a time.
+func (l *sandboxLogs) follow(ctx context.Context) error {
+	events, err := l.c.SandboxEvents(ctx, l.s.ID, l.tail)
+	if err != nil {
+		return err
+	}
+	out := &oneByOne{w: l.env.Out}
+	var last int64
+	for _, e := range events {
+		if err := l.event(out, e); err != nil {
+			return err
+		}
+		last = e.ID
+	}
+	var wait sync.WaitGroup
+	logCtx, stop := context.WithCancel(ctx)
+	defer wait.Wait()
+	defer stop()
+	text := make(chan error, 1)
+	if l.s.JobID != "" && !l.env.Global.JSON {
+		wait.Go(func() {
+			w := io.Writer(out)
+			if isTerminal(l.env.Out) {
+				w = &screen{w: out}
+			}
+			text <- l.c.FollowLog(logCtx, l.s.JobID, client.LogQuery{Tail: l.tail}, w)
+		})
+	} else {
+		text <- nil
+	}
+	for e, err := range l.c.Events(ctx, client.EventQuery{After: &last, SandboxID: l.s.ID}) {
 		if err != nil {
 			return err
 		}
-		printEvent(env.Out, e)
+		if err := l.event(out, e); err != nil {
+			return err
+		}
 		if e.Type == lab.EventSandboxChanged && e.Fields["to"] == string(lab.SandboxDestroyed) {
-			return nil
+			break // and with it the job has ended
 		}
 	}
+	return <-text
+}
+
+func (l *sandboxLogs) event(w io.Writer, e api.Event) error {
+	if l.env.Global.JSON {
+		return writeJSON(w, e, "")
+	}
+	printEvent(w, e)
 	return nil
+}
+
+// oneByOne lets one write through at a time.
+type oneByOne struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (o *oneByOne) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.w.Write(p)
 }

@@ -18,7 +18,7 @@ import (
 
 type jobRun struct {
 	repo   string
-	ttl    lease
+	ttl    cli.Duration
 	dirty  bool
 	detach bool
 	req    api.JobCreate
@@ -36,8 +36,13 @@ output. Ctrl-C stops following; the job goes on.
 --repo takes a URL that the sandbox can reach, or a local path: then the
 repository travels with the request and no git server is needed.
 
+With --sandbox the job runs in a sandbox that is ready, by its VMID, name or id,
+and the sandbox stays.
+
 The exit code is the agent's; 124 after the deadline, 125 when AgentLab failed,
-130 when it was cancelled.`,
+130 when it was cancelled or following was stopped. With --detach it is 0 once
+the job is accepted. With --json the agent's output goes to standard error too,
+and standard output has the job as it ended.`,
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&r.repo, "repo", "", "git `url`, or path of a local repository (required)")
 			fs.StringVar(&r.req.Task, "task", "", "what the agent shall do, a `text` (required)")
@@ -45,7 +50,7 @@ The exit code is the agent's; 124 after the deadline, 125 when AgentLab failed,
 			fs.StringVar(&r.req.Sandbox, "sandbox", "", "run in this ready `sandbox` instead of a new one")
 			fs.StringVar(&r.req.Ref, "ref", "", "branch, tag or `commit` to begin from (default: HEAD)")
 			fs.StringVar(&r.req.Mode, "mode", "", "agent `mode`: default or dangerous (default: the profile's)")
-			leaseFlag(fs, &r.ttl, "ttl", "longest run, a `duration` or minutes (default: the profile's)")
+			fs.Var(&r.ttl, "ttl", "longest run, a `duration` or minutes (default: the profile's)")
 			fs.BoolVar(&r.req.Keep, "keep", false, "keep the sandbox after the job")
 			fs.BoolVar(&r.dirty, "dirty", false, "take uncommitted changes of a local repository along")
 			fs.BoolVar(&r.detach, "detach", false, "do not follow the job")
@@ -58,11 +63,20 @@ func (r *jobRun) run(ctx context.Context, env *cli.Env, _ []string) error {
 	if err := r.check(); err != nil {
 		return err
 	}
+	err := r.start(ctx, env)
+	if r.detach { // there is no code of an agent to tell from ours
+		return err
+	}
+	return ours(ctx, err)
+}
+
+func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 	c, err := connect(env)
 	if err != nil {
 		return err
 	}
-	r.req.TTLSeconds = r.ttl.seconds()
+	defer c.Close()
+	r.req.TTLSeconds = r.ttl.Seconds()
 	p := newProgress(env)
 	defer p.stop()
 	if err := r.giveRepo(ctx, c, p); err != nil {
@@ -96,6 +110,10 @@ func (r *jobRun) check() error {
 		return missing("task", "what shall the agent do?")
 	case r.req.Profile == "" && r.req.Sandbox == "":
 		return missing("profile", "which profile?")
+	case r.req.Sandbox != "" && (r.req.Profile != "" || r.req.Keep):
+		return fault.New(fault.Invalid, "--sandbox goes without --profile and --keep: the sandbox has a profile, and stays")
+	case r.req.Mode != "" && r.req.Mode != "default" && r.req.Mode != "dangerous":
+		return fault.New(fault.Invalid, "--mode: %q is neither default nor dangerous", r.req.Mode)
 	case isURL(r.repo) && r.dirty:
 		return fault.New(fault.Invalid, "--dirty goes with a local repository")
 	}

@@ -16,6 +16,7 @@ func jobListCommand() cli.Command {
 	var q client.JobQuery
 	return cli.Command{
 		Name: "job list", Synopsis: "list jobs, newest first",
+		Help:  "Lists the newest jobs, at most 100 unless --limit says otherwise.",
 		Flags: func(fs *flag.FlagSet) { fs.IntVar(&q.Limit, "limit", 0, "how many at most, a `number`") },
 		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
 			c, err := connect(env)
@@ -26,7 +27,7 @@ func jobListCommand() cli.Command {
 			if err != nil {
 				return err
 			}
-			return show(env, map[string]any{"jobs": list}, func(w io.Writer) {
+			return show(env, listed("jobs", list), func(w io.Writer) {
 				var rows [][]string
 				for _, j := range list {
 					rows = append(rows, []string{j.ID, j.State, vmid(j.VMID), j.Profile, exitText(j), age(time.Since(j.CreatedAt)), clip(j.Task, 50)})
@@ -55,6 +56,7 @@ func jobShowCommand() cli.Command {
 	var tail int
 	return cli.Command{
 		Name: "job show", Args: "JOB", Synopsis: "show one job, its artifacts and events", MinArgs: 1, MaxArgs: 1,
+		Help:  "Shows how a job stands or ended, what it left behind, and what happened last.",
 		Flags: func(fs *flag.FlagSet) { fs.IntVar(&tail, "events-tail", 10, "how many events, a `number`") },
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
@@ -72,8 +74,8 @@ func jobShowCommand() cli.Command {
 
 func printJob(w io.Writer, j api.Job) {
 	fields(w,
-		"job", j.ID, "state", j.State, "reason", oneLine(j.Reason), "stage", j.Stage, "exit code", exitText(j),
-		"task", oneLine(j.Task), "profile", j.Profile, "repository", j.Repo, "ref", j.Ref, "commit", j.Commit,
+		"job", j.ID, "state", j.State, "reason", j.Reason, "stage", j.Stage, "exit code", exitText(j),
+		"task", j.Task, "profile", j.Profile, "repository", j.Repo, "ref", j.Ref, "commit", j.Commit,
 		"sandbox", j.SandboxID, "vmid", vmid(j.VMID), "created", timeText(&j.CreatedAt), "started", timeText(j.StartedAt),
 		"deadline", timeText(j.Deadline), "ended", timeText(j.EndedAt), "log", bytesText(j.LogBytes),
 	)
@@ -98,12 +100,15 @@ func printArtifacts(w io.Writer, list []api.Artifact) {
 }
 
 func printEvent(w io.Writer, e api.Event) {
-	fmt.Fprintf(w, "%s  %-20s %s\n", e.At.Local().Format("2006-01-02 15:04:05.000"), e.Type, oneLine(e.Message))
+	fmt.Fprintf(w, "%s  %-20s %s\n", e.At.Local().Format("2006-01-02 15:04:05.000"), oneLine(e.Type), oneLine(e.Message))
 }
 
 func jobCancelCommand() cli.Command {
 	return cli.Command{
 		Name: "job cancel", Args: "JOB", Synopsis: "ask a job to stop; its artifacts so far are kept", MinArgs: 1, MaxArgs: 1,
+		Help: `
+Asks the guest to stop the agent and returns at once. The guest uploads what
+there is; one that does not stop is stopped from outside after a while.`,
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
 			if err != nil {

@@ -12,6 +12,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends what the first could not
 	env := &cli.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
 	code := app().Main(ctx, os.Args[1:], env)
 	stop()
@@ -24,6 +25,7 @@ func app() *cli.App {
 		Name:    "agentlab",
 		About:   "AgentLab runs coding agents in disposable, network-isolated VMs.",
 		Version: version.String(),
+		Notes:   notes,
 		Explain: explain,
 		Commands: []cli.Command{
 			{Name: "job", Synopsis: "run agents on repositories"},
@@ -40,6 +42,38 @@ func app() *cli.App {
 		},
 	}
 }
+
+// notes is what the reference says about all commands.
+const notes = `
+A sandbox is named by its VMID, its name or its id, a job by its id. Durations
+are ` + "`90s`, `30m`, `2h`" + `, or minutes as a plain number.
+
+The daemon is found by --socket or --endpoint, else by AGENTLAB_ENDPOINT (with
+AGENTLAB_TOKEN) or AGENTLAB_SOCKET, else by the endpoint in client.json, else at
+/run/agentlab/agentlabd.sock, and where there is none at the socket of a dev
+daemon, /run/agentlab-dev/agentlabd.sock.
+
+With --json standard output has one JSON value, or one per line where a command
+follows something, and an error is one JSON object on the last line of standard
+error: class, detail, hint. On a terminal only text and colours of agents and
+guests are shown; a file or a pipe gets an agent's output as it was written.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | failed in another way than the following |
+| 2 | the command line or the request cannot work as it is |
+| 3 | there is no such thing |
+| 4 | not allowed |
+| 5 | in conflict with what is there, or in the wrong state for it |
+| 6 | the daemon or something it needs is not available, or a quota is used up |
+| 7 | no answer in time |
+| 130 | ended by a signal; job run: also the job was cancelled |
+
+job run ends with the agent's own code, 124 after the job's deadline, and 125
+when AgentLab failed; ssh ends with the code of the command in the guest, 255
+when ssh failed, and 125 when AgentLab did. A wrong command line is 2 there too.
+`
 
 // short makes a command the short form of another.
 func short(c cli.Command, of string) cli.Command {

@@ -13,16 +13,28 @@ import (
 
 // show prints v as JSON when that was asked for, else calls people.
 func show(env *cli.Env, v any, people func(w io.Writer)) error {
-	if !env.Global.JSON {
-		people(env.Out)
-		return nil
+	if env.Global.JSON {
+		return writeJSON(env.Out, v, "  ")
 	}
-	enc := json.NewEncoder(env.Out)
-	enc.SetIndent("", "  ")
+	people(env.Out)
+	return nil
+}
+
+// writeJSON writes one value that is safe on a terminal and, without indent,
+// on one line.
+func writeJSON(w io.Writer, v any, indent string) error {
+	enc := json.NewEncoder(plainJSON{w})
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", indent)
 	return enc.Encode(v)
 }
 
-// table prints aligned columns; cells must not hold line ends.
+// listed wraps a listing for JSON; an empty one is [] and not null.
+func listed[T any](name string, rows []T) map[string]any {
+	return map[string]any{name: append([]T{}, rows...)}
+}
+
+// table prints aligned columns.
 func table(w io.Writer, head []string, rows [][]string) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, strings.Join(head, "\t"))
@@ -42,23 +54,10 @@ func fields(w io.Writer, pairs ...string) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for i := 0; i+1 < len(pairs); i += 2 {
 		if pairs[i+1] != "" {
-			fmt.Fprintf(tw, "%s:\t%s\n", pairs[i], pairs[i+1])
+			fmt.Fprintf(tw, "%s:\t%s\n", pairs[i], oneLine(pairs[i+1]))
 		}
 	}
 	_ = tw.Flush()
-}
-
-// oneLine makes text from the outside safe for a terminal and a table.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' || r == '\r' {
-			return ' '
-		}
-		if r < ' ' || r == 0x7f {
-			return -1
-		}
-		return r
-	}, s)
 }
 
 func bytesText(n int64) string {
@@ -74,8 +73,10 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", float64(n)/float64(div), "KMGTPE"[exp])
 }
 
-// age is a duration as people say it: 42s, 7m, 3h, 5d.
+// age is a duration as people say it: 42s, 7m, 3h, 5d. Clocks that disagree
+// make none below zero.
 func age(d time.Duration) string {
+	d = max(d, 0)
 	switch {
 	case d < time.Minute:
 		return fmt.Sprintf("%ds", int(d.Seconds()))

@@ -19,36 +19,34 @@ import (
 // progress prints one line per stage with the time since it began, and on a
 // terminal a moving line for the stage that runs.
 type progress struct {
-	start  time.Time
-	ticker chan struct{}
-	done   sync.WaitGroup
+	start time.Time
+	quit  chan struct{}
+	once  sync.Once
+	done  sync.WaitGroup
 
-	mu      sync.Mutex
-	out     io.Writer // mu guards: out, current, since, shown
+	mu sync.Mutex
+	// mu guards:
+	out     io.Writer
 	current string
-	since   time.Time
-	shown   bool
+	shown   bool // the moving line is there
+	open    bool // other output there has not ended its line
 }
 
 func newProgress(env *cli.Env) *progress {
-	p := &progress{start: time.Now(), out: env.Err, ticker: make(chan struct{})}
-	if f, ok := env.Err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	p := &progress{start: time.Now(), out: env.Err, quit: make(chan struct{})}
+	if isTerminal(env.Err) && os.Getenv("TERM") != "dumb" {
 		p.done.Go(p.spin)
 	}
 	return p
 }
 
-// stop ends the moving line.
+// stop ends the moving line. It may be called more than once.
 func (p *progress) stop() {
-	select {
-	case <-p.ticker:
-	default:
-		close(p.ticker)
-	}
+	p.once.Do(func() { close(p.quit) })
 	p.done.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.wipe()
+	p.clear()
 }
 
 func (p *progress) spin() {
@@ -57,24 +55,41 @@ func (p *progress) spin() {
 	defer tick.Stop()
 	for i := 0; ; i++ {
 		select {
-		case <-p.ticker:
+		case <-p.quit:
 			return
 		case <-tick.C:
 		}
 		p.mu.Lock()
-		if p.current != "" {
-			fmt.Fprintf(p.out, "\r\x1b[K%7.1fs  %c %s", time.Since(p.start).Seconds(), frames[i%len(frames)], p.current)
+		if p.current != "" && !p.open {
+			line := fmt.Sprintf("%7.1fs  %c %s", time.Since(p.start).Seconds(), frames[i%len(frames)], p.current)
+			fmt.Fprintf(p.out, "\r\x1b[K%s", clip(line, columns(p.out)-1))
 			p.shown = true
 		}
 		p.mu.Unlock()
 	}
 }
 
-// wipe removes the moving line; mu is held.
-func (p *progress) wipe() {
+// columns is the width of the terminal; a longer moving line would wrap and
+// could not be wiped.
+func columns(w io.Writer) int {
+	if f, ok := w.(*os.File); ok {
+		if n, _, err := term.GetSize(int(f.Fd())); err == nil && n > 10 {
+			return n
+		}
+	}
+	return 80
+}
+
+// clear takes the moving line away and begins a new one where other output left
+// off within its own; mu is held.
+func (p *progress) clear() {
 	if p.shown {
 		fmt.Fprint(p.out, "\r\x1b[K")
 		p.shown = false
+	}
+	if p.open {
+		fmt.Fprintln(p.out)
+		p.open = false
 	}
 }
 
@@ -82,32 +97,40 @@ func (p *progress) wipe() {
 func (p *progress) line(stage, text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.wipe()
-	fmt.Fprintf(p.out, "%7.1fs  %-15s %s\n", time.Since(p.start).Seconds(), stage, oneLine(text))
+	p.clear()
+	fmt.Fprintf(p.out, "%7.1fs  %-15s %s\n", time.Since(p.start).Seconds(), oneLine(stage), oneLine(text))
 }
 
 // running names the stage that the moving line shows; "" hides it.
 func (p *progress) running(stage string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.current, p.since = stage, time.Now()
-	if stage == "" {
-		p.wipe()
+	p.current = oneLine(stage)
+	if p.current == "" && p.shown {
+		fmt.Fprint(p.out, "\r\x1b[K")
+		p.shown = false
 	}
 }
 
-// beside returns a writer for other output on the same terminal.
-func (p *progress) beside(w io.Writer) io.Writer { return besideWriter{p, w} }
+// beside returns a writer for an agent's output next to the stages.
+func (p *progress) beside(w io.Writer) io.Writer {
+	return besideWriter{p: p, w: forPeople(w), shared: isTerminal(w) || w == p.out}
+}
 
 type besideWriter struct {
-	p *progress
-	w io.Writer
+	p      *progress
+	w      io.Writer
+	shared bool // with the stages
 }
 
 func (b besideWriter) Write(data []byte) (int, error) {
 	b.p.mu.Lock()
 	defer b.p.mu.Unlock()
-	b.p.wipe()
+	if b.p.shown {
+		fmt.Fprint(b.p.out, "\r\x1b[K")
+		b.p.shown = false
+	}
+	b.p.open = b.shared && len(data) > 0 && data[len(data)-1] != '\n'
 	return b.w.Write(data)
 }
 

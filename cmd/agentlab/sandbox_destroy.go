@@ -6,12 +6,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
+	"io"
 	"strings"
 
-	"golang.org/x/term"
-
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
+	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/client"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
@@ -21,12 +20,16 @@ func sandboxDestroyCommand(name string) cli.Command {
 	return cli.Command{
 		Name: name, Args: "SANDBOX…", Synopsis: "destroy sandboxes and all that is in them",
 		MinArgs: 1, MaxArgs: -1,
+		Help: `
+Destroys sandboxes and waits for their end. A job that runs in one is cancelled;
+its artifacts so far are kept. Asks first on a terminal, and needs --force
+where there is nobody to ask.`,
 		Flags: func(fs *flag.FlagSet) {
 			fs.BoolVar(&force, "force", false, "do not ask")
 			fs.BoolVar(&detach, "detach", false, "do not wait for the end")
 		},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
-			if err := confirm(env, force, "destroy "+strings.Join(args, ", ")+" and all that is in it?"); err != nil {
+			if err := confirm(ctx, env, force, "destroy "+strings.Join(args, ", ")+" and all that is in it?"); err != nil {
 				return err
 			}
 			c, err := connect(env)
@@ -38,50 +41,65 @@ func sandboxDestroyCommand(name string) cli.Command {
 	}
 }
 
+// ended is how the destruction of one sandbox went, for programs.
+type ended struct {
+	Sandbox   string        `json:"sandbox"`
+	Operation api.Operation `json:"operation"`
+}
+
 // destroyAll asks for all ends first, so that they go on side by side.
 func destroyAll(ctx context.Context, env *cli.Env, c *client.Client, refs []string, detach bool) error {
 	var failed []error
-	operations := map[string]string{}
-	var order []string
+	asked := []ended{}
 	for _, ref := range refs {
 		a, err := c.DestroySandbox(ctx, ref)
 		if err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", ref, err))
+			failed = append(failed, fmt.Errorf("destroy %s: %w", ref, err))
 			continue
 		}
-		operations[ref] = a.Operation.ID
-		order = append(order, ref)
+		asked = append(asked, ended{ref, a.Operation})
 	}
-	for _, ref := range order {
+	for i, e := range asked {
 		if detach {
 			break
 		}
-		op, err := c.WaitOperation(ctx, operations[ref])
+		op, err := c.WaitOperation(ctx, e.Operation.ID)
 		if err == nil {
+			asked[i].Operation = op
 			err = operationError(op)
 		}
 		if err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", ref, err))
+			failed = append(failed, fmt.Errorf("destroy %s: %w", e.Sandbox, err))
 			continue
 		}
-		fmt.Fprintln(env.Err, "destroyed", ref)
+		fmt.Fprintln(env.Err, "destroyed", e.Sandbox)
 	}
-	return errors.Join(failed...)
+	err := show(env, map[string]any{"sandboxes": asked}, func(io.Writer) {})
+	return errors.Join(append(failed, err)...)
 }
 
 // confirm asks on a terminal and insists on --force elsewhere.
-func confirm(env *cli.Env, force bool, question string) error {
+func confirm(ctx context.Context, env *cli.Env, force bool, question string) error {
 	if force {
 		return nil
 	}
-	in, ok := env.In.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
+	if !isTerminal(env.In) {
 		return fault.New(fault.Invalid, "this destroys things and there is nobody to ask").WithHint("add --force")
 	}
-	fmt.Fprint(env.Err, question+" [y/N] ")
-	line, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil || !strings.EqualFold(strings.TrimSpace(line), "y") {
-		return fault.New(fault.Precondition, "nothing was done")
+	fmt.Fprint(env.Err, oneLine(question)+" [y/N] ")
+	answer := make(chan string, 1)
+	go func() { // ends with the process: reading a terminal cannot be cut short
+		line, _ := bufio.NewReader(env.In).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case line := <-answer:
+		if line == "y" || line == "yes" {
+			return nil
+		}
+	case <-ctx.Done():
+		fmt.Fprintln(env.Err)
+		return &exitError{exitCancelled, fault.New(fault.Precondition, "nothing was done")}
 	}
-	return nil
+	return fault.New(fault.Precondition, "nothing was done")
 }

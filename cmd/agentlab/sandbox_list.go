@@ -16,6 +16,8 @@ func sandboxListCommand(name string) cli.Command {
 	var all bool
 	return cli.Command{
 		Name: name, Synopsis: "list sandboxes",
+		Help: `
+Lists the sandboxes that live, and with --all also those that are destroyed.`,
 		Flags: func(fs *flag.FlagSet) { fs.BoolVar(&all, "all", false, "also those that are destroyed") },
 		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
 			c, err := connect(env)
@@ -26,7 +28,7 @@ func sandboxListCommand(name string) cli.Command {
 			if err != nil {
 				return err
 			}
-			return show(env, map[string]any{"sandboxes": list}, func(w io.Writer) {
+			return show(env, listed("sandboxes", list), func(w io.Writer) {
 				var rows [][]string
 				for _, s := range list {
 					rows = append(rows, []string{vmid(s.VMID), s.Name, s.State, s.Address, s.Profile, s.JobID, age(time.Since(s.CreatedAt))})
@@ -48,6 +50,9 @@ func sandboxShowCommand() cli.Command {
 	return cli.Command{
 		Name: "sandbox show", Args: "SANDBOX", Synopsis: "show one sandbox by VMID, name or id",
 		MinArgs: 1, MaxArgs: 1,
+		Help: `
+Shows a sandbox, also a destroyed one. The host key is the one that the guest
+reported.`,
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
 			if err != nil {
@@ -68,7 +73,7 @@ func printSandbox(w io.Writer, s api.Sandbox) {
 		keep = "yes"
 	}
 	fields(w,
-		"vmid", vmid(s.VMID), "name", s.Name, "id", s.ID, "state", s.State, "reason", oneLine(s.Reason),
+		"vmid", vmid(s.VMID), "name", s.Name, "id", s.ID, "state", s.State, "reason", s.Reason,
 		"profile", s.Profile, "template", s.Template, "address", s.Address, "mac", s.MAC,
 		"network", s.Network, "cores", fmt.Sprint(s.Cores), "memory", fmt.Sprintf("%d MiB", s.MemoryMB),
 		"job", s.JobID, "keep", keep, "host key", s.HostKey, "created", timeText(&s.CreatedAt),

@@ -14,27 +14,30 @@ import (
 
 func sandboxNewCommand(name string) cli.Command {
 	var req api.SandboxCreate
-	var ttl lease
+	var ttl cli.Duration
 	var detach bool
 	return cli.Command{
 		Name: name, Synopsis: "make a sandbox to work in by hand",
-		Help: "Makes a sandbox from a profile and waits until its guest is ready.",
+		Help: `
+Makes a sandbox from a profile and waits until its guest is ready. It lives
+until it is destroyed or its time is over; no job runs in it until one is sent
+there with agentlab job run --sandbox.`,
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&req.Profile, "profile", "", "`profile` to make it from (required)")
 			fs.StringVar(&req.Name, "name", "", "unique `name`; one is chosen when it is left out")
-			leaseFlag(fs, &ttl, "ttl", "how long it lives, a `duration` or minutes (default: the profile's)")
+			fs.Var(&ttl, "ttl", "how long it lives, a `duration` or minutes (default: the profile's)")
 			fs.BoolVar(&req.Keep, "keep", false, "it does not expire")
 			fs.BoolVar(&detach, "detach", false, "do not wait until it is ready")
 		},
 		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
 			if req.Profile == "" {
-				return fault.New(fault.Invalid, "which profile? --profile is missing").WithHint("agentlab status lists problems with profiles")
+				return fault.New(fault.Invalid, "which profile? --profile is missing").WithHint("agentlab sandbox new --profile NAME")
 			}
 			c, err := connect(env)
 			if err != nil {
 				return err
 			}
-			req.TTLSeconds = ttl.seconds()
+			req.TTLSeconds = ttl.Seconds()
 			accepted, err := c.CreateSandbox(ctx, req)
 			if err != nil {
 				return err
@@ -63,8 +66,8 @@ func awaitSandbox(ctx context.Context, env *cli.Env, c *client.Client, a api.Acc
 	op, err := p.operation(ctx, c, a.Operation)
 	if err != nil {
 		if ctx.Err() != nil {
-			return fault.New(fault.Unavailable, "stopped waiting; the sandbox goes on: %w", ctx.Err()).
-				WithHint("look at it with agentlab sandbox show %s", a.Sandbox.ID)
+			return &exitError{exitCancelled, fault.New(fault.Unavailable, "stopped waiting; the sandbox goes on").
+				WithHint("look at it with: agentlab sandbox show %[1]s    end it with: agentlab sandbox destroy %[1]s", a.Sandbox.Name)}
 		}
 		return err
 	}
@@ -84,5 +87,9 @@ func operationError(op api.Operation) error {
 	if text == "" {
 		text = "was " + op.State
 	}
-	return fault.New(class, "%s: %s", op.Kind, text).WithHint("%s", op.Hint)
+	where := op.Kind
+	if op.Step != "" {
+		where += ", step " + op.Step
+	}
+	return fault.New(class, "%s: %s", where, text).WithHint("%s", op.Hint)
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
@@ -35,8 +37,12 @@ func sshCommand() cli.Command {
 		Help: `
 Connects to the sandbox directly when its SSH port answers from here, else
 through the daemon. The guest's host key must be the one that the guest reported
-to the daemon over its own channel. Exits with the command's code, or 255 like
-ssh when the connection fails.`,
+to the daemon over its own channel. What stands behind -- is handed to ssh as it
+is: the guest's shell reads the words joined by spaces.
+
+Forwardings and shared connections of the ssh configuration are not used. Exits
+with the command's code, 255 like ssh when the connection fails, and 125 when
+AgentLab does.`,
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&r.user, "user", "", "`user` in the guest (default: the profile's)")
 			fs.StringVar(&r.identity, "identity", "", "private key `file`")
@@ -47,20 +53,30 @@ ssh when the connection fails.`,
 }
 
 func (r *sshRun) run(ctx context.Context, env *cli.Env, args []string) error {
+	if err := checkPort(r.port); err != nil {
+		return err
+	}
+	return ours(ctx, r.connect(ctx, env, args[0]))
+}
+
+func checkPort(port int) error {
+	if port < 1 || port > 65535 {
+		return fault.New(fault.Invalid, "--port: %d is not between 1 and 65535", port)
+	}
+	return nil
+}
+
+func (r *sshRun) connect(ctx context.Context, env *cli.Env, ref string) error {
 	c, err := connect(env)
 	if err != nil {
 		return err
 	}
-	s, err := c.Sandbox(ctx, args[0])
+	s, err := c.Sandbox(ctx, ref)
 	if err != nil {
 		return err
 	}
-	switch {
-	case s.State != "READY" && s.State != "RUNNING":
-		return fault.New(fault.Precondition, "sandbox %s is %s", s.Name, s.State).WithHint("agentlab sandbox show %s tells more", s.Name)
-	case s.HostKey == "":
-		return fault.New(fault.Precondition, "sandbox %s has not reported its host key", s.Name).
-			WithHint("it does so when it has booted; try again in a moment")
+	if err := reachable(s); err != nil {
+		return err
 	}
 	dir, err := os.MkdirTemp("", "agentlab-ssh-")
 	if err != nil {
@@ -85,12 +101,35 @@ func (r *sshRun) run(ctx context.Context, env *cli.Env, args []string) error {
 	return runSSH(ctx, env, argv)
 }
 
-// argv is the command line of ssh. Only keys written to known count.
+var hostKey = regexp.MustCompile(`^ssh-ed25519 [A-Za-z0-9+/]+=*( [^\r\n]*)?$`)
+
+// reachable refuses a sandbox whose identity cannot be checked.
+func reachable(s api.Sandbox) error {
+	switch {
+	case s.State != string(lab.SandboxReady) && s.State != string(lab.SandboxRunning):
+		return fault.New(fault.Precondition, "sandbox %s is %s", s.Name, s.State).WithHint("agentlab sandbox show %s tells more", s.Name)
+	case s.HostKey == "":
+		return fault.New(fault.Precondition, "sandbox %s has not reported its host key", s.Name).
+			WithHint("it does so when it has booted; try again in a moment")
+	case !hostKey.MatchString(s.HostKey):
+		return fault.New(fault.Precondition, "what sandbox %s reported is not an ed25519 host key", s.Name)
+	case net.ParseIP(s.Address) == nil:
+		return fault.New(fault.Precondition, "sandbox %s has no address", s.Name)
+	}
+	return nil
+}
+
+// argv is the command line of ssh. Only keys written to known count. What the
+// user's configuration would share with a guest stays here, and a connection
+// left open to an earlier owner of the address is not taken for this one.
 func (r *sshRun) argv(env *cli.Env, s api.Sandbox, known string, direct bool) ([]string, error) {
 	argv := []string{
 		"-o", "HostKeyAlias=" + s.ID, "-o", "UserKnownHostsFile=" + known, "-o", "GlobalKnownHostsFile=/dev/null",
 		"-o", "StrictHostKeyChecking=yes", "-o", "CheckHostIP=no", "-o", "LogLevel=ERROR",
-		"-o", "HostKeyAlgorithms=ssh-ed25519", "-p", strconv.Itoa(r.port), "-l", cmp.Or(r.user, s.SSHUser, "agent"),
+		"-o", "HostKeyAlgorithms=ssh-ed25519",
+		"-o", "UpdateHostKeys=no", "-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "ForwardAgent=no",
+		"-o", "ForwardX11=no", "-o", "ClearAllForwardings=yes", "-o", "PermitLocalCommand=no",
+		"-p", strconv.Itoa(r.port), "-l", cmp.Or(r.user, s.SSHUser, "agent"),
 	}
 	if r.identity != "" {
 		if _, err := os.Stat(r.identity); err != nil {
@@ -98,14 +137,16 @@ func (r *sshRun) argv(env *cli.Env, s api.Sandbox, known string, direct bool) ([
 		}
 		argv = append(argv, "-i", r.identity, "-o", "IdentitiesOnly=yes")
 	}
+	proxy := "none" // also no ProxyJump
 	if !direct {
-		proxy, err := proxyCommand(env, s.ID, r.port)
-		if err != nil {
+		var err error
+		if proxy, err = proxyCommand(env, s.ID, r.port); err != nil {
 			return nil, err
 		}
-		argv = append(argv, "-o", "ProxyCommand="+proxy)
 	}
-	return append(append(argv, s.Address), env.Rest...), nil
+	// Without "--" ssh would take options behind the address, too.
+	argv = append(argv, "-o", "ProxyCommand="+proxy, "--", s.Address)
+	return append(argv, env.Rest...), nil
 }
 
 // answers reports whether an SSH server greets from there within a second. A
@@ -160,6 +201,9 @@ func runSSH(ctx context.Context, env *cli.Env, argv []string) error {
 	}
 	err = cmd.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		if exit.ExitCode() < 0 { // by a signal
+			return &exitError{code: exitSSH}
+		}
 		return &exitError{code: exit.ExitCode()}
 	}
 	if err != nil {

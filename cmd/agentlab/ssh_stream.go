@@ -15,6 +15,9 @@ func sshStreamCommand() cli.Command {
 		Name: "ssh-stream", Args: "SANDBOX", Synopsis: "copy bytes between a sandbox's port and this process", MinArgs: 1, MaxArgs: 1, Hidden: true,
 		Flags: func(fs *flag.FlagSet) { fs.IntVar(&port, "port", 22, "`port` in the guest") },
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
+			if err := checkPort(port); err != nil {
+				return err
+			}
 			c, err := connect(env)
 			if err != nil {
 				return err

@@ -17,6 +17,10 @@ import (
 func statusCommand() cli.Command {
 	return cli.Command{
 		Name: "status", Synopsis: "show the daemon, its plugins and what it holds",
+		Help: `
+Shows the daemon's version and plugins, how many sandboxes and jobs there are in
+which state, the space that artifacts take, what is wrong with the configuration
+or the plugins, and the operations that failed last.`,
 		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
 			c, err := connect(env)
 			if err != nil {
@@ -49,7 +53,7 @@ func printStatus(w io.Writer, s api.Status) {
 	if len(s.FailedOperations) > 0 {
 		fmt.Fprintln(w, "\nlast failures:")
 		for _, o := range s.FailedOperations {
-			fmt.Fprintf(w, "  %s  %s at %s: %s\n", timeText(o.EndedAt), o.Kind, o.Step, oneLine(o.Error))
+			fmt.Fprintln(w, "  "+oneLine(fmt.Sprintf("%s  %s at %s: %s", timeText(o.EndedAt), o.Kind, o.Step, o.Error)))
 		}
 	}
 }
@@ -70,6 +74,9 @@ func counts(m map[string]int) string {
 func pluginListCommand() cli.Command {
 	return cli.Command{
 		Name: "plugin list", Synopsis: "list the configured plugins and how they are",
+		Help: `
+Lists the plugins that the daemon's configuration names, with the state of each
+process and why it is not well.`,
 		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
 			c, err := connect(env)
 			if err != nil {
@@ -79,7 +86,7 @@ func pluginListCommand() cli.Command {
 			if err != nil {
 				return err
 			}
-			return show(env, map[string]any{"plugins": list}, func(w io.Writer) { printPlugins(w, list) })
+			return show(env, listed("plugins", list), func(w io.Writer) { printPlugins(w, list) })
 		},
 	}
 }
@@ -95,6 +102,7 @@ func printPlugins(w io.Writer, list []api.Plugin) {
 func versionCommand() cli.Command {
 	return cli.Command{
 		Name: "version", Synopsis: "print the version",
+		Help: "Prints the version of this program; agentlab status tells the daemon's.",
 		Run: func(_ context.Context, env *cli.Env, _ []string) error {
 			v := map[string]string{"version": version.String()}
 			return show(env, v, func(w io.Writer) { fmt.Fprintln(w, "agentlab", version.String()) })

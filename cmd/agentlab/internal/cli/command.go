@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"io"
-	"time"
 )
 
 // Command is one command of the program. A Command without Run is a group: its
@@ -29,7 +28,7 @@ type Global struct {
 	Token    string
 	Config   string
 	JSON     bool
-	Timeout  time.Duration
+	Timeout  Duration
 }
 
 func (g *Global) declare(fs *flag.FlagSet) {
@@ -38,7 +37,7 @@ func (g *Global) declare(fs *flag.FlagSet) {
 	fs.StringVar(&g.Token, "token", "", "token for --endpoint (better in AGENTLAB_TOKEN)")
 	fs.StringVar(&g.Config, "config", "", "client configuration `file`")
 	fs.BoolVar(&g.JSON, "json", false, "print JSON for programs")
-	fs.DurationVar(&g.Timeout, "timeout", 0, "longest wait for one answer of the daemon, a `duration`")
+	fs.Var(&g.Timeout, "timeout", "longest wait for one answer of the daemon, a `duration` (default: 30s)")
 }
 
 // Env is what a command runs with.
@@ -55,6 +54,7 @@ type App struct {
 	Name     string
 	About    string // one line
 	Version  string
+	Notes    string // Markdown for the reference: what holds for all commands
 	Commands []Command
 	// Explain prints an error and returns the exit code.
 	Explain func(env *Env, err error) int

@@ -2,12 +2,9 @@ package cli
 
 import (
 	"flag"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
-
-	"github.com/agext/levenshtein"
 
 	"github.com/agentlab/agentlab/sdk/fault"
 )
@@ -22,22 +19,16 @@ type invocation struct {
 	version bool
 }
 
-// parse finds the command and reads its flags. Global flags may stand before
-// it, so words that are values of such flags are not mistaken for commands.
+// parse finds the command and reads its flags.
 func (a *App) parse(args []string, env *Env) (invocation, error) {
 	inv := invocation{env: env}
 	before, rest := split(args)
-	words, flags, err := a.locate(before)
-	if err != nil {
-		return inv, err
-	}
-	cmd, extra, err := a.find(words)
-	if err != nil {
-		return inv, err
-	}
+	cmd, flags, err := a.locate(before)
 	inv.cmd, inv.words = cmd, strings.Fields(cmd.Name)
-	fs := flag.NewFlagSet(cmd.Name, flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
+	if err != nil {
+		return inv, err
+	}
+	fs := newFlagSet()
 	env.Global.declare(fs)
 	fs.BoolVar(&inv.help, "help", false, "")
 	fs.BoolVar(&inv.help, "h", false, "")
@@ -47,9 +38,9 @@ func (a *App) parse(args []string, env *Env) (invocation, error) {
 	if cmd.Flags != nil {
 		cmd.Flags(fs)
 	}
-	inv.args, err = parseAnywhere(fs, slices.Concat(flags, extra))
+	inv.args, err = parseAnywhere(fs, flags)
 	if err != nil {
-		return inv, fault.New(fault.Invalid, "%s: %w%s", a.title(cmd), err, suggestFlag(fs, err))
+		return inv, a.flagError(cmd, fs, err)
 	}
 	if inv.help || inv.version {
 		return inv, nil
@@ -62,6 +53,12 @@ func (a *App) parse(args []string, env *Env) (invocation, error) {
 	return inv, a.count(inv)
 }
 
+func newFlagSet() *flag.FlagSet {
+	fs := flag.NewFlagSet("", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	return fs
+}
+
 // split cuts at the first "--".
 func split(args []string) (before, rest []string) {
 	if i := slices.Index(args, "--"); i >= 0 {
@@ -70,66 +67,72 @@ func split(args []string) (before, rest []string) {
 	return args, nil
 }
 
-// locate takes leading global flags off, so that what follows begins with the
-// command.
-func (a *App) locate(args []string) (words, flags []string, err error) {
-	fs := flag.NewFlagSet("", flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
-	var g Global
-	g.declare(fs)
-	for len(args) > 0 && strings.HasPrefix(args[0], "-") && len(args[0]) > 1 {
-		name := strings.TrimLeft(args[0], "-")
-		name, _, inline := strings.Cut(name, "=")
-		f := fs.Lookup(name)
-		if f == nil && name != "help" && name != "h" && name != "version" {
-			return nil, nil, fault.New(fault.Invalid, "%s: unknown flag before a command", args[0]).
-				WithHint("%s --help lists the commands and the flags that may stand before them", a.Name)
-		}
-		n := 1
-		if f != nil && !inline && !isBool(f) {
-			n = min(2, len(args))
-		}
-		flags, args = append(flags, args[:n]...), args[n:]
-	}
-	return args, flags, nil
-}
-
-// find matches the longest command name at the beginning of words; what is left
-// are flags and arguments.
-func (a *App) find(words []string) (Command, []string, error) {
-	best := Command{}
-	for _, c := range a.Commands {
-		name := strings.Fields(c.Name)
-		if len(name) <= len(words) && slices.Equal(name, words[:len(name)]) && len(name) > len(strings.Fields(best.Name)) {
-			best = c
-		}
-	}
-	rest := words[len(strings.Fields(best.Name)):]
-	if best.Run == nil && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
-		full := strings.TrimSpace(best.Name + " " + rest[0])
-		err := fault.New(fault.Invalid, "there is no command %q", a.Name+" "+full)
-		if s := a.near(best.Name, rest[0]); s != "" {
-			return best, nil, err.WithHint("did you mean %q?", a.Name+" "+s)
-		}
-		return best, nil, err.WithHint("%s --help lists what there is", strings.TrimSpace(a.Name+" "+best.Name))
-	}
-	return best, rest, nil
-}
-
-// near is the command below group whose next word is close to word.
-func (a *App) near(group, word string) string {
-	best, bestAt := "", 3
-	for _, c := range a.Commands {
-		next, ok := strings.CutPrefix(c.Name, group)
-		if !ok || c.Hidden || next == "" {
+// locate finds the command that the words name, the longest there is, and
+// returns it with everything that is not its name. Global flags may stand
+// before and between the words, so a flag's value is not mistaken for a word.
+func (a *App) locate(args []string) (Command, []string, error) {
+	fs := newFlagSet()
+	new(Global).declare(fs)
+	var name string
+	var flags []string
+	for len(args) > 0 {
+		word := args[0]
+		if isFlag(word) {
+			n := width(fs, word)
+			if n == 0 {
+				if name == "" {
+					return Command{}, nil, fault.New(fault.Invalid, "%s: unknown flag before a command", word).
+						WithHint("%s --help lists the commands and the flags that may stand before them", a.Name)
+				}
+				break
+			}
+			n = min(n, len(args))
+			flags, args = append(flags, args[:n]...), args[n:]
 			continue
 		}
-		next = strings.Fields(next)[0]
-		if d := levenshtein.Distance(word, next, nil); d < bestAt {
-			best, bestAt = strings.TrimSpace(group+" "+next), d
+		longer := strings.TrimSpace(name + " " + word)
+		if !a.begins(longer) {
+			break
 		}
+		name, args = longer, args[1:]
 	}
-	return best
+	cmd := a.command(name)
+	if cmd.Run == nil && len(args) > 0 && !isFlag(args[0]) {
+		return cmd, nil, a.unknown(cmd, args[0])
+	}
+	return cmd, slices.Concat(flags, args), nil
+}
+
+func isFlag(word string) bool { return len(word) > 1 && word[0] == '-' }
+
+// width is how many words a flag takes, 0 when it is not one that every command
+// has.
+func width(fs *flag.FlagSet, word string) int {
+	name, _, inline := strings.Cut(strings.TrimLeft(word, "-"), "=")
+	f := fs.Lookup(name)
+	switch {
+	case f == nil && (name == "help" || name == "h" || name == "version"):
+		return 1
+	case f == nil:
+		return 0
+	case inline || isBool(f):
+		return 1
+	}
+	return 2
+}
+
+// begins reports whether name is a command or the beginning of one.
+func (a *App) begins(name string) bool {
+	return slices.ContainsFunc(a.Commands, func(c Command) bool { return c.Name == name || strings.HasPrefix(c.Name, name+" ") })
+}
+
+// command is the one of this name; where there is none, a group without words
+// of its own.
+func (a *App) command(name string) Command {
+	if i := slices.IndexFunc(a.Commands, func(c Command) bool { return c.Name == name }); i >= 0 {
+		return a.Commands[i]
+	}
+	return Command{Name: name}
 }
 
 // parseAnywhere reads flags before, between and after positional arguments.
@@ -160,26 +163,15 @@ func (a *App) count(inv invocation) error {
 	return nil
 }
 
-func suggestFlag(fs *flag.FlagSet, err error) string {
-	_, name, ok := strings.Cut(err.Error(), "not defined: -")
-	if !ok {
-		return ""
-	}
-	best, bestAt := "", 3
-	fs.VisitAll(func(f *flag.Flag) {
-		if d := levenshtein.Distance(strings.TrimLeft(name, "-"), f.Name, nil); d < bestAt {
-			best, bestAt = f.Name, d
-		}
-	})
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean --%s?", best)
-}
-
 func isBool(f *flag.Flag) bool {
 	b, ok := f.Value.(interface{ IsBoolFlag() bool })
 	return ok && b.IsBoolFlag()
 }
 
 func (a *App) title(c Command) string { return strings.TrimSpace(a.Name + " " + c.Name) }
+
+// wantsJSON answers for command lines that could not be read.
+func wantsJSON(args []string) bool {
+	before, _ := split(args)
+	return slices.ContainsFunc(before, func(s string) bool { return s == "--json" || s == "-json" || s == "--json=true" })
+}

@@ -5,33 +5,35 @@ import (
 	"fmt"
 
 	mitchellh "github.com/mitchellh/cli"
+
+	"github.com/agentlab/agentlab/sdk/fault"
 )
 
-// Main runs the command line and returns the exit code.
+// Main runs the command line and returns the exit code. The word "help" before
+// a command is another way to write --help.
 func (a *App) Main(ctx context.Context, args []string, env *Env) int {
+	if len(args) > 0 && args[0] == "help" {
+		args = append([]string{"--help"}, args[1:]...)
+	}
 	inv, err := a.parse(args, env)
 	switch {
 	case err != nil:
+		env.Global.JSON = wantsJSON(args)
 		return a.Explain(env, err)
 	case inv.version:
 		fmt.Fprintln(env.Out, a.Name, a.Version)
 		return 0
-	case inv.help || inv.cmd.Run == nil:
-		out, code := env.Out, 0
-		if !inv.help { // a group alone is a question, not a command
-			out, code = env.Err, 2
-		}
-		a.help(out, a.described(inv.cmd))
-		return code
+	case inv.help:
+		a.help(env.Out, inv.cmd)
+		return 0
+	case inv.cmd.Run == nil && env.Global.JSON:
+		return a.Explain(env, fault.New(fault.Invalid, "%s: which command?", a.title(inv.cmd)).
+			WithHint("%s --help lists what there is", a.title(inv.cmd)))
+	case inv.cmd.Run == nil: // a group alone is a question, not a command
+		a.help(env.Err, inv.cmd)
+		return 2
 	}
 	return a.dispatch(ctx, inv)
-}
-
-func (a *App) described(c Command) Command {
-	if c.Name == "" {
-		c.Help = a.About
-	}
-	return c
 }
 
 // dispatch hands the parsed command to mitchellh/cli, which sees only its words:
