@@ -2,6 +2,7 @@ package guest_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/agentlab/agentlab/core/guest"
@@ -46,5 +47,22 @@ func TestNewsIsBounded(t *testing.T) {
 				t.Errorf("a heartbeat is refused as well: %v", err)
 			}
 		})
+	}
+}
+
+// The name of a file reaches rows, events and listings, where nothing hides it.
+func TestNoSecretInAName(t *testing.T) {
+	h := newHost(t, guest.Limits{})
+	sb := h.addSandbox()
+	sb.mustFetch()
+	_, _, err := sb.upload(sb.job, "out/"+planted+".txt", []byte("x"))
+	wantClass(t, err, fault.Invalid)
+	if err != nil && strings.Contains(err.Error(), planted) {
+		t.Error("the refusal says it")
+	}
+	rows, err := h.store.Artifacts(t.Context(), sb.job)
+	h.must(err)
+	if len(rows) != 0 {
+		t.Errorf("rows %+v", rows)
 	}
 }

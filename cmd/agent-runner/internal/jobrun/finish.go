@@ -182,7 +182,7 @@ func (x *run) uploadResult(ctx context.Context, result guestapi.JobResult) error
 	if err != nil {
 		return fmt.Errorf("encode report: %w", err)
 	}
-	b = append(b, '\n')
+	b = append(x.Redactor.Bytes(b), '\n') // also names of files may hold a secret
 	err = guestclient.Retry(ctx, nil, func(ctx context.Context) error {
 		_, err := x.put(ctx, guestapi.ArtifactReport, bytes.NewReader(b), int64(len(b)))
 		return err

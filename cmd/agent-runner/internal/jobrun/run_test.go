@@ -87,6 +87,7 @@ func TestOutcomes(t *testing.T) {
 		"no commits":   {"true", 0, false, "completed", 0, ""},
 		"broken repo":  {"rm -rf .git", 0, false, "completed", 0, ""},
 		"large file":   {"head -c 2000000 /dev/zero >$AGENTLAB_ARTIFACTS_DIR/big", 0, false, "failed", 125, "big"},
+		"secret name":  {"echo $MY_KEY >$AGENTLAB_ARTIFACTS_DIR/$MY_KEY", 0, false, "completed", 0, ""},
 		"secret error": {"exit 7 # " + planted, 0, false, "failed", 7, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -107,8 +108,8 @@ func TestOutcomes(t *testing.T) {
 			if name == "log quota" && len(h.log) != 1<<20 {
 				t.Errorf("%d bytes of log", len(h.log))
 			}
-			if h.files["report.json"] == "" {
-				t.Error("no report.json")
+			if report := h.files["report.json"]; report == "" || strings.Contains(report, planted) {
+				t.Errorf("report.json: %s", report)
 			}
 		})
 	}
