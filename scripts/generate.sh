@@ -1,7 +1,8 @@
 #!/bin/sh
-# Generates Go from proto/ into sdk/internal/proto/. Needs protoc with its
-# well-known types (apt-get install protobuf-compiler libprotobuf-dev); the Go
-# generators come from tools/go.mod, so their versions are pinned.
+# Generates Go from proto/ into sdk/internal/proto/, and docs/openapi.json. Needs
+# protoc with its well-known types (apt-get install protobuf-compiler
+# libprotobuf-dev); the Go generators come from tools/go.mod, so their versions
+# are pinned.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -22,3 +23,7 @@ PATH=$bin:$PATH protoc -I proto -I /usr/include \
 	--go_out=. --go_opt=module=$module \
 	--go-grpc_out=. --go-grpc_opt=module=$module \
 	$(find proto -name '*.proto' | sort)
+
+# The API's description comes from the route table. The test that wants it
+# committed writes it.
+go test ./core/control -run OpenAPI -update

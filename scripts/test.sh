@@ -58,11 +58,23 @@ list_skips() {
 unit_packages() { go list ./... | grep -vE '/(plugins/|internal/e2e)'; }
 plugin_packages() { go list ./plugins/... | grep -v '/plugins/netfilter'; }
 
+# Chained, since bash ignores set -e inside a command that is tested.
 build_and_image() {
-  make --no-print-directory build
-  template=$(scripts/image.sh)
-  echo "template: $template"
-  echo "$template" >"$logs/template"
+  make --no-print-directory build &&
+    template=$(scripts/image.sh) &&
+    echo "template: $template" &&
+    echo "$template" >"$logs/template"
+}
+
+# build_elsewhere wants the same bytes from the same source at another path.
+build_elsewhere() {
+  local copy same=0
+  copy=$(mktemp -d) &&
+    tar --exclude=./.git --exclude=./bin --exclude=./.build -cf - . | tar -C "$copy" -xf - &&
+    make --no-print-directory -C "$copy" build &&
+    (cd "$copy/bin" && sha256sum -- *) | (cd bin && sha256sum -c -) || same=1
+  rm -rf "$copy"
+  return "$same"
 }
 
 go version
@@ -75,10 +87,13 @@ if [ "$what" = fast ]; then
   run_stage unit 110 go test -v -short $(unit_packages)
 else
   run_stage build 240 build_and_image
-  if [ -s "$logs/template" ]; then
-    AGENTLAB_TEMPLATE=$(cat "$logs/template")
-    export AGENTLAB_TEMPLATE
+  if [ ${#broken[@]} -gt 0 ]; then
+    echo "nothing to test: the build failed" >&2
+    exit 1
   fi
+  AGENTLAB_TEMPLATE=$(cat "$logs/template")
+  export AGENTLAB_TEMPLATE
+  run_stage reproduce 60 build_elsewhere
   # shellcheck disable=SC2046
   run_stage unit 180 go test -v -race $(unit_packages)
   # shellcheck disable=SC2046
