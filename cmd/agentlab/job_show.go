@@ -1,10 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
@@ -100,7 +104,35 @@ func printArtifacts(w io.Writer, list []api.Artifact) {
 }
 
 func printEvent(w io.Writer, e api.Event) {
-	fmt.Fprintf(w, "%s  %-20s %s\n", e.At.Local().Format("2006-01-02 15:04:05.000"), oneLine(e.Type), oneLine(e.Message))
+	fmt.Fprintf(w, "%s  %-20s %s\n", e.At.Local().Format("2006-01-02 15:04:05.000"), oneLine(e.Type), oneLine(eventText(e)))
+}
+
+// eventText is an event's message, or what its fields say.
+func eventText(e api.Event) string {
+	f := maps.Clone(e.Fields)
+	var parts []string
+	if to := f["to"]; to != "" {
+		parts = append(parts, cmp.Or(f["from"], "new")+" → "+to)
+	}
+	if what := cmp.Or(f["step"], f["kind"]); what != "" {
+		parts = append(parts, what)
+	}
+	if t := took(f["took_ms"]); t != "" {
+		parts = append(parts, t)
+	}
+	if e.Message != "" {
+		parts = append(parts, e.Message)
+		return strings.Join(parts, ", ")
+	}
+	for _, k := range []string{"from", "to", "step", "took_ms", "kind", "hint", "class"} {
+		delete(f, k)
+	}
+	for _, k := range slices.Sorted(maps.Keys(f)) {
+		if f[k] != "" {
+			parts = append(parts, k+" "+f[k])
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 func jobCancelCommand() cli.Command {
