@@ -184,3 +184,28 @@ func testNoSecretLeft(t *testing.T, l *lab) {
 		t.Error("the planted secret is in the daemon's log")
 	}
 }
+
+// testNoSecretInArguments looks at every process of this machine while a guest
+// has the secret. A process of the test's own shows that it would be found.
+func testNoSecretInArguments(t *testing.T) {
+	t.Helper()
+	with := func(text string) (found []string) {
+		all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, path := range all {
+			if b, err := os.ReadFile(path); err == nil && strings.Contains(string(b), text) {
+				found = append(found, strings.ReplaceAll(string(b), "\x00", " "))
+			}
+		}
+		return found
+	}
+	const control = "agentlab-control-7c41"
+	cmd := exec.Command("sh", "-c", "read x; : "+control)
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	defer background(t, cmd)()
+	testkit.Eventually(t, 5*time.Second, "the control is found", func() bool { return len(with(control)) > 0 })
+	if found := with(planted); len(found) > 0 {
+		t.Errorf("the planted secret is in the arguments of %q", found)
+	}
+}

@@ -2,6 +2,7 @@ package vm_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -47,6 +48,7 @@ func (l *lab) testLocalJob(t *testing.T) {
 	}
 	job := l.startJob(t, "--repo", repo, "--profile", "job", "--task", "say hello")
 	l.waitLog(t, job, "waiting", 2*time.Minute)
+	testNoSecretInArguments(t)
 	l.killAll(t)
 	l.Start(t)
 
@@ -55,7 +57,8 @@ func (l *lab) testLocalJob(t *testing.T) {
 		t.Fatalf("state %s (%s), want COMPLETED", done.State, done.Reason)
 	}
 	log := l.MustRun(t, "job", "logs", job).Stdout
-	if !strings.Contains(log, "plain: [REDACTED]") || strings.Contains(log, planted) || !strings.Contains(log, "waited") {
+	encoded := base64.StdEncoding.EncodeToString([]byte(planted))
+	if !strings.Contains(log, "plain: [REDACTED]") || strings.Contains(log, planted) || strings.Contains(log, encoded) || !strings.Contains(log, "waited") {
 		t.Errorf("log:\n%s", log)
 	}
 	l.checkArtifacts(t, job)

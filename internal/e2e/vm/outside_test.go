@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,7 +53,8 @@ func startOutside(t *testing.T, l *lab) {
 // listenIn opens a port of the daemon's host, which guests must not reach.
 func listenIn(t *testing.T, l *lab, port string) {
 	t.Helper()
-	background(t, exec.Command("nsenter", "--net="+l.Pin(), "--", "python3", "-m", "http.server", "--bind", "0.0.0.0", port))
+	stop := background(t, exec.Command("nsenter", "--net="+l.Pin(), "--", "python3", "-m", "http.server", "--bind", "0.0.0.0", port))
+	l.listeners = append(l.listeners, stop)
 	testkit.Eventually(t, 10*time.Second, "port "+port+" listens", func() bool {
 		return l.Inside("curl", "-s", "-o", "/dev/null", "-m", "1", "http://10.77.0.1:"+port+"/").Code == 0
 	})
@@ -63,16 +65,19 @@ func serve(t *testing.T, ns string, argv ...string) {
 	background(t, exec.Command("ip", append([]string{"netns", "exec", ns}, argv...)...))
 }
 
-func background(t *testing.T, cmd *exec.Cmd) {
+// background runs cmd until the test ends or stop is called.
+func background(t *testing.T, cmd *exec.Cmd) (stop func()) {
 	t.Helper()
 	cmd.Dir = t.TempDir()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	t.Cleanup(stop)
+	return stop
 }
 
 func must(t *testing.T, argv ...string) string {

@@ -57,7 +57,8 @@ profile "short" {
 // lab is what the tests of one run share.
 type lab struct {
 	*testkit.Daemon
-	key string // private key for ssh into guests
+	key       string   // private key for ssh into guests
+	listeners []func() // ends what the test itself runs in the daemon's namespace
 }
 
 // TestVM runs in order: first what needs an untouched daemon, then the tests
@@ -104,6 +105,9 @@ func TestVM(t *testing.T) {
 
 	namespace := testkit.Namespace(t, l.Pin())
 	l.Stop(t)
+	for _, stop := range l.listeners {
+		stop()
+	}
 	if left := testkit.Processes(namespace); len(left) > 0 {
 		t.Errorf("processes outlived the daemon: %v", left)
 	}
