@@ -20,13 +20,14 @@ import (
 // other.
 type bench struct {
 	*Scheduler
-	t      testing.TB
-	store  *state.Store
-	world  *world
-	crash  *crasher
-	task   string // how guests behave
-	denied atomic.Int64
-	timing Timing
+	t         testing.TB
+	store     *state.Store
+	world     *world
+	crash     *crasher
+	task      string // how guests behave
+	denied    atomic.Int64
+	timing    Timing
+	cleanRepo func(ctx context.Context, id string) error // may be nil
 
 	stop   func() // of the present life
 	lives  sync.WaitGroup
@@ -70,7 +71,7 @@ func (b *bench) start(effect int) {
 		RenderSeed: func(in SeedInput) (hypervisor.Seed, error) {
 			return hypervisor.Seed{UserData: []byte(in.Token.Reveal())}, nil
 		},
-		Timing: b.timing,
+		CleanRepo: b.cleanRepo, Timing: b.timing,
 	})
 	s := b.Scheduler
 	b.lives.Go(func() { _ = s.Run(ctx) })

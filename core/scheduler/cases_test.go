@@ -292,21 +292,14 @@ func TestRefusedBeforeRowsAreWritten(t *testing.T) {
 func TestUploadedRepositoryGoesWithTheSandbox(t *testing.T) {
 	inBubble(t, "", func(b *bench) {
 		ctx := context.Background()
-		if err := b.store.PutRepo(ctx, state.Repo{ID: "repo_1", Size: 7}); err != nil {
-			t.Fatal(err)
-		}
+		cleaned := b.uploads("repo_1")
 		b.start(-1)
-		var cleaned []string
-		b.cfg.CleanRepo = func(_ context.Context, id string) error {
-			cleaned = append(cleaned, id)
-			return nil
-		}
 		if _, _, _, err := b.RunJob(ctx, JobRequest{Task: "t", RepoID: "repo_1", Spec: spec("destroy")}); err != nil {
 			t.Fatal(err)
 		}
 		b.settle()
-		if _, err := b.store.Repo(ctx, "repo_1"); fault.ClassOf(err) != fault.NotFound || len(cleaned) != 1 {
-			t.Errorf("cleaned is %v, row: %v", cleaned, err)
+		if _, err := b.store.Repo(ctx, "repo_1"); fault.ClassOf(err) != fault.NotFound || len(*cleaned) != 1 {
+			t.Errorf("cleaned is %v, row: %v", *cleaned, err)
 		}
 	})
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
-// uploads puts rows of uploads and records which files are removed.
+// uploads puts rows of uploads and records which files are removed. It comes
+// before start.
 func (b *bench) uploads(ids ...string) *[]string {
 	b.t.Helper()
 	for _, id := range ids {
@@ -22,7 +23,7 @@ func (b *bench) uploads(ids ...string) *[]string {
 		}
 	}
 	var cleaned []string
-	b.cfg.CleanRepo = func(_ context.Context, id string) error {
+	b.cleanRepo = func(_ context.Context, id string) error {
 		cleaned = append(cleaned, id)
 		return nil
 	}
@@ -41,8 +42,8 @@ func (b *bench) borrow(sb lab.Sandbox, repoID string) lab.Job {
 
 func TestRepositoryOfABorrowedSandboxGoesWithItsJob(t *testing.T) {
 	inBubble(t, "", func(b *bench) {
-		b.start(-1)
 		cleaned := b.uploads("repo_1")
+		b.start(-1)
 		sb := b.submitSandbox("box")
 		b.settle()
 		job := b.borrow(sb, "repo_1")
@@ -57,8 +58,8 @@ func TestRepositoryOfABorrowedSandboxGoesWithItsJob(t *testing.T) {
 func TestUploadsThatNobodyNeedsAreCollected(t *testing.T) {
 	inBubble(t, "hang", func(b *bench) {
 		ctx := context.Background()
-		b.start(-1)
 		cleaned := b.uploads("repo_left", "repo_used")
+		b.start(-1)
 		used, _, _, err := b.RunJob(ctx, JobRequest{Task: "t", RepoID: "repo_used", Spec: spec("destroy"), TTL: 2 * time.Hour})
 		if err != nil {
 			t.Fatal(err)
