@@ -115,22 +115,10 @@ func (d *Daemon) Start(t testing.TB, env ...string) {
 	})
 }
 
-// PID is the daemon's process.
-func (d *Daemon) PID() int { return d.cmd.Process.Pid }
-
 // Kill ends the daemon with SIGKILL; its plugins follow by their lifelines.
 func (d *Daemon) Kill(t testing.TB) {
 	t.Helper()
 	if err := d.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		t.Fatal(err)
-	}
-	_ = d.cmd.Wait()
-}
-
-// Term ends the daemon as systemd would.
-func (d *Daemon) Term(t testing.TB) {
-	t.Helper()
-	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	_ = d.cmd.Wait()
