@@ -183,10 +183,14 @@ func writeDevConfig(o devOptions, path string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Written by agentlabd --dev at each start.\n")
 	for _, kv := range [][2]string{
-		{"data_dir", filepath.Join(o.dir, "data")}, {"run_dir", o.runDir},
-		{"log_file", filepath.Join(o.dir, "agentlabd.log")}, {"profiles_dir", filepath.Join(o.dir, "profiles")},
-		{"plugin_dir", o.pluginCopies()}, {"ssh_public_key_path", filepath.Join(o.dir, "keys", "id_ed25519.pub")},
-		{"secrets_bundle", "default"}, {"provisioning_timeout", "5m"},
+		{"data_dir", filepath.Join(o.dir, "data")},
+		{"run_dir", o.runDir},
+		{"log_file", filepath.Join(o.dir, "agentlabd.log")},
+		{"profiles_dir", filepath.Join(o.dir, "profiles")},
+		{"plugin_dir", o.pluginCopies()},
+		{"ssh_public_key_path", filepath.Join(o.dir, "keys", "id_ed25519.pub")},
+		{"secrets_bundle", "default"},
+		{"provisioning_timeout", "5m"},
 	} {
 		fmt.Fprintf(&b, "%s = %s\n", kv[0], q(kv[1]))
 	}

@@ -133,9 +133,16 @@ func TestTailOffset(t *testing.T) {
 		n    int
 		want string
 	}{
-		{"", 3, ""}, {"a\nb\nc\n", 2, "b\nc\n"}, {"a\nb\nc", 2, "b\nc"}, {"a\nb\n", 5, "a\nb\n"}, {"a\n\n\n", 2, "\n\n"},
-		{"head\n" + long + "\n" + long + "\nend\n", 2, long + "\nend\n"}, {long, 1, long}, {"a\n" + long, 1, long},
-		{strings.Repeat("y", 64<<10-1) + "\nz\n", 1, "z\n"}, {"q\n" + strings.Repeat("y", 64<<10-1) + "\n", 1, strings.Repeat("y", 64<<10-1) + "\n"},
+		{"", 3, ""},
+		{"a\nb\nc\n", 2, "b\nc\n"},
+		{"a\nb\nc", 2, "b\nc"},
+		{"a\nb\n", 5, "a\nb\n"},
+		{"a\n\n\n", 2, "\n\n"},
+		{"head\n" + long + "\n" + long + "\nend\n", 2, long + "\nend\n"},
+		{long, 1, long},
+		{"a\n" + long, 1, long},
+		{strings.Repeat("y", 64<<10-1) + "\nz\n", 1, "z\n"},
+		{"q\n" + strings.Repeat("y", 64<<10-1) + "\n", 1, strings.Repeat("y", 64<<10-1) + "\n"},
 	} {
 		f, err := os.CreateTemp(t.TempDir(), "")
 		if err != nil {

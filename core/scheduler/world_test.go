@@ -26,7 +26,7 @@ type world struct {
 	createFor time.Duration
 	creating  int
 	flushed   bool // the host's rules are gone
-	mostAtOne int // creates at the same time
+	mostAtOne int  // creates at the same time
 	last      uint32
 }
 

@@ -140,8 +140,12 @@ func (s *Sim) WriteConfig(t testing.TB, text string) { s.write(t, "config.hcl", 
 func (s *Sim) Config(plugins string) string {
 	var b strings.Builder
 	for _, kv := range [][2]string{
-		{"data_dir", s.path("data")}, {"run_dir", s.path("run")}, {"log_file", ""}, {"profiles_dir", s.path("profiles")},
-		{"agent_subnet", s.Subnet.String()}, {"guest_listen", s.Guests.String()},
+		{"data_dir", s.path("data")},
+		{"run_dir", s.path("run")},
+		{"log_file", ""},
+		{"profiles_dir", s.path("profiles")},
+		{"agent_subnet", s.Subnet.String()},
+		{"guest_listen", s.Guests.String()},
 	} {
 		fmt.Fprintf(&b, "%s = %q\n", kv[0], kv[1])
 	}
