@@ -56,10 +56,23 @@ func mkdir(dir string, mode fs.FileMode) error {
 	return nil
 }
 
-// lock keeps a second daemon from the same data. The kernel frees it when this
-// process ends, however it ends.
+// lock keeps a second daemon from the same data and from the same sockets. The
+// kernel frees both when this process ends, however it ends.
 func (l layout) lock() (release func(), err error) {
-	path := filepath.Join(l.cfg.DataDir, "agentlabd.lock")
+	data, err := l.lockDir(l.cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	run, err := l.lockDir(l.cfg.RunDir)
+	if err != nil {
+		data()
+		return nil, err
+	}
+	return func() { run(); data() }, nil
+}
+
+func (l layout) lockDir(dir string) (release func(), err error) {
+	path := filepath.Join(dir, "agentlabd.lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fault.New(fault.Denied, "open the lock: %w", err)
@@ -67,7 +80,7 @@ func (l layout) lock() (release func(), err error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		holder, _ := os.ReadFile(path)
 		_ = f.Close()
-		return nil, fault.New(fault.Locked, "another agentlabd uses %s", l.cfg.DataDir).WithHolder("process "+string(holder)).
+		return nil, fault.New(fault.Locked, "another agentlabd uses %s", dir).WithHolder("process "+string(holder)).
 			WithHint("it is process %s; talk to it with agentlab --socket %s status", holder, l.socket())
 	}
 	err = errors.Join(f.Truncate(0), writePID(f))
@@ -76,6 +89,19 @@ func (l layout) lock() (release func(), err error) {
 		return nil, fault.New(fault.Internal, "write the lock: %w", err)
 	}
 	return func() { _ = f.Close() }, nil
+}
+
+// clear removes the sockets of plugins whose daemon was killed. We hold the
+// lock, so they are nobody's.
+func (l layout) clear() error {
+	old, err := os.ReadDir(l.pluginRun())
+	for _, e := range old {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(l.pluginRun(), e.Name())))
+	}
+	if err != nil {
+		return fault.New(fault.Denied, "remove old plugin sockets: %w", err)
+	}
+	return nil
 }
 
 func writePID(f *os.File) error {

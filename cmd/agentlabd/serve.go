@@ -49,6 +49,9 @@ func serve(ctx context.Context, o options) error {
 		return err
 	}
 	defer unlock()
+	if err := dirs.clear(); err != nil {
+		return err
+	}
 	log, closeLog, err := openLog(cfg)
 	if err != nil {
 		return err
