@@ -218,7 +218,7 @@ func isFile(path string) bool {
 }
 
 func childEnv(ts *testscript.TestScript) (env []string) {
-	for _, name := range []string{"PATH", "HOME", "TZ", "AGENTLAB_SOCKET", "TERM", "TMPDIR"} {
+	for _, name := range []string{"PATH", "HOME", "TZ", "AGENTLAB_SOCKET", "TERM", "TMPDIR", "GORACE"} {
 		env = append(env, name+"="+ts.Getenv(name))
 	}
 	return env
@@ -226,6 +226,9 @@ func childEnv(ts *testscript.TestScript) (env []string) {
 
 // places are directories that are others in each run.
 var places = regexp.MustCompile(`(UserKnownHostsFile=|')(/.*)(/known_hosts|/agentlab')`)
+
+// percent is what ssh does to a ProxyCommand: only a doubled one stays.
+var percent = strings.NewReplacer("%%", "%", "%", "EXPANDED")
 
 // fakeSSH stands in for ssh: it prints its arguments and known hosts, runs the
 // ProxyCommand as ssh would, and ends with $SSH_EXIT.
@@ -241,7 +244,7 @@ func fakeSSH() {
 			fmt.Printf("  %s %s", st.Mode(), b)
 		}
 		if command, ok := strings.CutPrefix(a, "ProxyCommand="); ok && command != "none" {
-			if err := proxy(strings.ReplaceAll(command, "%%", "%")); err != nil {
+			if err := proxy(percent.Replace(command)); err != nil {
 				panic(err)
 			}
 		}

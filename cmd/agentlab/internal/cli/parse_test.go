@@ -119,6 +119,7 @@ func TestUsageErrors(t *testing.T) {
 		{"job rnu", `there is no command "lab job rnu"`, `did you mean "lab job run"?`},
 		{"job art", `there is no command "lab job art"`, `did you mean "lab job artifacts"?`},
 		{"xx", `there is no command "lab xx"`, "lab --help lists what there is"},
+		{"foo", `there is no command "lab foo"`, "lab --help lists what there is"},
 		{"ssh-strem box", `there is no command "lab ssh-strem"`, "lab --help lists what there is"},
 		{"job destroy", `there is no command "lab job destroy"`, "lab job --help lists what there is"},
 		{"--tail 5 logs x", "--tail: unknown flag before a command", "lab --help lists the commands and the flags that may stand before them"},
