@@ -162,7 +162,7 @@ func TestTailOffset(t *testing.T) {
 func TestCheckRepoURL(t *testing.T) {
 	for _, ok := range []string{
 		"https://git.example/a.git", "http://10.1.2.3:8080/a", "ssh://git@host/a", "git://h/a", "git@github.com:a/b.git",
-		"host:path/x", "https://user@h/a",
+		"host:path/x",
 	} {
 		if err := checkRepoURL(ok); err != nil {
 			t.Errorf("%s: %v", ok, err)
@@ -170,7 +170,7 @@ func TestCheckRepoURL(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"file:///etc", "/etc", "./x", "ext::sh -c id", "ext::x", "--upload-pack=x", "https://", "https://-x/a", "ssh://-oProxyCommand=x/a",
-		"https://u:p@h/a", "a b:c", "-x:y", "h:-x", "fd::17", "https://h/\n",
+		"https://u:p@h/a", "https://token@h/a", "ssh://u:p@h/a", "a b:c", "-x:y", "h:-x", "fd::17", "https://h/\n",
 	} {
 		if err := checkRepoURL(bad); fault.ClassOf(err) != fault.Invalid {
 			t.Errorf("%s: %v", bad, err)

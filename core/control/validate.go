@@ -104,8 +104,9 @@ func checkRepoURL(raw string) error {
 		!slices.Contains([]string{"https", "http", "ssh", "git"}, u.Scheme) {
 		return invalid
 	}
-	if _, has := u.User.Password(); has {
-		return fault.New(fault.Invalid, "repository URL holds a password").
+	_, password := u.User.Password()
+	if password || u.User != nil && strings.HasPrefix(u.Scheme, "http") {
+		return fault.New(fault.Invalid, "repository URL holds a token or password").
 			WithHint("put it into the secrets bundle as git.token")
 	}
 	return nil

@@ -131,6 +131,13 @@ func (s *Server) jobPayload(sb lab.Sandbox, j lab.Job) *guestapi.Job {
 	}
 }
 
+// permanent are the classes of a bundle that will not open at the next try.
+var permanent = []fault.Class{fault.NotFound, fault.Denied, fault.Invalid, fault.Unsupported}
+
+func secretsLater() error {
+	return &fault.Error{Class: fault.Unavailable, Message: "secrets are not available", RetryAfter: 5 * time.Second}
+}
+
 // openBundle decrypts anew at each fetch. To the guest a failure is always one
 // that may pass, so that it asks again; a job whose bundle will never open is
 // failed here, with the cause.
@@ -138,9 +145,8 @@ func (s *Server) openBundle(ctx context.Context, sb lab.Sandbox) (json.RawMessag
 	if sb.Spec.Bundle == "" {
 		return nil, nil
 	}
-	later := &fault.Error{Class: fault.Unavailable, Message: "secrets are not available", RetryAfter: 5 * time.Second}
 	if s.secrets == nil {
-		return nil, later
+		return nil, secretsLater()
 	}
 	octx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
@@ -150,7 +156,6 @@ func (s *Server) openBundle(ctx context.Context, sb lab.Sandbox) (json.RawMessag
 		return json.RawMessage(b.Document.Reveal()), nil
 	}
 	s.log.Error("open secrets bundle", "sandbox", sb.ID, "bundle", sb.Spec.Bundle, "err", err)
-	permanent := []fault.Class{fault.NotFound, fault.Denied, fault.Invalid, fault.Unsupported}
 	if sb.JobID != "" && slices.Contains(permanent, fault.ClassOf(err)) {
 		message := fmt.Sprintf("open secrets bundle %q: %v", sb.Spec.Bundle, err)
 		if hint := fault.HintOf(err); hint != "" {
@@ -163,5 +168,5 @@ func (s *Server) openBundle(ctx context.Context, sb lab.Sandbox) (json.RawMessag
 			return nil, fmt.Errorf("fail job: %w", rerr)
 		}
 	}
-	return nil, later
+	return nil, secretsLater()
 }

@@ -116,6 +116,29 @@ func TestHostHidesSecretsTheRunnerMissed(t *testing.T) {
 	}
 }
 
+func TestRedactionOutlivesTheDaemon(t *testing.T) {
+	h := newHost(t, guest.Limits{})
+	sb := h.addSandbox()
+	sb.mustFetch()
+	h.serve(guest.Limits{DiskFloor: 1})
+
+	h.bundles.fail(fault.New(fault.Unavailable, "the plugin is starting"))
+	if _, status, err := sb.log(sb.job, 0, planted); status != http.StatusServiceUnavailable {
+		t.Errorf("a log that cannot be redacted yet was answered %d, %v", status, err)
+	}
+	h.bundles.fail(nil)
+	_, _, err := sb.log(sb.job, 0, planted+"\n")
+	h.must(err)
+	if log := h.read(sb.job, "agent.log"); !strings.HasPrefix(log, "[REDACTED]") || strings.Contains(log, planted) {
+		t.Errorf("log is %q", log)
+	}
+
+	h.serve(guest.Limits{DiskFloor: 1})
+	h.bundles.fail(fault.New(fault.NotFound, "the bundle was rotated away"))
+	_, _, err = sb.log(sb.job, len(planted)+1, "goes on\n")
+	h.must(err)
+}
+
 func TestUpload(t *testing.T) {
 	h := newHost(t, guest.Limits{})
 	sb := h.addSandbox()

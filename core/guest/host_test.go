@@ -57,7 +57,17 @@ func newHost(t testing.TB, limits guest.Limits) *host {
 	if limits.DiskFloor == 0 {
 		limits.DiskFloor = 1
 	}
-	s, err := guest.New(guest.Config{Store: store, Secrets: h.bundles, ArtifactsDir: h.artifacts, ReposDir: h.repos, Limits: limits})
+	t.Cleanup(func() { h.must(store.Close()) })
+	h.serve(limits)
+	return h
+}
+
+// serve starts a server on the host's rows and files, as a restarted daemon
+// does; guests' calls go to the newest.
+func (h *host) serve(limits guest.Limits) {
+	t := h.t
+	t.Helper()
+	s, err := guest.New(guest.Config{Store: h.store, Secrets: h.bundles, ArtifactsDir: h.artifacts, ReposDir: h.repos, Limits: limits})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,11 +81,10 @@ func newHost(t testing.TB, limits guest.Limits) *host {
 	go func() { done <- s.Serve(ctx, ln) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := errors.Join(<-done, s.Close(), store.Close()); err != nil {
+		if err := errors.Join(<-done, s.Close()); err != nil {
 			t.Error(err)
 		}
 	})
-	return h
 }
 
 // bundles is a secrets driver with one bundle, "default".

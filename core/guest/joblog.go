@@ -38,7 +38,11 @@ func (s *Server) appendLog(w http.ResponseWriter, r *http.Request, sb lab.Sandbo
 	if err != nil {
 		return fault.New(fault.Unavailable, "read chunk: %w", err)
 	}
-	chunk = maskLines(s.known.get(sb.ID), chunk)
+	red, err := s.redactor(r.Context(), sb)
+	if err != nil {
+		return err
+	}
+	chunk = maskLines(red, chunk)
 	status, size, err := s.writeLog(r.Context(), j.ID, offset, chunk)
 	if err != nil {
 		return err

@@ -2,18 +2,20 @@ package guest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
 	"sync"
 	"unicode"
 
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/secret"
 )
 
-// redactors remembers, per sandbox, the secrets it was given since the daemon
-// started. After a restart it is empty until the guest fetches again: the
-// runner inside is the first layer, this is the second.
+// redactors remembers, per sandbox, the secrets it was given. The runner inside
+// is the first layer that keeps them out of logs, this is the second.
 type redactors struct {
 	mu sync.Mutex
 	// mu guards:
@@ -41,14 +43,38 @@ func (r *redactors) put(sandboxID string, document secret.Value) {
 	}
 }
 
-// get never returns nil.
+// get is nil for a sandbox that was given nothing since the daemon started.
 func (r *redactors) get(sandboxID string) *secret.Redactor {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if red := r.all[sandboxID]; red != nil {
-		return red
+	return r.all[sandboxID]
+}
+
+// redactor knows what the sandbox was given. After a restart of the daemon it
+// opens the bundle again; while that fails for a reason that may pass, the guest
+// is asked to come later. A bundle that is gone for good leaves the runner's
+// layer alone.
+func (s *Server) redactor(ctx context.Context, sb lab.Sandbox) (*secret.Redactor, error) {
+	if red := s.known.get(sb.ID); red != nil {
+		return red, nil
 	}
-	return secret.NewRedactor()
+	if sb.Spec.Bundle == "" || s.secrets == nil {
+		return secret.NewRedactor(), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	b, err := s.secrets.Open(ctx, sb.Spec.Bundle, "redaction for sandbox "+sb.ID)
+	switch {
+	case err == nil:
+		s.known.put(sb.ID, b.Document)
+	case slices.Contains(permanent, fault.ClassOf(err)):
+		s.log.Warn("output is redacted by the guest alone", "sandbox", sb.ID, "bundle", sb.Spec.Bundle, "err", err)
+		s.known.put(sb.ID, secret.Value{})
+	default:
+		s.log.Warn("open secrets bundle", "sandbox", sb.ID, "bundle", sb.Spec.Bundle, "err", err)
+		return nil, secretsLater()
+	}
+	return s.known.get(sb.ID), nil
 }
 
 // notSecret are keys of the bundle whose values are names and settings.

@@ -96,12 +96,16 @@ func (s *Server) finish(ctx context.Context, sb lab.Sandbox, j lab.Job, rep gues
 	if over(j) {
 		return nil
 	}
+	red, err := s.redactor(ctx, sb)
+	if err != nil {
+		return err
+	}
 	if err := s.sealLog(ctx, j.ID); err != nil {
 		return err
 	}
 	return s.store.JobReported(ctx, j.ID, lab.JobReport{
 		Status: rep.Status, ExitCode: min(max(rep.ExitCode, -1), 255), Commit: rep.Commit,
-		Message:  oneLine(s.known.get(sb.ID).String(rep.Message), longestMessage),
+		Message:  oneLine(red.String(rep.Message), longestMessage),
 		Uploaded: rep.Uploaded, At: time.Now(),
 	})
 }

@@ -48,7 +48,11 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) 
 	if err != nil {
 		return err
 	}
-	if s.known.get(sb.ID).Contains([]byte(name)) { // it goes into rows, events and listings
+	red, err := s.redactor(r.Context(), sb)
+	if err != nil {
+		return err
+	}
+	if red.Contains([]byte(name)) { // it goes into rows, events and listings
 		return fault.New(fault.Invalid, "path of the file holds a secret")
 	}
 	unlock, err := s.locks.lock(r.Context(), "upload "+j.ID)
@@ -68,7 +72,7 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) 
 	}
 	part := path.Join(partsDir, rand.Text())
 	defer func() { _ = s.artifacts.Remove(part) }() // gone already when all went well
-	a, err := s.receive(w, r, part, limit, &scanner{red: s.known.get(sb.ID)})
+	a, err := s.receive(w, r, part, limit, &scanner{red: red})
 	if err != nil {
 		return err
 	}
