@@ -54,6 +54,7 @@ type Timing struct {
 	CheckVM       time.Duration // between looks at a VM that is waited for; 15 s
 	Tick          time.Duration // between looks at the rows without a wake; 5 s
 	Sweep         time.Duration // between comparisons of rows and VMs; 1 min
+	NetworkWatch  time.Duration // between comparisons of policies and what is in force; 10 s
 	RetryFirst    time.Duration // pause before a second attempt, doubled for each further one; 500 ms
 	RetryMost     time.Duration // longest such pause; 1 min
 	EventsKept    time.Duration // age at which events are removed; 30 days
@@ -73,6 +74,7 @@ func (t Timing) withDefaults() Timing {
 		CheckVM:       cmp.Or(t.CheckVM, 15*time.Second),
 		Tick:          cmp.Or(t.Tick, 5*time.Second),
 		Sweep:         cmp.Or(t.Sweep, time.Minute),
+		NetworkWatch:  cmp.Or(t.NetworkWatch, 10*time.Second),
 		RetryFirst:    cmp.Or(t.RetryFirst, 500*time.Millisecond),
 		RetryMost:     cmp.Or(t.RetryMost, time.Minute),
 		EventsKept:    cmp.Or(t.EventsKept, 30*24*time.Hour),

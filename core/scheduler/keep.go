@@ -17,11 +17,14 @@ const (
 	uploadRest  = time.Hour             // for a caller to submit the job of its upload
 )
 
-// keep runs the loops that no request starts: it compares rows with VMs, ends
-// leases and forgets old events. It first runs at once.
+// keep runs the loops that no request starts: it keeps policies in force,
+// compares rows with VMs, ends leases and forgets old events. It first runs at
+// once.
 func (s *Scheduler) keep(ctx context.Context) {
 	tick := time.NewTicker(s.cfg.Timing.Sweep)
 	defer tick.Stop()
+	watch := time.NewTicker(s.cfg.Timing.NetworkWatch)
+	defer watch.Stop()
 	var pruned time.Time
 	for {
 		s.try(ctx, "keep the network", s.keepNetwork)
@@ -33,10 +36,23 @@ func (s *Scheduler) keep(ctx context.Context) {
 			pruned = time.Now()
 			s.try(ctx, "prune events", s.prune)
 		}
+		if !s.rest(ctx, tick.C, watch.C) {
+			return
+		}
+	}
+}
+
+// rest waits for the tick. Meanwhile it looks after the network more often:
+// where rules are lost, sandboxes are open until it has looked.
+func (s *Scheduler) rest(ctx context.Context, tick, watch <-chan time.Time) bool {
+	for {
 		select {
 		case <-ctx.Done():
-			return
-		case <-tick.C:
+			return false
+		case <-tick:
+			return true
+		case <-watch:
+			s.try(ctx, "keep the network", s.keepNetwork)
 		}
 	}
 }

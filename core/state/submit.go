@@ -69,12 +69,12 @@ func (s *Store) SubmitJob(ctx context.Context, j lab.Job, o lab.Operation) error
 	})
 }
 
-// named puts words for people before the database's own when something exists.
+// named puts words for people in place of the database's own when something exists.
 func named(err error, format string, args ...any) error {
 	if err = classify(err); !errors.Is(err, fault.Exists) {
 		return err
 	}
-	return fault.New(fault.Exists, "%s: %w", fmt.Sprintf(format, args...), err)
+	return fault.New(fault.Exists, format, args...)
 }
 
 // Commit is a set of changes that happen together or not at all. It is how an
