@@ -237,10 +237,16 @@ func TestUploadQuotas(t *testing.T) {
 		chunked bool
 		want    int
 	}{
-		{"a", 1001, false, 413}, {"a", 1001, true, 413}, {"a", 1000, true, 200},
-		{"b", 501, true, 413}, {"b", 500, false, 200},
-		{"c", 1, true, 413}, {"a", 10, true, 200}, // replacing makes room
-		{"c", 1, true, 200}, {"d", 1, true, 413}, {"b", 2, true, 200},
+		{"a", 1001, false, 413},
+		{"a", 1001, true, 413},
+		{"a", 1000, true, 200},
+		{"b", 501, true, 413},
+		{"b", 500, false, 200},
+		{"c", 1, true, 413},
+		{"a", 10, true, 200}, // replacing makes room
+		{"c", 1, true, 200},
+		{"d", 1, true, 413},
+		{"b", 2, true, 200},
 	} {
 		if got := put(step.path, step.size, step.chunked); got != step.want {
 			t.Errorf("%+v: status %d", step, got)
@@ -293,8 +299,10 @@ func TestReportsReachTheJob(t *testing.T) {
 		t.Errorf("cancel %v, then %v", reply.Cancel, after.Cancel)
 	}
 	for _, bad := range []guestapi.Report{
-		{Job: sb.job, Kind: "nonsense"}, {Job: sb.job, Kind: "stage", Stage: "Not A Word"},
-		{Job: sb.job, Kind: "finished", Status: "great"}, {Job: sb.job, Kind: "finished", Status: "completed", Commit: "--upload-pack"},
+		{Job: sb.job, Kind: "nonsense"},
+		{Job: sb.job, Kind: "stage", Stage: "Not A Word"},
+		{Job: sb.job, Kind: "finished", Status: "great"},
+		{Job: sb.job, Kind: "finished", Status: "completed", Commit: "--upload-pack"},
 		{Kind: "finished", Status: "completed"},
 	} {
 		if _, err := sb.report(bad); !errors.Is(err, fault.Invalid) {

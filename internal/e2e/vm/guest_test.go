@@ -29,11 +29,13 @@ func (l *lab) testSharedGuest(t *testing.T) {
 	}
 	t.Run("ssh", l.testSSH)
 	t.Run("network", l.testNetwork)
+	silent := l.startSilentJob(t)
 	t.Run("failed, by url", l.testFailedByURL)
 	t.Run("log beyond its quota", l.testLogFlood)
 	t.Run("fork bomb and timeout", l.testForkBomb)
 	t.Run("cancelled", l.testCancelled)
 	t.Run("reboot from inside", l.testReboot)
+	t.Run("host's deadline", func(t *testing.T) { l.testHostDeadline(t, silent) })
 	l.MustRun(t, "sandbox", "destroy", "one", "two", "--force")
 }
 
@@ -75,29 +77,46 @@ func (l *lab) testNetwork(t *testing.T) {
 			t.Errorf("control: %s does not answer the host: %s", what, r.Stderr)
 		}
 	}
-	open := func(host, port string) string {
-		return fmt.Sprintf("timeout 4 bash -c \"exec 3<>/dev/tcp/%s/%s\"", host, port)
-	}
 	probes := []struct {
-		what, command string
-		open          bool
+		what, host, port string
+		open             bool
 	}{
-		{"guest API", open("10.77.0.1", "8844"), true},
-		{"listed git server", open(gitServer, "9418"), true},
-		{"other port of it", open(gitServer, "22"), false},
-		{"host port 22", open("10.77.0.1", "22"), false},
-		{"host port 8006", open("10.77.0.1", "8006"), false},
-		{"host's other address", open(wanHost, "8006"), false},
-		{"private address", open(neighbour, "8080"), false},
-		{"other sandbox", open(two.Address, "22"), false},
-		{"spoofed source", "sudo ip addr add 10.77.200.200/16 dev $(ip -o route get 10.77.0.1 | sed -E \"s/.* dev ([^ ]+).*/\\1/\") ; curl -s -o /dev/null -m 4 --interface 10.77.200.200 http://10.77.0.1:8844/v1/repo", false},
-		{"own source again", open("10.77.0.1", "8844"), true},
+		{"guest API", "10.77.0.1", "8844", true},
+		{"listed git server", gitServer, "9418", true},
+		{"other port of it", gitServer, "22", false},
+		{"host port 22", "10.77.0.1", "22", false},
+		{"host port 8006", "10.77.0.1", "8006", false},
+		{"host's other address", wanHost, "8006", false},
+		{"private address", neighbour, "8080", false},
+		{"other sandbox", two.Address, "22", false},
 	}
-	for _, p := range probes {
-		r := l.ssh(t, "one", p.command, 30*time.Second)
-		if got := r.Code == 0; got != p.open {
-			t.Errorf("%s: open = %v, want %v (exit %d, %s)", p.what, got, p.open, r.Code, r.Stderr)
+	var script strings.Builder
+	for i, p := range probes {
+		fmt.Fprintf(&script, "( timeout 5 bash -c \"exec 3<>/dev/tcp/%s/%s\" 2>/dev/null; echo probe%d=$? ) & ", p.host, p.port, i)
+	}
+	r := l.ssh(t, "one", script.String()+"wait", time.Minute)
+	for i, p := range probes {
+		if got := strings.Contains(r.Stdout, fmt.Sprintf("probe%d=0\n", i)); got != p.open {
+			t.Errorf("%s: open = %v, want %v\n%s%s", p.what, got, p.open, r.Stdout, r.Stderr)
 		}
+	}
+	l.testSpoofing(t)
+}
+
+// testSpoofing sends from an address that the guest took itself, and as a
+// control the same from its own.
+func (l *lab) testSpoofing(t *testing.T) {
+	t.Helper()
+	own := l.sandbox(t, "one").Address
+	const get = "curl -s -o /dev/null -m 4 http://10.77.0.1:8844/v1/repo --interface "
+	r := l.ssh(t, "one", "dev=$(ip -o route get 10.77.0.1 | sed -E \"s/.* dev ([^ ]+).*/\\1/\"); "+
+		"sudo ip addr add 10.77.200.200/16 dev $dev && echo added; "+
+		get+"10.77.200.200; echo spoofed=$?; "+get+own+"; echo own=$?; sudo ip addr del 10.77.200.200/16 dev $dev", time.Minute)
+	switch {
+	case !strings.Contains(r.Stdout, "added") || !strings.Contains(r.Stdout, "own=0"):
+		t.Errorf("the probe itself does not work:\n%s%s", r.Stdout, r.Stderr)
+	case strings.Contains(r.Stdout, "spoofed=0"):
+		t.Errorf("a spoofed address was answered:\n%s", r.Stdout)
 	}
 }
 
@@ -117,8 +136,33 @@ func (l *lab) testFailedByURL(t *testing.T) {
 
 func (l *lab) runScript(t *testing.T, script string, args ...string) string {
 	t.Helper()
+	return l.runScriptIn(t, "one", script, args...)
+}
+
+func (l *lab) runScriptIn(t *testing.T, sandbox, script string, args ...string) string {
+	t.Helper()
 	repo := makeRepo(t, filepath.Join(t.TempDir(), "repo"), script)
-	return l.startJob(t, append([]string{"--sandbox", "one", "--repo", repo, "--task", "x"}, args...)...)
+	return l.startJob(t, append([]string{"--sandbox", sandbox, "--repo", repo, "--task", "x"}, args...)...)
+}
+
+// startSilentJob begins a job in two that stops the runner beside it, so that
+// the guest neither keeps the time nor reports anything. Other tests go on
+// meanwhile.
+func (l *lab) startSilentJob(t *testing.T) string {
+	t.Helper()
+	job := l.runScriptIn(t, "two", "#!/bin/sh\necho silence\nsleep 1\nsudo systemctl kill -s STOP agent-runner\nsleep 600\n", "--ttl", "5s")
+	l.waitLog(t, job, "silence", 2*time.Minute)
+	return job
+}
+
+// testHostDeadline shows that the host ends a job that its guest does not end,
+// and that nothing of it goes on in a sandbox that stays.
+func (l *lab) testHostDeadline(t *testing.T, job string) {
+	done := l.waitJob(t, job, 3*time.Minute)
+	if done.State != "TIMEOUT" {
+		t.Errorf("state %s (%s), want TIMEOUT", done.State, done.Reason)
+	}
+	testkit.Eventually(t, time.Minute, "the sandbox is stopped", func() bool { return l.sandbox(t, "two").State == "STOPPED" })
 }
 
 // testLogFlood writes a gibibyte; the host keeps its quota and ends the job.

@@ -49,9 +49,16 @@ func TestAnswers(t *testing.T) {
 		class  fault.Class
 		last   bool
 	}{
-		{403, fault.Denied, true}, {401, fault.Denied, true}, {404, fault.NotFound, true}, {413, fault.Exhausted, true},
-		{507, fault.Exhausted, true}, {429, fault.Unavailable, false}, {500, fault.Unavailable, false}, {503, fault.Unavailable, false},
-		{302, fault.Invalid, true}, {400, fault.Invalid, true},
+		{403, fault.Denied, true},
+		{401, fault.Denied, true},
+		{404, fault.NotFound, true},
+		{413, fault.Exhausted, true},
+		{507, fault.Exhausted, true},
+		{429, fault.Unavailable, false},
+		{500, fault.Unavailable, false},
+		{503, fault.Unavailable, false},
+		{302, fault.Invalid, true},
+		{400, fault.Invalid, true},
 	} {
 		status, body = k.status, `{"detail":"because"}`
 		_, err := c.Report(t.Context(), guestapi.Report{})

@@ -205,10 +205,12 @@ func (w *world) attach(req network.AttachRequest) network.Attachment {
 // expects to be shut must be reachable now.
 func (w *world) openUp(guests ...*guest) {
 	w.t.Helper()
-	lines := []string{"nft flush ruleset",
+	lines := []string{
+		"nft flush ruleset",
 		"nft add table ip control",
 		"nft add chain ip control post { type nat hook postrouting priority 100; }",
-		"nft add rule ip control post oifname != vmbr1 masquerade"}
+		"nft add rule ip control post oifname != vmbr1 masquerade",
+	}
 	for _, g := range guests {
 		lines = append(lines, "bridge link set dev "+g.req.Interface+" isolated off learning on flood on")
 	}

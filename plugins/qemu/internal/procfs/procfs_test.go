@@ -25,7 +25,12 @@ func sleeper(t *testing.T) Identity {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Identity{PID: pid, StartTicks: st.StartTicks, UID: uint32(os.Geteuid()), Mark: mark}
+	id := Identity{PID: pid, StartTicks: st.StartTicks, UID: uint32(os.Geteuid()), Mark: mark}
+	// Start returns a moment before the kernel shows the new arguments.
+	for deadline := time.Now().Add(5 * time.Second); Check(id) != nil && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	return id
 }
 
 func TestCheckComparesEverything(t *testing.T) {
