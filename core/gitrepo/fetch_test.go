@@ -31,8 +31,8 @@ func TestChangesComeBack(t *testing.T) {
 			guestWitness := guest.arm()
 			guest.write("result", "done\n")
 			guest.git("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "commit.gpgSign=false", "add", "result")
-			want := guest.git("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "commit.gpgSign=false", "commit", "--quiet", "-m", "work", "result")
-			want = guest.git("rev-parse", "HEAD")
+			guest.git("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "commit.gpgSign=false", "commit", "--quiet", "-m", "work", "result")
+			want := guest.git("rev-parse", "HEAD")
 			os.Remove(guestWitness)
 			made, err := gitrepo.MakeChanges(t.Context(), guest.dir, meta.Base, bundle)
 			if err != nil {

@@ -24,7 +24,7 @@ func (m moody) Report(_ context.Context, r guestapi.Report) (guestapi.ReportRepl
 }
 
 // beatFor runs a pulse and gives why it cancelled, and after how long.
-func beatFor(t *testing.T, span time.Duration, answer func(guestapi.Report) (guestapi.ReportReply, error)) (cause error, after time.Duration) {
+func beatFor(t *testing.T, span time.Duration, answer func(guestapi.Report) (guestapi.ReportReply, error)) (after time.Duration, cause error) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), span)
 	defer stop()
@@ -37,14 +37,14 @@ func beatFor(t *testing.T, span time.Duration, answer func(guestapi.Report) (gue
 	p.stage("clone")
 	p.stage("agent")
 	p.run(ctx)
-	return cause, after
+	return after, cause
 }
 
 func TestPulse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
 		calls := 0
-		cause, _ := beatFor(t, time.Minute, func(r guestapi.Report) (guestapi.ReportReply, error) {
+		_, cause := beatFor(t, time.Minute, func(r guestapi.Report) (guestapi.ReportReply, error) {
 			if calls++; calls < 5 {
 				return guestapi.ReportReply{}, fault.New(fault.Unavailable, "down")
 			}
@@ -62,17 +62,17 @@ func TestPulseCancels(t *testing.T) {
 		down := func(guestapi.Report) (guestapi.ReportReply, error) {
 			return guestapi.ReportReply{}, fault.New(fault.Unavailable, "down")
 		}
-		if cause, _ := beatFor(t, time.Hour, down); cause != nil {
+		if _, cause := beatFor(t, time.Hour, down); cause != nil {
 			t.Errorf("a host that is down cancels: %v", cause)
 		}
 		refusing := func(guestapi.Report) (guestapi.ReportReply, error) {
 			return guestapi.ReportReply{}, fault.New(fault.Denied, "revoked")
 		}
-		if cause, after := beatFor(t, time.Hour, refusing); !errors.Is(cause, errRefused) || after < refusedFor {
+		if after, cause := beatFor(t, time.Hour, refusing); !errors.Is(cause, errRefused) || after < refusedFor {
 			t.Errorf("a host that refuses: %v after %v", cause, after)
 		}
 		wish := func(guestapi.Report) (guestapi.ReportReply, error) { return guestapi.ReportReply{Cancel: true}, nil }
-		if cause, after := beatFor(t, time.Minute, wish); !errors.Is(cause, errCancelled) || after > time.Second {
+		if after, cause := beatFor(t, time.Minute, wish); !errors.Is(cause, errCancelled) || after > time.Second {
 			t.Errorf("a wish to cancel: %v after %v", cause, after)
 		}
 	})
