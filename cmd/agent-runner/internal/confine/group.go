@@ -15,7 +15,8 @@ import (
 
 // Limits of a job's control group.
 const (
-	maxTasks      = 4096
+	leastTasks    = 512
+	mostTasks     = 4096     // between them one for each MiB of the guest's memory
 	reservedBytes = 96 << 20 // memory that a job cannot have: runner, sshd, journal
 	cpuWeight     = 50       // half of everything else's
 )
@@ -39,13 +40,18 @@ func openGroup(l layout.Layout) *group {
 	for _, controller := range []string{"+pids", "+memory", "+cpu"} {
 		_ = set(top, "cgroup.subtree_control", controller) // absent controllers set no limit
 	}
-	_ = set(g.dir, "pids.max", strconv.Itoa(maxTasks))
+	total := memoryBytes(l)
+	_ = set(g.dir, "pids.max", strconv.FormatInt(tasks(total), 10))
 	_ = set(g.dir, "cpu.weight", strconv.Itoa(cpuWeight))
-	if total := memoryBytes(l); total > 2*reservedBytes {
+	if total > 2*reservedBytes {
 		_ = set(g.dir, "memory.max", strconv.FormatInt(total-reservedBytes, 10))
 	}
 	return g
 }
+
+// tasks is how many a guest with that much memory can run and still be ended in
+// time: a bomb of thousands takes a small one minutes to clear away.
+func tasks(memory int64) int64 { return min(max(memory>>20, leastTasks), mostTasks) }
 
 // kill ends everything in the group and waits until it is gone.
 func (g *group) kill(ctx context.Context) error {
