@@ -162,6 +162,6 @@ func limit(pid int) {
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(jobOOMScore), 0)
 	_ = unix.Prlimit(pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil)
 	if os.Geteuid() == 0 {
-		_ = unix.Prlimit(pid, unix.RLIMIT_NPROC, &unix.Rlimit{Cur: maxTasks, Max: maxTasks}, nil)
+		_ = unix.Prlimit(pid, unix.RLIMIT_NPROC, &unix.Rlimit{Cur: mostTasks, Max: mostTasks}, nil)
 	}
 }
