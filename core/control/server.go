@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/disk"
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/scheduler"
 	"github.com/agentlab/agentlab/core/state"
@@ -117,10 +118,10 @@ func New(cfg Config) (*Server, error) {
 		closing: make(chan struct{}),
 	}
 	var err error
-	if s.artifacts, err = openDir(cfg.ArtifactsDir); err != nil {
+	if s.artifacts, err = disk.OpenDir(cfg.ArtifactsDir); err != nil {
 		return nil, err
 	}
-	if s.repos, err = openDir(cfg.ReposDir); err != nil {
+	if s.repos, err = disk.OpenDir(cfg.ReposDir); err != nil {
 		return nil, errors.Join(err, s.artifacts.Close())
 	}
 	sweepUploads(s.repos, s.log)
@@ -128,17 +129,6 @@ func New(cfg Config) (*Server, error) {
 	s.registry = newRegistry(s.routes)
 	s.handler = s.mux()
 	return s, nil
-}
-
-func openDir(dir string) (*os.Root, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fault.New(fault.Internal, "make directory: %w", err)
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, fault.New(fault.Internal, "open directory: %w", err)
-	}
-	return root, nil
 }
 
 // Handler is the API without a listener.

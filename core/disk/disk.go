@@ -1,6 +1,8 @@
 package disk
 
 import (
+	"os"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -27,4 +29,17 @@ func Room(dir string, n, floor int64) error {
 			WithHint("free disk space: %d MiB are kept back for the daemon itself", floor>>20)
 	}
 	return nil
+}
+
+// OpenDir makes a directory that only root reads, if it is missing, and opens it
+// as the root of all paths below.
+func OpenDir(dir string) (*os.Root, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fault.New(fault.Internal, "make directory: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "open directory: %w", err)
+	}
+	return root, nil
 }

@@ -1,3 +1,3 @@
-// Package disk tells how much room a directory has left and refuses what would
-// take the last of it.
+// Package disk opens the daemon's directories, tells how much room they have
+// left and refuses what would take the last of it.
 package disk

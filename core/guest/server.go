@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agentlab/agentlab/core/guestapi"
+	"github.com/agentlab/agentlab/core/disk"
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -103,10 +104,10 @@ func New(cfg Config) (*Server, error) {
 		limits: cfg.Limits.orDefault(), log: cfg.Log.Named("guest"),
 	}
 	var err error
-	if s.artifacts, err = openDir(cfg.ArtifactsDir); err != nil {
+	if s.artifacts, err = disk.OpenDir(cfg.ArtifactsDir); err != nil {
 		return nil, err
 	}
-	if s.repos, err = openDir(cfg.ReposDir); err != nil {
+	if s.repos, err = disk.OpenDir(cfg.ReposDir); err != nil {
 		return nil, errors.Join(err, s.artifacts.Close())
 	}
 	if err := s.sweepParts(); err != nil {
@@ -120,17 +121,6 @@ func New(cfg Config) (*Server, error) {
 	mux.Handle("POST "+guestapi.UploadPath, s.credentialed("upload", s.upload))
 	s.handler = mux
 	return s, nil
-}
-
-func openDir(dir string) (*os.Root, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fault.New(fault.Internal, "make directory: %w", err)
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, fault.New(fault.Internal, "open directory: %w", err)
-	}
-	return root, nil
 }
 
 // Close releases the directories. Call it when Serve has returned.
