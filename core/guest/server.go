@@ -13,8 +13,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
-	"github.com/agentlab/agentlab/core/guestapi"
 	"github.com/agentlab/agentlab/core/disk"
+	"github.com/agentlab/agentlab/core/guestapi"
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
