@@ -2,6 +2,7 @@ package gitrepo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -97,9 +98,33 @@ func openSource(ctx context.Context, dir string) (*source, error) {
 		if s.top, err = s.run(ctx, "rev-parse", "--path-format=absolute", "--show-toplevel"); err != nil {
 			return nil, fmt.Errorf("find top of working copy: %w", err)
 		}
-		s.dir, s.name = s.top, filepath.Base(s.top)
+		if err := s.enterTop(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return s, s.disarmFilters(ctx)
+}
+
+// enterTop makes the working copy's top directory the one that commands run
+// in. A repository says itself where that is (core.worktree): it must not send
+// them to another repository, whose files and settings would be used instead.
+func (s *source) enterTop(ctx context.Context) error {
+	found := []string{"rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir"}
+	before, err := s.run(ctx, found...)
+	if err != nil {
+		return fmt.Errorf("find git directory: %w", err)
+	}
+	from := s.dir
+	s.dir, s.name = s.top, filepath.Base(s.top)
+	after, err := s.run(ctx, found...)
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return fmt.Errorf("find git directory of working copy: %w", err)
+	}
+	if err != nil || after != before {
+		return fault.New(fault.Denied, "the repository of %s says that its working copy is %s, which is not its own", from, s.top).
+			WithHint("look at it with: git -C %s config core.worktree; unset it if you did not set it", from)
+	}
+	return nil
 }
 
 // disarmFilters overrides every filter program that the repository's
