@@ -18,7 +18,8 @@ import (
 const (
 	hostReportAge  = time.Minute      // how long CheckHost's answer is used
 	lookTimeout    = 10 * time.Second // of a call that only looks
-	consoleTail    = 1500             // bytes of console shown in an error
+	consoleTail    = 2 << 10          // bytes of console shown in an error
+	consoleLines   = 20               // lines of it
 	consoleTimeout = 5 * time.Second
 )
 
@@ -137,12 +138,13 @@ func (w *work) withConsole(ctx context.Context, err error) error {
 	return fault.New(fault.ClassOf(err), "%w; last lines of its console:\n%s", err, tail).WithHint("%s", fault.HintOf(err))
 }
 
-// printable is the end of untrusted text, safe for a terminal.
+// printable is the end of untrusted text, safe for a terminal: at most
+// consoleTail bytes in consoleLines lines.
 func printable(b []byte) string {
 	if len(b) > consoleTail {
 		b = b[len(b)-consoleTail:]
 	}
-	text := strings.Map(func(r rune) rune {
+	text := strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' {
 			return r
 		}
@@ -150,6 +152,9 @@ func printable(b []byte) string {
 			return -1
 		}
 		return r
-	}, string(b))
-	return strings.TrimSpace(text)
+	}, string(b)))
+	if lines := strings.Split(text, "\n"); len(lines) > consoleLines {
+		text = strings.Join(lines[len(lines)-consoleLines:], "\n")
+	}
+	return text
 }
