@@ -141,14 +141,15 @@ func fieldText(v any) string {
 	if err != nil {
 		return "?"
 	}
-	return string(b)
+	return printable(string(b)) // JSON leaves format characters as they are
 }
 
-// printable quotes text that could move a terminal's cursor or forge a line.
+// printable quotes text that could move a terminal's cursor, forge a line or
+// show in another order than it has (format characters such as U+202E).
 // Line breaks inside a field are kept: hclog indents them, stacks need them.
 func printable(s string) string {
 	odd := strings.ContainsFunc(s, func(r rune) bool {
-		return r == unicode.ReplacementChar || unicode.IsControl(r) && r != '\n' && r != '\t'
+		return r == unicode.ReplacementChar || !unicode.IsPrint(r) && r != '\n' && r != '\t'
 	})
 	if odd {
 		return strconv.Quote(s)

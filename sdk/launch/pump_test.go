@@ -80,6 +80,31 @@ func TestWriterJoinsPieces(t *testing.T) {
 	}
 }
 
+// What is not printable is quoted wherever it stands in a line.
+func TestOddCharactersAreQuoted(t *testing.T) {
+	for _, odd := range []string{"\u202e", "\u2066", "\u200b", "\u2028", "\ufeff", "\u00ad", "\U000e0041", "\x1b", "\u009b", "\r"} {
+		p, out := newTestPump()
+		text, err := json.Marshal("a" + odd + "b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.line([]byte("a" + odd + "b"))
+		for _, entry := range []string{
+			`{"@level":"info","@message":%s}`, `{"@level":"info","@message":"m",%s:1}`,
+			`{"@level":"info","@message":"m","k":%s}`, `{"@level":"info","@message":"m","k":[%s]}`, `{"@level":"info","@message":"m","k":{%s:1}}`,
+		} {
+			p.line(fmt.Appendf(nil, entry, text))
+		}
+		if strings.Contains(out.String()+p.last(), odd) {
+			t.Errorf("%q is in the log or the tail:\n%s\n%s", odd, out, p.last())
+		}
+	}
+	p, _ := newTestPump()
+	if p.line([]byte("naïve 日本 é\tx")); p.last() != "naïve 日本 é\tx\n" {
+		t.Errorf("plain text became %q", p.last())
+	}
+}
+
 func FuzzLine(f *testing.F) {
 	f.Add([]byte(`{"@message":1}`))
 	f.Add([]byte(`{"@level":"info","@message":"m","k":{"a":[1,null,"\u001b"]}}`))
