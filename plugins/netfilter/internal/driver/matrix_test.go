@@ -131,6 +131,33 @@ func TestInbound(t *testing.T) {
 	})
 }
 
+// The host's address in the agent network, where the guest API listens, answers
+// the bridge and the host itself, whatever way a stranger knows to it. The
+// host's own connections from that address still work.
+func TestHostAddressFromElsewhere(t *testing.T) {
+	inWorld(t, driver.Config{TailnetInterface: "tailscale0"}, func(w *world) {
+		w.applyHost()
+		g := w.newGuest(16, network.ModeOff)
+		w.attach(g.req)
+		probes := []probe{
+			{from: w.wan, target: "tcp " + gateway + ":8844"},
+			{from: w.wan, target: "tcp " + gateway + ":22"},
+			{from: w.wan, target: "ping " + gateway},
+			{from: w.tail, target: "tcp " + gateway + ":8844"},
+			{from: w.tail, target: "ping " + gateway},
+			{from: w.wan, target: "tcp " + hostWAN + ":22", want: true},
+			{from: w.host, target: "tcp " + gateway + ":8844", want: true},
+			{from: g.ns, target: "tcp " + gateway + ":8844", want: true},
+		}
+		w.expect("attached", probes...)
+		if err := run("ping -c 1 -W 4 -n -q -I " + gateway + " " + internet); err != nil {
+			t.Errorf("from the host's address: %v", err)
+		}
+		w.openUp(g)
+		w.expectOpen(probes...)
+	})
+}
+
 // Without a tailnet interface its peers are strangers.
 func TestInboundWithoutTailnet(t *testing.T) {
 	inWorld(t, driver.Config{}, func(w *world) {

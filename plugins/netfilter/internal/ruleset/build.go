@@ -107,7 +107,11 @@ func inetTable(host policy.Host, ways Ways, policies []policy.Policy) Table {
 	if ways.Tailnet != "" {
 		fromTailnet = fmt.Sprintf("iifname %q ct state new accept", ways.Tailnet)
 	}
-	input := rules("iifname " + bridge + " goto to_host")
+	// The guest API knows sandboxes by their address, which holds on the bridge
+	// only: whoever comes in elsewhere must not reach it.
+	input := rules(
+		"iifname "+bridge+" goto to_host",
+		"iifname != \"lo\" ip daddr "+host.Address.String()+" goto from_elsewhere")
 	input[0].Comment = hostComment(host)
 	chains := []Chain{
 		// Some frames to 01:80:c2:00:00:0X enter this host's stack past every
@@ -128,6 +132,10 @@ func inetTable(host policy.Host, ways Ways, policies []policy.Policy) Table {
 			"ip daddr "+host.Address.String()+" tcp dport @guest_tcp_ports accept",
 			"ip daddr "+host.Address.String()+" icmp type echo-request accept",
 			"goto deny")},
+		{Name: "from_elsewhere", Rules: rules(
+			"ct direction reply ct state established accept",
+			"ct direction reply ct state related meta l4proto 1 accept",
+			"drop")},
 		// Only replies take the short way. What the sandbox opened is judged by
 		// its policy packet by packet, so a tightened policy needs no flush here.
 		{Name: "from_sandbox", Rules: rules(

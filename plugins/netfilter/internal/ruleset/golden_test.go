@@ -78,6 +78,10 @@ func TestDifferences(t *testing.T) {
 			c.Rules = c.Rules[1:]
 		}, "sbx_nat"},
 		{"a rule of all", func(_, inet *ruleset.Table) { chain(inet, "to_host").Rules[5].Text = "accept" }, ""},
+		{"the host's address opened to strangers", func(_, inet *ruleset.Table) {
+			c := chain(inet, "input")
+			c.Rules = c.Rules[:1]
+		}, ""},
 		{"a comment", func(_, inet *ruleset.Table) { chain(inet, "input").Rules[0].Comment = "" }, ""},
 		{"a binding", func(bridge, _ *ruleset.Table) { bridge.Sets[0].Elements = bridge.Sets[0].Elements[1:] }, "sbx_off"},
 		{"a stray binding", func(bridge, _ *ruleset.Table) {
