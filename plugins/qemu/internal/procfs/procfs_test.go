@@ -15,7 +15,10 @@ const mark = "mark-4711"
 // sleeper starts a program with the mark and does not wait for it.
 func sleeper(t *testing.T) Identity {
 	t.Helper()
-	cmd := exec.Command("sh", "-c", "sleep 60; :", mark)
+	cmd := exec.Command("sh", "-c", "read line", mark) // no child, which would carry the mark too
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
