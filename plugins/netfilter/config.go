@@ -14,6 +14,7 @@ type config struct {
 	WANInterface     string `json:"wan_interface"`
 	TailnetInterface string `json:"tailnet_interface"`
 	NFTBinary        string `json:"nft_binary"`
+	MaxConnections   int    `json:"max_connections"`
 }
 
 func schema() *plugin.Schema {
@@ -30,6 +31,10 @@ func schema() *plugin.Schema {
 			Name: "nft_binary", Type: plugin.String, Default: "nft",
 			Description: "The nft program: a name to look up in PATH, or an absolute path.",
 		},
+		{
+			Name: "max_connections", Type: plugin.Number, Default: 4096, Min: plugin.Limit(16), Max: plugin.Limit(1 << 20),
+			Description: "How many connections of one sandbox the host tracks at a time; further ones are refused.",
+		},
 	}}}
 }
 
@@ -40,7 +45,7 @@ func validate(_ context.Context, raw json.RawMessage) []plugin.Diagnostic {
 
 // decode reads a configuration; an attribute that is absent has its default.
 func decode(raw json.RawMessage) (driver.Config, plugin.Diagnostics) {
-	c := config{TailnetInterface: "tailscale0", NFTBinary: "nft"}
+	c := config{TailnetInterface: "tailscale0", NFTBinary: "nft", MaxConnections: 4096}
 	if err := plugin.Decode(raw, &c); err != nil {
 		return driver.Config{}, plugin.Diagnostics{{Summary: err.Error()}}
 	}
@@ -68,7 +73,14 @@ func decode(raw json.RawMessage) (driver.Config, plugin.Diagnostics) {
 			Path:    plugin.Path{plugin.Attr("nft_binary")},
 		})
 	}
+	if c.MaxConnections < 16 || c.MaxConnections > 1<<20 {
+		problems = append(problems, plugin.Diagnostic{
+			Summary: "max_connections is not between 16 and 1048576",
+			Path:    plugin.Path{plugin.Attr("max_connections")},
+		})
+	}
 	return driver.Config{
 		WANInterface: c.WANInterface, TailnetInterface: c.TailnetInterface, NFTBinary: c.NFTBinary,
+		MaxConnections: c.MaxConnections,
 	}, problems
 }

@@ -96,6 +96,8 @@ func TestValidate(t *testing.T) {
 		{`{"wan_interface":"tailscale0"}`, "wan_interface"},
 		{`{"nft_binary":"bin/nft"}`, "nft_binary"},
 		{`{"nft_binary":""}`, "nft_binary"},
+		{`{"max_connections":100}`, ""},
+		{`{"max_connections":0}`, "max_connections"},
 	}
 	for _, test := range tests {
 		got := validate(t.Context(), json.RawMessage(test.config))

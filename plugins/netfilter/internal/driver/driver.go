@@ -23,6 +23,7 @@ type Config struct {
 	WANInterface     string // "": any but the bridge and TailnetInterface
 	TailnetInterface string // "": none
 	NFTBinary        string
+	MaxConnections   int    // of one sandbox, tracked at a time; 0: no limit
 	HostUUID         string // part of the mark on taps
 }
 
@@ -82,7 +83,10 @@ func (d *Driver) ways(ctx context.Context) (ruleset.Ways, error) {
 		}
 		d.probed, d.namesBridge = true, ok
 	}
-	return ruleset.Ways{WAN: d.cfg.WANInterface, Tailnet: d.cfg.TailnetInterface, NamesBridge: d.namesBridge}, nil
+	return ruleset.Ways{
+		WAN: d.cfg.WANInterface, Tailnet: d.cfg.TailnetInterface,
+		NamesBridge: d.namesBridge, MaxConnections: d.cfg.MaxConnections,
+	}, nil
 }
 
 // view is what the kernel holds at one moment.

@@ -16,6 +16,11 @@ func statement(raw json.RawMessage) string {
 		Vmap *struct{ Key, Data json.RawMessage }
 		Goto *struct{ Target string }
 		Jump *struct{ Target string }
+		// Count is a limit of connections; Inv is "over".
+		Count *struct {
+			Val uint64
+			Inv bool
+		} `json:"ct count"`
 	}
 	var keys map[string]json.RawMessage
 	if json.Unmarshal(raw, &keys) != nil || len(keys) != 1 || json.Unmarshal(raw, &s) != nil {
@@ -37,6 +42,8 @@ func statement(raw json.RawMessage) string {
 		return "goto " + s.Goto.Target
 	case s.Jump != nil:
 		return "jump " + s.Jump.Target
+	case s.Count != nil && s.Count.Inv:
+		return "ct count over " + strconv.FormatUint(s.Count.Val, 10)
 	}
 	for key, body := range keys {
 		if string(body) == "null" {

@@ -62,7 +62,7 @@ func policies() []policy.Policy {
 // What is applied reads back as exactly what was built, in every variant, so
 // that a difference is always somebody's change.
 func TestRoundTrip(t *testing.T) {
-	for _, ways := range []ruleset.Ways{{}, {WAN: "wan0"}, {Tailnet: "tailscale0"}, {WAN: "wan0", Tailnet: "tailscale0"}} {
+	for _, ways := range []ruleset.Ways{{}, {WAN: "wan0"}, {Tailnet: "tailscale0"}, {WAN: "wan0", Tailnet: "tailscale0"}, {MaxConnections: 4096}} {
 		netlab.Run(t, func() {
 			ctx := context.Background()
 			want := ruleset.Build(host, ways, policies())
@@ -128,7 +128,7 @@ func TestTransaction(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			want := ruleset.Build(s.host, ruleset.Ways{Tailnet: "tailscale0"}, s.policies)
+			want := ruleset.Build(s.host, ruleset.Ways{Tailnet: "tailscale0", MaxConnections: 100}, s.policies)
 			script := ruleset.Transaction(current, want)
 			if err := tool.Apply(ctx, script); err != nil {
 				t.Errorf("%s: %v\n%s", s.name, err, script)

@@ -20,6 +20,7 @@ const (
 	filter        = -10
 	sourceNAT     = 100
 	sandboxPrefix = "sandbox_"
+	limitPrefix   = "limit_"
 )
 
 // Ways is how packets leave and enter, from the plugin's configuration.
@@ -30,6 +31,9 @@ type Ways struct {
 	// family. Where it cannot, every bridged frame of this network namespace is
 	// treated as one of the agent bridge.
 	NamesBridge bool
+	// MaxConnections is how many connections of one sandbox the host tracks at a
+	// time; 0: no limit. What is more is denied.
+	MaxConnections int
 }
 
 // Build renders the tables that put all policies in force.
@@ -102,6 +106,11 @@ func bridgeTable(host policy.Host, ways Ways, policies []policy.Policy) Table {
 // bridge table has tied it to the port.
 func inetTable(host policy.Host, ways Ways, policies []policy.Policy) Table {
 	sets := inetSets(host, policies)
+	limit := ""
+	if ways.MaxConnections > 0 {
+		limit = "ct state new ip saddr vmap @limits"
+		sets = append(sets, limitSet(policies))
+	}
 	bridge := strconv.Quote(host.Bridge)
 	fromTailnet := ""
 	if ways.Tailnet != "" {
@@ -129,6 +138,7 @@ func inetTable(host policy.Host, ways Ways, policies []policy.Policy) Table {
 			"meta nfproto ipv6 goto deny",
 			"ct direction reply ct state established accept",
 			"ct direction reply ct state related meta l4proto 1 accept",
+			limit,
 			"ip daddr "+host.Address.String()+" tcp dport @guest_tcp_ports accept",
 			"ip daddr "+host.Address.String()+" icmp type echo-request accept",
 			"goto deny")},
@@ -143,6 +153,7 @@ func inetTable(host policy.Host, ways Ways, policies []policy.Policy) Table {
 			"oifname "+bridge+" goto deny",
 			"ct direction reply ct state established accept",
 			"ct direction reply ct state related meta l4proto 1 accept",
+			limit,
 			"ip saddr vmap @policies",
 			"goto deny")},
 		{Name: "to_sandbox", Rules: rules(
@@ -155,6 +166,9 @@ func inetTable(host policy.Host, ways Ways, policies []policy.Policy) Table {
 	}
 	for _, p := range policies {
 		chains = append(chains, sandboxChain(ways, p))
+		if limit != "" {
+			chains = append(chains, limitChain(ways, p))
+		}
 	}
 	return Table{Family: "inet", Name: Name, Sets: sets, Chains: chains}
 }
@@ -181,6 +195,21 @@ func inetSets(host policy.Host, policies []policy.Policy) []Set {
 
 func (s *Set) add(verdict string, key ...string) {
 	s.Elements = append(s.Elements, Element{Key: key, Verdict: verdict})
+}
+
+func limitSet(policies []policy.Policy) Set {
+	limits := Set{Name: "limits", Types: []string{"ipv4_addr"}, Verdicts: true}
+	for _, p := range policies {
+		limits.add("jump "+limitPrefix+p.SandboxID, p.Address.String())
+	}
+	return limits
+}
+
+// limitChain counts what passes through its one rule, so the sandbox's
+// connections to the host and through it count together. A packet that is
+// dropped leaves no entry in the host's table.
+func limitChain(ways Ways, p policy.Policy) Chain {
+	return Chain{Name: limitPrefix + p.SandboxID, Rules: rules(fmt.Sprintf("ct count over %d goto deny", ways.MaxConnections))}
 }
 
 func sandboxChain(ways Ways, p policy.Policy) Chain {

@@ -73,6 +73,9 @@ func (d *differ) sets(current, wanted Table) {
 
 func (d *differ) ofChain(name string) string {
 	id, ok := strings.CutPrefix(name, sandboxPrefix)
+	if !ok {
+		id, ok = strings.CutPrefix(name, limitPrefix)
+	}
 	if ok && slices.ContainsFunc(d.policies, func(p policy.Policy) bool { return p.SandboxID == id }) {
 		return id
 	}

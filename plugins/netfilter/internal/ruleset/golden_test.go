@@ -50,7 +50,7 @@ func policies() []policy.Policy {
 // go test ./plugins/netfilter/internal/ruleset -update.
 func TestGolden(t *testing.T) {
 	const file = "testdata/ruleset.nft"
-	ways := ruleset.Ways{WAN: "vmbr0", Tailnet: "tailscale0", NamesBridge: true}
+	ways := ruleset.Ways{WAN: "vmbr0", Tailnet: "tailscale0", NamesBridge: true, MaxConnections: 4096}
 	got := ruleset.Text(ruleset.Build(host(), ways, policies()))
 	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
@@ -82,6 +82,12 @@ func TestDifferences(t *testing.T) {
 			c := chain(inet, "input")
 			c.Rules = c.Rules[:1]
 		}, ""},
+		{"a limit", func(_, inet *ruleset.Table) {
+			chain(inet, "limit_sbx_nat").Rules[0].Text = "ct count over 9999 goto deny"
+		}, "sbx_nat"},
+		{"a way past a limit", func(_, inet *ruleset.Table) {
+			inet.Sets[5].Elements = inet.Sets[5].Elements[1:]
+		}, "sbx_off"},
 		{"a comment", func(_, inet *ruleset.Table) { chain(inet, "input").Rules[0].Comment = "" }, ""},
 		{"a binding", func(bridge, _ *ruleset.Table) { bridge.Sets[0].Elements = bridge.Sets[0].Elements[1:] }, "sbx_off"},
 		{"a stray binding", func(bridge, _ *ruleset.Table) {
@@ -94,7 +100,7 @@ func TestDifferences(t *testing.T) {
 		}, ""},
 		{"a table", func(bridge, _ *ruleset.Table) { bridge.Name = "other" }, ""},
 	}
-	ways := ruleset.Ways{WAN: "vmbr0", Tailnet: "tailscale0"}
+	ways := ruleset.Ways{WAN: "vmbr0", Tailnet: "tailscale0", MaxConnections: 4096}
 	wanted := ruleset.Build(host(), ways, policies())
 	if found := ruleset.Differences(wanted, wanted, policies()); len(found) != 0 {
 		t.Fatalf("differences from itself: %v", found)
