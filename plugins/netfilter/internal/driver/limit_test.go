@@ -2,6 +2,8 @@ package driver_test
 
 import (
 	"net"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,6 +62,39 @@ func TestConnectionLimit(t *testing.T) {
 		w.applyHost()
 		if a := w.list("sbx_16"); len(a) != 1 || a[0].Drifted {
 			t.Errorf("repaired: %+v", a)
+		}
+	})
+}
+
+// A flood of datagrams to ever new ports, which nobody answers and nobody
+// closes, fills no more of the host's table than the limit.
+func TestFloodFillsNoTable(t *testing.T) {
+	const limit, flood = 50, 2000
+	inWorld(t, driver.Config{MaxConnections: limit}, func(w *world) {
+		w.applyHost()
+		g := w.newGuest(16, network.ModeNAT)
+		w.attach(g.req)
+		w.expect("before", probe{from: g.ns, target: "tcp " + internet + ":80", want: true})
+		err := inGuest(g, func() error {
+			c, err := net.ListenPacket("udp4", ":0")
+			if err != nil {
+				return err
+			}
+			defer func() { _ = c.Close() }()
+			for i := range flood {
+				to := &net.UDPAddr{IP: net.ParseIP(internet), Port: 1000 + i}
+				if _, err := c.WriteTo([]byte("x"), to); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.TrimSpace(output(t, "sysctl -n net.netfilter.nf_conntrack_count"))
+		if n, err := strconv.Atoi(text); err != nil || n < limit/2 || n > limit+10 {
+			t.Errorf("%s entries after %d flows, want about %d: %v", text, flood, limit, err)
 		}
 	})
 }
