@@ -53,6 +53,7 @@ wanted() {
 			python3 python3
 			openssh-client ssh-keygen
 			shellcheck shellcheck
+			bubblewrap bwrap
 			curl curl
 			iputils-ping ping
 			procps ps

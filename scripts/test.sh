@@ -48,11 +48,13 @@ show_failure() {
   echo "----"
 }
 
+# A skipped test says why in the lines before the one that counts it.
 list_skips() {
-  local f
-  for f in "$logs"/*.log; do
-    grep -hE -A3 '^ *--- SKIP' "$f" 2>/dev/null | sed -E 's/^--$//; s/^/  /' || true
-  done
+  awk '
+    /^ *=== (RUN|NAME|CONT)/ { why = ""; next }
+    /^ +[a-z0-9_]+_test\.go:[0-9]+: / { why = $0; sub(/^ +/, "", why); next }
+    /^ *--- SKIP/ { print "  " $3 ": " why; why = "" }
+  ' "$logs"/*.log
 }
 
 unit_packages() { go list ./... | grep -vE '/(plugins/|internal/e2e)'; }
