@@ -16,7 +16,8 @@ type Point string
 
 // Call is before a call looks at the world; it also reaches calls that only
 // read and a guest's calls. Before and After are around an effect: before it
-// nothing has changed, after it everything has but the answer is not sent.
+// nothing has changed, after it everything has but the answer is not sent. For a
+// guest's call After is when the host has answered and the guest did not hear.
 const (
 	Call   Point = "call"
 	Before Point = "before"
@@ -52,6 +53,7 @@ type Fault struct {
 	Op      string   `json:"op,omitempty"`      // pattern of path.Match, "vm.*"; "" fits all
 	Subject string   `json:"subject,omitempty"` // "" fits all
 	Effect  uint64   `json:"effect,omitempty"`  // number of the effect; 0 fits all
+	Skip    int      `json:"skip,omitempty"`    // lets so many pass first; counts down in the file
 	Do      Action   `json:"do"`
 	Times   int      `json:"times,omitempty"` // default 1, negative: always; counts down in the file
 	Class   string   `json:"class,omitempty"` // for Fail, default unavailable
@@ -104,18 +106,28 @@ func (w *World) writeFaults(list faultList) error {
 // Reach is called at the start of each call and carries out the faults waiting
 // there.
 func (w *World) Reach(ctx context.Context, op, subject string) error {
+	return w.pass(ctx, Call, op, subject)
+}
+
+// Answered is called when the host has answered a guest's call, before the guest
+// hears of it, and carries out the faults waiting there.
+func (w *World) Answered(ctx context.Context, op, subject string) error {
+	return w.pass(ctx, After, op, subject)
+}
+
+func (w *World) pass(ctx context.Context, at Point, op, subject string) error {
 	faults, err := w.Faults()
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(faults, func(f Fault) bool { return f.fits(Call, op, subject, 0) }) {
+	if !slices.ContainsFunc(faults, func(f Fault) bool { return f.fits(at, op, subject, 0) }) {
 		return ctx.Err()
 	}
 	release, err := w.settle(ctx)
 	if err != nil {
 		return err
 	}
-	f, err := w.take(Call, op, subject, 0)
+	f, err := w.take(at, op, subject, 0)
 	release()
 	if err != nil || f == nil {
 		return err
@@ -146,6 +158,9 @@ func (w *World) take(at Point, op, subject string, effect uint64) (*Fault, error
 	}
 	f := list.Faults[i]
 	switch {
+	case f.Skip > 0:
+		list.Faults[i].Skip--
+		return nil, w.writeFaults(list)
 	case f.Times < 0:
 		return &f, nil
 	case f.Times <= 1:

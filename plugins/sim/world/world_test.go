@@ -234,3 +234,27 @@ func TestFaultNobodyCanCarryOut(t *testing.T) {
 		t.Errorf("unreadable faults: %v", err)
 	}
 }
+
+// Faults of a guest's call: before it is made, once it is answered, and after
+// some were let pass.
+func TestFaultsOfCalls(t *testing.T) {
+	w := open(t, t.TempDir())
+	fail := func(at world.Point, skip int) world.Fault {
+		return world.Fault{At: at, Op: "guest.log", Skip: skip, Do: world.Fail, Message: fmt.Sprint(at)}
+	}
+	if err := w.SetFaults(t.Context(), fail(world.After, 2), fail(world.Call, 1)); err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for range 4 {
+		for _, err := range []error{w.Reach(t.Context(), "guest.log", "1"), w.Answered(t.Context(), "guest.log", "1")} {
+			if err != nil {
+				got += err.Error()
+			}
+			got += "."
+		}
+	}
+	if want := "..call...after..."; got != want {
+		t.Errorf("struck at %q, want %q", got, want)
+	}
+}

@@ -14,6 +14,9 @@
 //	sim:poweroff        turn the machine off
 //	sim:reboot          reboot it
 //
+// A guest without a job gives signs of life until the host has one for it, and
+// then fetches its payload again.
+//
 // What a guest must remember is on its disk in the world, so that after a kill
 // of the plugin the next one plays on from there.
 package guest

@@ -73,7 +73,10 @@ func (g *guest) occupy(ctx context.Context) (leave func(), err error) {
 	}
 }
 
-const lockedPause = 100 * time.Millisecond
+const (
+	lockedPause = 100 * time.Millisecond
+	idleBeats   = 3 // a guest without a job gives a sign of life so much more seldom
+)
 
 func (g *guest) run(ctx context.Context) error {
 	if err := g.bootUp(ctx); err != nil {
@@ -84,6 +87,18 @@ func (g *guest) run(ctx context.Context) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
+	for {
+		if err := g.serve(ctx); err != nil {
+			return err
+		}
+		if err := g.idle(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// serve fetches the payload and runs the job in it, if there is one.
+func (g *guest) serve(ctx context.Context) error {
 	p, err := g.fetch(ctx)
 	if err != nil {
 		return fmt.Errorf("fetch payload: %w", err)
@@ -95,18 +110,35 @@ func (g *guest) run(ctx context.Context) error {
 		}
 	}
 	g.print(ctx, "agent-runner: hello, this is %s", p.Sandbox)
-	if p.Job != nil {
-		if err := g.work(ctx, p); err != nil {
-			return fmt.Errorf("run job %s: %w", p.Job.ID, err)
-		}
+	if p.Job == nil {
+		return nil
 	}
-	for ctx.Err() == nil {
-		if _, err := g.tell(ctx, report{Kind: heartbeat}, false); errors.Is(err, errRefused) {
+	err = g.work(ctx, p)
+	if errors.Is(err, errRefused) {
+		// The host may be done with this job and not with the sandbox.
+		g.print(ctx, "agent-runner: run job %s: %v", p.Job.ID, err)
+		return pause(ctx, idleBeats*g.Heartbeat)
+	}
+	if err != nil {
+		return fmt.Errorf("run job %s: %w", p.Job.ID, err)
+	}
+	return nil
+}
+
+// idle gives signs of life until the host has a job to fetch.
+func (g *guest) idle(ctx context.Context) error {
+	for {
+		reply, err := g.tell(ctx, report{Kind: heartbeat}, false)
+		if errors.Is(err, errRefused) {
 			return err
 		}
-		_ = pause(ctx, 10*g.Heartbeat)
+		if err == nil && reply.Fetch {
+			return nil
+		}
+		if err := pause(ctx, idleBeats*g.Heartbeat); err != nil {
+			return err
+		}
 	}
-	return ctx.Err()
 }
 
 // bootUp reads the seed and the disk and makes what a first boot makes.

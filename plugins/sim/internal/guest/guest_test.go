@@ -217,7 +217,7 @@ func TestFaultsReachGuests(t *testing.T) {
 	h := newHost(t)
 	hs := newHouse(t, h, "")
 	hs.stop()
-	if err := hs.world.SetFaults(context.Background(), world.Fault{Op: "guest.report", Do: world.Hang, Times: -1}); err != nil {
+	if err := hs.world.SetFaults(context.Background(), world.Fault{Op: "guest.report.*", Do: world.Hang, Times: -1}); err != nil {
 		t.Fatal(err)
 	}
 	before := 0
@@ -228,6 +228,84 @@ func TestFaultsReachGuests(t *testing.T) {
 	h.do(func() {
 		if len(h.reports) != before {
 			t.Error("a report got through")
+		}
+	})
+}
+
+// An idle guest takes on one job after the other, and also a guest that is played
+// by another process, at any moment, runs each of them once.
+func TestBorrowed(t *testing.T) {
+	h := newHost(t)
+	hs := newHouse(t, h, "")
+	for i, name := range []string{"job_1", "job_2"} {
+		want := 0
+		h.wait("an idle guest", func() bool {
+			last := len(h.reports) - 1
+			want = h.fetches + 1
+			return last >= 0 && h.reports[last].Job == ""
+		})
+		h.do(func() {
+			h.log.Reset()
+			h.job = &job{ID: name, Task: "sim:sleep=150ms sim:print=" + name, TTL: time.Minute}
+		})
+		h.wait("the agent", func() bool { return h.log.Len() > 0 })
+		if i > 0 { // the first is played by one process
+			hs.start()
+			want++
+		}
+		h.wait("the final report", func() bool { return h.job == nil })
+		h.do(func() {
+			log := "the simulated agent begins\n" + name + "\nthe simulated agent ends\n"
+			if got := h.log.String(); got != log || h.fetches != want || h.clones != i+1 {
+				t.Errorf("%s: log %q, %d fetches of %d, %d clones", name, got, h.fetches, want, h.clones)
+			}
+		})
+	}
+	h.do(func() {
+		ends := ""
+		for _, r := range h.reports {
+			if r.Kind == finished {
+				ends += r.Job + " " + r.Status + " "
+			}
+		}
+		if ends != "job_1 completed job_2 completed " {
+			t.Errorf("final reports: %q", ends)
+		}
+	})
+}
+
+// A job that the host refuses to hear of is not the guest's end.
+func TestRefusedJob(t *testing.T) {
+	h := newHost(t)
+	newHouse(t, h, "")
+	h.do(func() {
+		h.refused = "job_1"
+		h.job = &job{ID: "job_1", TTL: time.Minute}
+	})
+	h.wait("the refused job", func() bool { return h.fetches > 1 })
+	h.do(func() { h.job = &job{ID: "job_2", TTL: time.Minute} })
+	h.wait("the end of the next job", func() bool { return h.job == nil })
+}
+
+// An answer may be lost on its way to the guest, after the host did its work.
+func TestLostAnswer(t *testing.T) {
+	h := newHost(t)
+	hs := newHouse(t, h, "")
+	h.wait("a sign of life", func() bool { return len(h.reports) > 0 })
+	lost := world.Fault{Op: "guest.log", At: world.After, Skip: 1, Do: world.Fail}
+	if err := hs.world.SetFaults(t.Context(), lost); err != nil {
+		t.Fatal(err)
+	}
+	h.do(func() { h.job = &job{ID: "job_1", Task: "sim:print=a sim:print=b", TTL: time.Minute} })
+	h.wait("the final report", func() bool { return h.job == nil })
+	left, err := hs.world.Faults()
+	if err != nil || len(left) > 0 {
+		t.Errorf("faults left: %v, %v", left, err)
+	}
+	h.do(func() {
+		want := "the simulated agent begins\na\nb\nthe simulated agent ends\n"
+		if got := h.log.String(); got != want || h.conflicts != 1 {
+			t.Errorf("log %q, %d chunks said twice", got, h.conflicts)
 		}
 	})
 }

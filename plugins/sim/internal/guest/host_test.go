@@ -37,6 +37,9 @@ type host struct {
 	ttl        time.Duration
 	credential string
 	fetches    int
+	clones     int
+	conflicts  int    // chunks of the log that were said twice
+	refused    string // job whose reports are refused
 	log        bytes.Buffer
 	logLimit   int
 	files      map[string][]byte
@@ -98,10 +101,20 @@ func (h *host) answer(r *http.Request, body []byte, bearer string) (any, int) {
 		var rep report
 		_ = json.Unmarshal(body, &rep)
 		h.reports = append(h.reports, rep)
-		return reportReply{Cancel: h.cancel}, http.StatusOK
+		if rep.Job != "" && rep.Job == h.refused {
+			return nil, http.StatusForbidden
+		}
+		if rep.Kind == finished && h.job != nil && rep.Job == h.job.ID {
+			h.job = nil // it is over
+		}
+		return reportReply{Cancel: h.cancel, Fetch: rep.Job == "" && h.job != nil}, http.StatusOK
+	case repoPath:
+		h.clones++
+		return nil, http.StatusOK
 	case logPath:
 		offset, _ := strconv.Atoi(r.URL.Query().Get("offset"))
 		if offset != h.log.Len() {
+			h.conflicts++
 			return logReply{Offset: int64(h.log.Len())}, http.StatusConflict
 		}
 		if offset+len(body) > h.logLimit {

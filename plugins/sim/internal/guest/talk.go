@@ -49,7 +49,8 @@ type request struct {
 // call makes one request. The answer is given for any status; err is set when
 // there is none, or errRefused.
 func (g *guest) call(ctx context.Context, r request) (int, []byte, error) {
-	if err := g.World.Reach(ctx, r.op, strconv.FormatUint(uint64(g.vm.VMID), 10)); err != nil {
+	subject := strconv.FormatUint(uint64(g.vm.VMID), 10)
+	if err := g.World.Reach(ctx, r.op, subject); err != nil {
 		return 0, nil, err
 	}
 	target := g.boot.Controller + r.path
@@ -73,6 +74,9 @@ func (g *guest) call(ctx context.Context, r request) (int, []byte, error) {
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
+		return 0, nil, err
+	}
+	if err := g.World.Answered(ctx, r.op, subject); err != nil {
 		return 0, nil, err
 	}
 	switch resp.StatusCode {
@@ -132,6 +136,18 @@ func (g *guest) fetch(ctx context.Context) (payload, error) {
 	return p, nil
 }
 
+// op names a report for faults: "guest.report.idle" without a job, else after
+// the stage or the kind.
+func (r report) op() string {
+	switch {
+	case r.Job == "":
+		return "guest.report.idle"
+	case r.Kind == stage:
+		return "guest.report." + r.Stage
+	}
+	return "guest.report." + r.Kind
+}
+
 // tell sends a report, again and again if it must arrive.
 func (g *guest) tell(ctx context.Context, r report, mustArrive bool) (reportReply, error) {
 	body, err := json.Marshal(r)
@@ -143,7 +159,7 @@ func (g *guest) tell(ctx context.Context, r report, mustArrive bool) (reportRepl
 		send = g.insist
 	}
 	_, answer, err := send(ctx, request{
-		op: "guest.report", method: http.MethodPost, path: reportPath, body: body, kind: "application/json",
+		op: r.op(), method: http.MethodPost, path: reportPath, body: body, kind: "application/json",
 	})
 	if err != nil {
 		return reportReply{}, err

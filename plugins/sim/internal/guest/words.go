@@ -60,6 +60,7 @@ type report struct {
 
 type reportReply struct {
 	Cancel bool `json:"cancel"`
+	Fetch  bool `json:"fetch,omitempty"`
 }
 
 type logReply struct {

@@ -21,6 +21,7 @@ type journal struct {
 	ID      string     `json:"id"`
 	Boot    uint64     `json:"boot"` // in which the agent began
 	Started time.Time  `json:"started"`
+	Cloned  bool       `json:"cloned,omitempty"`
 	Silent  bool       `json:"silent,omitempty"`
 	Result  *jobResult `json:"result,omitempty"` // the agent has ended
 	Told    bool       `json:"told,omitempty"`   // the final report arrived
@@ -41,9 +42,6 @@ func (g *guest) work(ctx context.Context, p payload) error {
 		if err := g.save(ctx); err != nil {
 			return err
 		}
-		if err := g.clone(ctx, p.Job); err != nil {
-			return err
-		}
 	}
 	if j.Told {
 		return nil
@@ -51,6 +49,9 @@ func (g *guest) work(ctx context.Context, p payload) error {
 	if j.Result == nil {
 		status, code, message := "failed", -1, "the guest rebooted while the agent ran"
 		if j.Boot == g.vm.Boot {
+			if err := g.clone(ctx, p.Job); err != nil {
+				return err
+			}
 			status, code, message = g.agent(ctx, p)
 		}
 		if ctx.Err() != nil {
@@ -67,19 +68,28 @@ func (g *guest) work(ctx context.Context, p payload) error {
 	return g.hand(ctx, p.Job)
 }
 
-// clone fetches the repository, if the host has it, and throws it away.
+// clone fetches the repository, if the host has it, and throws it away. Once it
+// is done it is not done again.
 func (g *guest) clone(ctx context.Context, j *job) error {
+	if g.disk.Job.Cloned {
+		return nil
+	}
 	if _, err := g.tell(ctx, report{Job: j.ID, Kind: stage, Stage: "clone"}, true); err != nil {
 		return err
 	}
-	if j.RepoURL != "" {
-		return nil
+	if j.RepoURL == "" {
+		_, _, err := g.insist(ctx, request{op: "guest.repo", method: http.MethodGet, path: repoPath, query: url.Values{"job": {j.ID}}})
+		switch {
+		case errors.Is(err, errRefused): // a job without a repository is no matter here
+			g.print(ctx, "agent-runner: job %s has no repository", j.ID)
+		case err != nil:
+			return err
+		default:
+			g.print(ctx, "agent-runner: job %s has its repository", j.ID)
+		}
 	}
-	_, _, err := g.insist(ctx, request{op: "guest.repo", method: http.MethodGet, path: repoPath, query: url.Values{"job": {j.ID}}})
-	if errors.Is(err, errRefused) {
-		return nil // a job without a repository is no matter here
-	}
-	return err
+	g.disk.Job.Cloned = true
+	return g.save(ctx)
 }
 
 // agent does what the task says, and tells how it ended.
