@@ -45,7 +45,7 @@ func gone(err error) bool { return errors.Is(err, fault.Unavailable) || errors.I
 // only one of its kind.
 func submit(t *testing.T, s *testkit.Sim, req api.JobCreate) api.Job {
 	t.Helper()
-	if req.RepoURL == "" {
+	if req.RepoURL == "" && req.RepoID == "" {
 		req.RepoURL = repoURL
 	}
 	if req.Profile == "" && req.Sandbox == "" {

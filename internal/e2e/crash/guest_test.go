@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -68,6 +69,13 @@ func tokenOf(t *testing.T, vm world.VM) string {
 // call speaks to the guest API from an address; what is nil is left out.
 func call(t *testing.T, s *testkit.Sim, from netip.Addr, credential, path string, query url.Values, body any) int {
 	t.Helper()
+	status, _ := ask(t, s, from, credential, path, query, body)
+	return status
+}
+
+// ask is call with what was answered.
+func ask(t *testing.T, s *testkit.Sim, from netip.Addr, credential, path string, query url.Values, body any) (int, []byte) {
+	t.Helper()
 	content, isBytes := body.([]byte)
 	if !isBytes {
 		var err error
@@ -95,8 +103,12 @@ func call(t *testing.T, s *testkit.Sim, from netip.Addr, credential, path string
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = resp.Body.Close()
-	return resp.StatusCode
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, answer
 }
 
 // TestGuestsKeepToThemselves: whoever sits in a sandbox, with all it knows and
