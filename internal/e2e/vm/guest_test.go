@@ -150,7 +150,7 @@ func (l *lab) runScriptIn(t *testing.T, sandbox, script string, args ...string) 
 // meanwhile.
 func (l *lab) startSilentJob(t *testing.T) string {
 	t.Helper()
-	job := l.runScriptIn(t, "two", "#!/bin/sh\necho silence\nsleep 1\nsudo systemctl kill -s STOP agent-runner\nsleep 600\n", "--ttl", "5s")
+	job := l.runScriptIn(t, "two", "#!/bin/sh\necho silence\nsleep 1\nsudo systemctl kill -s STOP agent-runner\nsleep 600\n", "--ttl", "20s")
 	l.waitLog(t, job, "silence", 2*time.Minute)
 	return job
 }
