@@ -1,6 +1,7 @@
 package crash_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,6 +67,12 @@ func TestPowerCutDuringBoot(t *testing.T) {
 	job := submit(t, s, api.JobCreate{Task: "sim:exit=0"})
 	sb := awaitSandbox(t, s, job.SandboxID, lab.SandboxBooting)
 	awaitGuest(t, s, sb.VMID)
+	// Before this is written down, the next daemon would boot the VM once more.
+	testkit.Eventually(t, patient, "the power-on is written down", func() bool {
+		return slices.ContainsFunc(sandboxEvents(t, s, sb.ID, lab.EventStepFinished), func(e api.Event) bool {
+			return e.Fields["step"] == "start-vm"
+		})
+	})
 	s.Kill()
 	cut(t, s)
 	s.Start(t)
