@@ -86,17 +86,18 @@ func (f *follower) events(ctx context.Context, job api.Job) error {
 			defer time.AfterFunc(afterwards, cancel).Stop()
 		case ended && e.Type == lab.EventSandboxChanged:
 			f.p.line("sandbox", e.Fields["to"])
-		case ended && e.Type == lab.EventOperationEnded && f.idle(ctx, job):
+		case ended && e.Type == lab.EventOperationEnded && f.last(ctx, job, e.Operation):
 			return nil
 		}
 	}
 	return nil
 }
 
-// idle reports whether nothing more is about to happen to the sandbox.
-func (f *follower) idle(ctx context.Context, job api.Job) bool {
-	open, err := f.c.Operations(ctx, client.OperationQuery{SandboxID: job.SandboxID, Open: true})
-	return err == nil && len(open) == 0
+// last reports whether the operation that ended is the sandbox's newest. That
+// none is open would not do: a newer one may have ended, its events still to come.
+func (f *follower) last(ctx context.Context, job api.Job, ended string) bool {
+	newest, err := f.c.Operations(ctx, client.OperationQuery{SandboxID: job.SandboxID, Limit: 1})
+	return err == nil && len(newest) == 1 && newest[0].ID == ended
 }
 
 func (f *follower) interrupted(ctx context.Context, job api.Job, err error) error {
