@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -238,11 +239,37 @@ func (s *Server) attempt(rt route, w http.ResponseWriter, r *http.Request) (err 
 		return err
 	}
 	if rt.inMedia == "" {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(30 * time.Second))
-		r.Body = http.MaxBytesReader(w, r.Body, api.MaxBody)
+		s.takeBody(w, r)
 	}
 	return rt.serve(w, r)
 }
+
+// takeBody reads a small body within its time. No deadline stays behind: one
+// that passes while the answer is being written ends the request's context, and
+// with it every stream and wait that is longer.
+func (s *Server) takeBody(w http.ResponseWriter, r *http.Request) {
+	conn := http.NewResponseController(w)
+	_ = conn.SetReadDeadline(time.Now().Add(s.bodyTimeout))
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, api.MaxBody))
+	_ = conn.SetReadDeadline(time.Time{})
+	r.Body = &takenBody{bytes.NewReader(b), err}
+}
+
+// takenBody is a body that was read, and the error at its end.
+type takenBody struct {
+	*bytes.Reader
+	err error
+}
+
+func (b *takenBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err != nil && b.err != nil {
+		err = b.err
+	}
+	return n, err
+}
+
+func (b *takenBody) Close() error { return nil }
 
 func (s *Server) audit(rt route, r *http.Request, status int, took time.Duration, err error) {
 	level := s.log.Debug

@@ -96,8 +96,10 @@ type Server struct {
 	repos     *os.Root
 	templates templateCache
 	closing   chan struct{} // closed when streams shall end
-	closeOnce sync.Once
-	streams   sync.WaitGroup // connections taken over from net/http
+	// bodyTimeout bounds how long a small body may take to arrive.
+	bodyTimeout time.Duration
+	closeOnce   sync.Once
+	streams     sync.WaitGroup // connections taken over from net/http
 }
 
 // New returns a server that is ready to Serve. It makes the two directories if
@@ -115,7 +117,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log.Named("control"), started: time.Now(),
-		closing: make(chan struct{}),
+		closing: make(chan struct{}), bodyTimeout: 30 * time.Second,
 	}
 	var err error
 	if s.artifacts, err = disk.OpenDir(cfg.ArtifactsDir); err != nil {
