@@ -104,17 +104,20 @@ func (g *guest) agent(ctx context.Context, p payload) (status string, code int, 
 		timer := time.AfterFunc(time.Until(g.disk.Job.Started.Add(p.Job.TTL)), func() { cancel(errTimeout) })
 		defer timer.Stop()
 	}
+	heed := func(reply reportReply) {
+		if reply.Cancel && !deaf {
+			cancel(errCancelled)
+		}
+	}
 	beatCtx, quiet := context.WithCancel(ctx)
 	var beats sync.WaitGroup
-	beats.Go(func() {
-		g.beat(beatCtx, func() {
-			if !deaf {
-				cancel(errCancelled)
-			}
-		})
-	})
 	r := &run{guest: g, payload: p, quiet: quiet}
-	err = r.all(ctx, actions)
+	reply, err := g.tell(ctx, report{Job: g.disk.Job.ID, Kind: stage, Stage: "agent"}, true)
+	if err == nil {
+		heed(reply)
+		beats.Go(func() { g.beat(beatCtx, heed) })
+		err = r.all(ctx, actions)
+	}
 	cause := context.Cause(ctx)
 	cancel(nil)
 	quiet()
@@ -134,17 +137,12 @@ func (g *guest) agent(ctx context.Context, p payload) (status string, code int, 
 	return "completed", 0, ""
 }
 
-// beat gives signs of life, and passes on that the host wants the job cancelled.
-func (g *guest) beat(ctx context.Context, cancelled func()) {
-	for kind, st := stage, "agent"; ctx.Err() == nil; {
-		reply, err := g.tell(ctx, report{Job: g.disk.Job.ID, Kind: kind, Stage: st}, false)
-		if err == nil {
-			kind, st = heartbeat, ""
-		}
-		if reply.Cancel {
-			cancelled()
-		}
-		_ = pause(ctx, g.Heartbeat)
+// beat gives signs of life and passes on what the host answers. One that does
+// not arrive is made up for by the next.
+func (g *guest) beat(ctx context.Context, heed func(reportReply)) {
+	for pause(ctx, g.Heartbeat) == nil {
+		reply, _ := g.tell(ctx, report{Job: g.disk.Job.ID, Kind: heartbeat}, false)
+		heed(reply)
 	}
 }
 
