@@ -57,6 +57,7 @@ wanted() {
 			curl curl
 			iputils-ping ping
 			procps ps
+			xorriso xorriso
 		TEXT
 		;;
 	generate) echo "protobuf-compiler protoc" ;;
