@@ -4,6 +4,7 @@ import "time"
 
 // SandboxCreate asks for a sandbox without a job.
 type SandboxCreate struct {
+	ID         string `json:"id,omitempty" doc:"sbx_ and 16 letters and digits of base32; a request sent again with its id answers what it made the first time"`
 	Profile    string `json:"profile" doc:"profile name"`
 	Name       string `json:"name,omitempty" doc:"unique name; chosen when empty"`
 	TTLSeconds int64  `json:"ttl_seconds,omitempty" minimum:"0" doc:"lease; 0 takes the profile's"`
@@ -12,6 +13,7 @@ type SandboxCreate struct {
 
 // JobCreate asks for a job in a new sandbox.
 type JobCreate struct {
+	ID         string `json:"id,omitempty" doc:"job_ and 16 letters and digits of base32; a request sent again with its id answers what it made the first time"`
 	Profile    string `json:"profile,omitempty" doc:"profile name; with sandbox, the sandbox's own when empty"`
 	Sandbox    string `json:"sandbox,omitempty" doc:"VMID, name or id of a READY sandbox to run in, instead of a new one"`
 	Task       string `json:"task" doc:"what the agent shall do"`

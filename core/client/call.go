@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"syscall"
 	"time"
 
+	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/problem"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
@@ -50,6 +52,30 @@ func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, pa
 		return fault.New(fault.Internal, "decode answer of %s: %w", path, err)
 	}
 	return nil
+}
+
+// create sends a request that carries its id. When the daemon went away before
+// it answered, nobody knows whether it took the request, so it is sent again
+// until it is answered.
+func (c *Client) create(ctx context.Context, path, look string, in any) (api.Accepted, error) {
+	var out api.Accepted
+	err := c.call(ctx, http.MethodPost, path, nil, in, &out)
+	pace := retry{patience: c.patience}
+	for err != nil && (broken(err) || !pace.since.IsZero()) {
+		if pace.again(ctx, err) != nil {
+			break
+		}
+		err = c.call(ctx, http.MethodPost, path, nil, in, &out)
+	}
+	if err != nil && (broken(err) || errors.Is(err, fault.Timeout) || !pace.since.IsZero() && errors.Is(err, fault.Unavailable)) {
+		return out, fault.New(fault.ClassOf(err), "%w", err).WithHint("it may have been accepted all the same: %s", look)
+	}
+	return out, err
+}
+
+// broken reports whether the connection was there and ended without an answer.
+func broken(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // send returns an answer below 400; anything else is an error. The caller

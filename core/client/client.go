@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -114,7 +113,7 @@ func (c *Client) connectError(err error) error {
 			return f.WithHint("check the endpoint, and control_listen on the host")
 		}
 		return f.WithHint("start it with systemctl start agentlabd, or name its socket with --socket")
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case broken(err):
 		return fault.New(fault.Unavailable, "the daemon at %s closed the connection: %w", where, err)
 	}
 	return fault.New(fault.Unavailable, "reach the daemon at %s: %w", where, err)

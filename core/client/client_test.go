@@ -317,3 +317,38 @@ func FuzzReadSSE(f *testing.F) {
 		}
 	})
 }
+
+// A daemon that dies with a request in its hands may have taken it.
+func TestLostAnswers(t *testing.T) {
+	var calls atomic.Int32
+	ids := make(chan string, 8)
+	answer := func(w http.ResponseWriter, r *http.Request) {
+		var req api.JobCreate
+		_ = json.NewDecoder(r.Body).Decode(&req)
+		ids <- req.ID
+		if calls.Add(1) < 3 {
+			panic(http.ErrAbortHandler)
+		}
+		_ = json.NewEncoder(w).Encode(api.Accepted{Job: &api.Job{ID: req.ID}})
+	}
+	c := serve(t, answer, Options{Patience: 10 * time.Second})
+	a, err := c.CreateJob(t.Context(), api.JobCreate{Task: "x"})
+	if err != nil || a.Job == nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if id := <-ids; id == "" || id != a.Job.ID {
+			t.Errorf("asked for %q, then %q", a.Job.ID, id)
+		}
+	}
+	calls.Store(-10)
+	_, err = serve(t, answer, Options{Patience: -1}).CreateJob(t.Context(), api.JobCreate{Task: "x"})
+	if !errors.Is(err, fault.Unavailable) || !strings.Contains(fault.HintOf(err), "agentlab job show job_") {
+		t.Errorf("%v, hint %q", err, fault.HintOf(err))
+	}
+	began := time.Now()
+	_, err = newClient(t, Options{Endpoint: "http://127.0.0.1:1"}).CreateJob(t.Context(), api.JobCreate{Task: "x"})
+	if !errors.Is(err, fault.Unavailable) || strings.Contains(fault.HintOf(err), "accepted") || time.Since(began) > 5*time.Second {
+		t.Errorf("nobody there: %v, hint %q, after %s", err, fault.HintOf(err), time.Since(began))
+	}
+}

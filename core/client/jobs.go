@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
@@ -46,11 +48,10 @@ func (w *watchedReader) Read(p []byte) (int, error) {
 }
 
 // CreateJob asks for a job in a new sandbox and returns at once; follow it with
-// WaitJob, FollowLog or Events.
+// WaitJob, FollowLog or Events. A lost answer makes no second job.
 func (c *Client) CreateJob(ctx context.Context, req api.JobCreate) (api.Accepted, error) {
-	var out api.Accepted
-	err := c.call(ctx, http.MethodPost, "/v1/jobs", nil, req, &out)
-	return out, err
+	req.ID = cmp.Or(req.ID, lab.NewID("job"))
+	return c.create(ctx, "/v1/jobs", "agentlab job show "+req.ID, req)
 }
 
 // JobQuery narrows Jobs; the zero value lists the newest.

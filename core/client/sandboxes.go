@@ -2,6 +2,7 @@ package client
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -13,16 +14,17 @@ import (
 	"time"
 
 	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/problem"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 // CreateSandbox asks for a sandbox without a job and returns at once; follow
-// the operation with WaitOperation or Events.
+// the operation with WaitOperation or Events. A lost answer makes no second
+// sandbox.
 func (c *Client) CreateSandbox(ctx context.Context, req api.SandboxCreate) (api.Accepted, error) {
-	var out api.Accepted
-	err := c.call(ctx, http.MethodPost, "/v1/sandboxes", nil, req, &out)
-	return out, err
+	req.ID = cmp.Or(req.ID, lab.NewID("sbx"))
+	return c.create(ctx, "/v1/sandboxes", "agentlab sandbox show "+req.ID, req)
 }
 
 // SandboxQuery narrows Sandboxes; the zero value lists all that live.

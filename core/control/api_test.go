@@ -300,3 +300,52 @@ func TestSmallReads(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
+
+// A request whose answer was lost is sent again: it makes nothing twice, also
+// when both arrive at once.
+func TestSentAgain(t *testing.T) {
+	d, ctx := newDaemon(t), t.Context()
+	req := api.JobCreate{ID: lab.NewID("job"), Profile: "good", Task: "work", RepoURL: "https://example.org/r.git"}
+	answers := make(chan api.Accepted, 4)
+	for range cap(answers) {
+		go func() {
+			a, err := d.c.CreateJob(ctx, req)
+			if err != nil {
+				t.Error(err)
+			}
+			answers <- a
+		}()
+	}
+	first := <-answers
+	for range cap(answers) - 1 {
+		if a := <-answers; first.Job == nil || a.Job == nil || a.Job.ID != req.ID || a.Operation.ID != first.Operation.ID || a.Sandbox.ID != first.Sandbox.ID {
+			t.Errorf("answers differ: %+v and %+v", first, a)
+		}
+	}
+	jobs, err := d.c.Jobs(ctx, client.JobQuery{})
+	if err != nil || len(jobs) != 1 {
+		t.Errorf("jobs %+v, %v", jobs, err)
+	}
+	other := req
+	other.Task = "something else"
+	_, err = d.c.CreateJob(ctx, other)
+	wantClass(t, "another request of that id", err, fault.Conflict)
+	for _, id := range []string{"x", "job_", "sbx_aaaaaaaaaaaaaaaa", "job_AAAAAAAAAAAAAAAA", "job_aaaaaaaaaaaaaaa1", "job_../../../../aa"} {
+		other.ID = id
+		_, err = d.c.CreateJob(ctx, other)
+		wantClass(t, "id "+id, err, fault.Invalid)
+	}
+
+	box := api.SandboxCreate{ID: lab.NewID("sbx"), Profile: "good", Name: "box"}
+	made, err := d.c.CreateSandbox(ctx, box)
+	d.must(err)
+	again, err := d.c.CreateSandbox(ctx, box)
+	if err != nil || again.Sandbox.ID != box.ID || again.Operation.ID != made.Operation.ID {
+		t.Errorf("sent again: %+v, %v", again, err)
+	}
+	box.Name = "crate"
+	_, err = d.c.CreateSandbox(ctx, box)
+	wantClass(t, "another request of that id", err, fault.Conflict)
+	_, err = d.c.CreateSandbox(ctx, api.SandboxCreate{Profile: "good", Name: "box"})
+	wantClass(t, "another id, same name", err, fault.Exists)
+}

@@ -12,6 +12,11 @@ import (
 )
 
 func (s *Server) createJob(r *http.Request, in api.JobCreate) (api.Accepted, error) {
+	return once("job", in.ID, func() (api.Accepted, error) { return s.madeJob(r.Context(), in) },
+		func() (api.Accepted, error) { return s.submitJob(r, in) })
+}
+
+func (s *Server) submitJob(r *http.Request, in api.JobCreate) (api.Accepted, error) {
 	ttl, err := checkTTL(in.TTLSeconds)
 	if err != nil {
 		return api.Accepted{}, err
@@ -20,7 +25,7 @@ func (s *Server) createJob(r *http.Request, in api.JobCreate) (api.Accepted, err
 		return api.Accepted{}, err
 	}
 	req := scheduler.JobRequest{
-		Profile: in.Profile, Task: in.Task, RepoURL: in.RepoURL, RepoID: in.RepoID, Ref: in.Ref,
+		ID: in.ID, Profile: in.Profile, Task: in.Task, RepoURL: in.RepoURL, RepoID: in.RepoID, Ref: in.Ref,
 		Mode: in.Mode, Keep: in.Keep, TTL: ttl,
 	}
 	if err := s.place(r.Context(), in, &req); err != nil {

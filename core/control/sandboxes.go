@@ -12,6 +12,11 @@ import (
 )
 
 func (s *Server) createSandbox(r *http.Request, in api.SandboxCreate) (api.Accepted, error) {
+	return once("sbx", in.ID, func() (api.Accepted, error) { return s.madeSandbox(r.Context(), in) },
+		func() (api.Accepted, error) { return s.submitSandbox(r, in) })
+}
+
+func (s *Server) submitSandbox(r *http.Request, in api.SandboxCreate) (api.Accepted, error) {
 	ttl, err := checkTTL(in.TTLSeconds)
 	if err != nil {
 		return api.Accepted{}, err
@@ -24,7 +29,7 @@ func (s *Server) createSandbox(r *http.Request, in api.SandboxCreate) (api.Accep
 		return api.Accepted{}, err
 	}
 	op, sb, err := s.cfg.Scheduler.CreateSandbox(r.Context(), scheduler.SandboxRequest{
-		Name: in.Name, Profile: in.Profile, Spec: spec, Keep: in.Keep, TTL: ttl,
+		ID: in.ID, Name: in.Name, Profile: in.Profile, Spec: spec, Keep: in.Keep, TTL: ttl,
 	})
 	if err != nil {
 		return api.Accepted{}, err

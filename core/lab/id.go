@@ -14,6 +14,13 @@ func NewID(prefix string) string {
 	return prefix + "_" + strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
 }
 
+// IsID reports whether id is one that NewID(prefix) could have made.
+func IsID(prefix, id string) bool {
+	text, ok := strings.CutPrefix(id, prefix+"_")
+	_, err := base32.StdEncoding.DecodeString(strings.ToUpper(text))
+	return ok && err == nil && len(text) == 16 && text == strings.ToLower(text)
+}
+
 // OwnerMark is what a hypervisor plugin stores with a VM: whose it is.
 func OwnerMark(hostUUID, sandboxID string) string {
 	return OwnerPrefix(hostUUID) + sandboxID

@@ -13,6 +13,7 @@ import (
 
 // SandboxRequest asks for a sandbox without a job.
 type SandboxRequest struct {
+	ID      string // "" makes one
 	Name    string // "" chooses one
 	Profile string
 	Spec    lab.Spec
@@ -22,6 +23,7 @@ type SandboxRequest struct {
 
 // JobRequest asks for a job, in a sandbox of its own or in one that is there.
 type JobRequest struct {
+	ID              string       // "" makes one
 	Sandbox         *lab.Sandbox // nil makes one from Spec
 	Profile, Task   string
 	RepoURL, RepoID string // at most one
@@ -35,7 +37,7 @@ type JobRequest struct {
 // CreateSandbox writes the rows of a new sandbox and returns. fault.Invalid, or
 // fault.Exists when the name is taken.
 func (s *Scheduler) CreateSandbox(ctx context.Context, r SandboxRequest) (lab.Operation, lab.Sandbox, error) {
-	sb, err := s.newSandbox(r.Name, r.Profile, r.Spec, r.TTL)
+	sb, err := s.newSandbox(r)
 	if err != nil {
 		return lab.Operation{}, lab.Sandbox{}, err
 	}
@@ -62,7 +64,7 @@ func (s *Scheduler) RunJob(ctx context.Context, r JobRequest) (lab.Operation, la
 	if r.Sandbox != nil {
 		return s.borrow(ctx, r)
 	}
-	sb, err := s.newSandbox("", r.Profile, r.Spec, r.TTL)
+	sb, err := s.newSandbox(SandboxRequest{Profile: r.Profile, Spec: r.Spec, TTL: r.TTL})
 	if err != nil {
 		return refuse(err)
 	}
@@ -92,7 +94,7 @@ func (s *Scheduler) borrow(ctx context.Context, r JobRequest) (lab.Operation, la
 
 func (r JobRequest) job(sb lab.Sandbox) lab.Job {
 	return lab.Job{
-		ID: lab.NewID("job"), SandboxID: sb.ID, State: lab.JobQueued, ExitCode: -1, Task: r.Task, Profile: sb.Profile,
+		ID: cmp.Or(r.ID, lab.NewID("job")), SandboxID: sb.ID, State: lab.JobQueued, ExitCode: -1, Task: r.Task, Profile: sb.Profile,
 		RepoURL: r.RepoURL, RepoID: r.RepoID, Ref: r.Ref, Mode: cmp.Or(r.Mode, sb.Spec.AgentMode),
 		TTL: cmp.Or(r.TTL, sb.Spec.TTL), CreatedAt: stamp(),
 	}
@@ -119,20 +121,18 @@ func newOperation(kind lab.OperationKind, subject, job string) lab.Operation {
 }
 
 // newSandbox checks what plugins could only refuse after much has been made.
-func (s *Scheduler) newSandbox(name, profile string, spec lab.Spec, ttl time.Duration) (lab.Sandbox, error) {
-	id := lab.NewID("sbx")
-	if name == "" {
-		name = "box-" + strings.TrimPrefix(id, "sbx_")[:8]
-	}
-	if ttl > 0 {
-		spec.TTL = ttl
+func (s *Scheduler) newSandbox(r SandboxRequest) (lab.Sandbox, error) {
+	id, spec := cmp.Or(r.ID, lab.NewID("sbx")), r.Spec
+	name := cmp.Or(r.Name, "box-"+strings.TrimPrefix(id, "sbx_")[:8])
+	if r.TTL > 0 {
+		spec.TTL = r.TTL
 	}
 	if err := s.checkSpec(name, spec); err != nil {
 		return lab.Sandbox{}, err
 	}
 	return lab.Sandbox{
 		ID: id, Name: name, Owner: lab.OwnerMark(s.cfg.HostUUID, id), State: lab.SandboxRequested, Spec: spec,
-		Profile: profile, Generation: 1, CreatedAt: stamp(),
+		Profile: r.Profile, Generation: 1, CreatedAt: stamp(),
 	}, nil
 }
 
