@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +16,10 @@ import (
 	"github.com/agentlab/agentlab/core/config"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
+
+// lockName is the file that a daemon keeps locked, and by which it knows its
+// directories again.
+const lockName = "agentlabd.lock"
 
 // layout knows where the daemon keeps what.
 type layout struct {
@@ -33,6 +38,9 @@ func (l layout) socket() string      { return filepath.Join(l.cfg.RunDir, "agent
 // passed through by anybody, so that a QEMU with a uid of its own reaches the
 // files of its VM; nobody but root lists or reads them.
 func (l layout) make() error {
+	if err := errors.Join(takeDir(l.cfg.DataDir, "data_dir"), takeDir(l.cfg.RunDir, "run_dir")); err != nil {
+		return err
+	}
 	for dir, mode := range map[string]fs.FileMode{
 		l.cfg.DataDir: 0o711, l.pluginState(): 0o711, l.artifacts(): 0o700, l.repos(): 0o700,
 	} {
@@ -44,6 +52,27 @@ func (l layout) make() error {
 		return err
 	}
 	return mkdir(l.pluginRun(), 0o700)
+}
+
+// takeDir makes a directory or takes one that is empty or was ours: its mode is
+// set and things in it are removed, which must not happen to /tmp.
+func takeDir(dir, key string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fault.New(fault.Denied, "create %s: %w", dir, err).WithHint("agentlabd needs root")
+	}
+	if err := safeDir(dir); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fault.New(fault.Denied, "look into %s: %w", dir, err)
+	}
+	ours := func(e fs.DirEntry) bool { return e.Name() == lockName || e.Name() == markName }
+	if len(entries) > 0 && !slices.ContainsFunc(entries, ours) {
+		return fault.New(fault.Exists, "%s = %q holds something else", key, dir).
+			WithHint("give the daemon a directory of its own, empty at its first start")
+	}
+	return nil
 }
 
 func mkdir(dir string, mode fs.FileMode) error {
@@ -72,7 +101,7 @@ func (l layout) lock() (release func(), err error) {
 }
 
 func (l layout) lockDir(dir string) (release func(), err error) {
-	path := filepath.Join(dir, "agentlabd.lock")
+	path := filepath.Join(dir, lockName)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fault.New(fault.Denied, "open the lock: %w", err)

@@ -32,3 +32,47 @@ func TestSocketIsForTheCallerOfSudoInDevOnly(t *testing.T) {
 		}
 	}
 }
+
+func TestLayoutTakesNobodysDirectory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: directories of other users are made")
+	}
+	shared := filepath.Join(t.TempDir(), "shared")
+	if err := os.Mkdir(shared, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(shared, 0o777|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(shared, "theirs"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	strangers := filepath.Join(t.TempDir(), "strangers")
+	if err := os.Mkdir(strangers, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(strangers, 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{shared, strangers, filepath.Join(strangers, "below")} {
+		for _, cfg := range []config.Config{{DataDir: dir, RunDir: t.TempDir()}, {DataDir: t.TempDir(), RunDir: dir}} {
+			if err := (layout{&cfg, false}).make(); err == nil {
+				t.Errorf("data %s, run %s was taken", cfg.DataDir, cfg.RunDir)
+			}
+		}
+	}
+	if st, err := os.Stat(shared); err != nil || st.Mode().Perm() != 0o777 || st.Mode()&os.ModeSticky == 0 {
+		t.Errorf("the mode was changed: %v, %v", st.Mode(), err)
+	}
+	own := layout{&config.Config{DataDir: t.TempDir(), RunDir: t.TempDir()}, false}
+	for range 2 {
+		if err := own.make(); err != nil {
+			t.Fatal(err)
+		}
+		unlock, err := own.lock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		unlock()
+	}
+}
