@@ -25,6 +25,22 @@ var exitCodes = map[fault.Class]int{
 	fault.Unavailable: 6, fault.Exhausted: 6, fault.Timeout: 7,
 }
 
+// codes is what the reference says about exit codes.
+var codes = []cli.Code{
+	{Code: 0, Meaning: "done"},
+	{Code: exitFailed, Meaning: "failed in another way than the following"},
+	{Code: 2, Meaning: "the command line or the request cannot work as it is"},
+	{Code: 3, Meaning: "there is no such thing"},
+	{Code: 4, Meaning: "not allowed"},
+	{Code: 5, Meaning: "in conflict with what is there, or in the wrong state for it"},
+	{Code: 6, Meaning: "the daemon or something it needs is not available, or a quota is used up"},
+	{Code: 7, Meaning: "no answer in time"},
+	{Code: exitTimedOut, Meaning: "job run, job logs -f: the job's deadline"},
+	{Code: exitOurs, Meaning: "job run, job logs -f, ssh: AgentLab failed, not the program inside"},
+	{Code: exitCancelled, Meaning: "ended by a signal; job run, job logs -f: also the job was cancelled"},
+	{Code: exitSSH, Meaning: "ssh: ssh itself failed"},
+}
+
 // exitError ends the program with a code of its own. Without err nothing is
 // printed: all has been said.
 type exitError struct {
@@ -80,7 +96,7 @@ func explain(env *cli.Env, err error) int {
 		_ = writeJSON(env.Err, problem.Of(err), "")
 		return code
 	}
-	fmt.Fprintln(env.Err, "error:", lines(err.Error()))
+	fmt.Fprintln(env.Err, coloured(env.Err, red, "error:"), lines(err.Error()))
 	if hint := fault.HintOf(err); hint != "" {
 		fmt.Fprintln(env.Err, "hint:", lines(hint))
 	}

@@ -218,7 +218,7 @@ func isFile(path string) bool {
 }
 
 func childEnv(ts *testscript.TestScript) (env []string) {
-	for _, name := range []string{"PATH", "HOME", "TZ", "AGENTLAB_SOCKET", "TERM", "TMPDIR", "GORACE"} {
+	for _, name := range []string{"PATH", "HOME", "TZ", "AGENTLAB_SOCKET", "TERM", "TMPDIR", "GORACE", "NO_COLOR"} {
 		env = append(env, name+"="+ts.Getenv(name))
 	}
 	return env

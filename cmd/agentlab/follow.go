@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -40,7 +41,8 @@ func (f *follower) follow(ctx context.Context, job api.Job) error {
 	wait.Go(func() {
 		logs <- f.c.FollowLog(logCtx, job.ID, client.LogQuery{}, f.p.beside(out))
 	})
-	if err := f.events(ctx, job); err != nil {
+	settled, err := f.events(ctx, job)
+	if err != nil {
 		return f.interrupted(ctx, job, err)
 	}
 	if err := <-logs; err != nil && ctx.Err() == nil {
@@ -54,12 +56,17 @@ func (f *follower) follow(ctx context.Context, job api.Job) error {
 		return f.interrupted(ctx, job, err)
 	}
 	f.p.stop()
-	return f.result(done)
+	err = f.result(done)
+	if !settled {
+		fmt.Fprintf(f.env.Err, "its sandbox is still being put away: agentlab sandbox show %s\n", cmp.Or(vmid(job.VMID), job.SandboxID))
+	}
+	return err
 }
 
 // events shows what happens until the job has ended, and where the sandbox is
-// the job's, until nothing is done to that any more.
-func (f *follower) events(ctx context.Context, job api.Job) error {
+// the job's, until nothing is done to that any more: settled. It does not wait
+// for that after a signal, or for long.
+func (f *follower) events(ctx context.Context, job api.Job) (settled bool, err error) {
 	var oldest int64
 	q := client.EventQuery{After: &oldest, JobID: job.ID}
 	if f.whole {
@@ -71,26 +78,27 @@ func (f *follower) events(ctx context.Context, job api.Job) error {
 	for e, err := range f.c.Events(ctx, q) {
 		if err != nil {
 			if ended {
-				return nil
+				return false, nil
 			}
-			return err
+			return false, err
 		}
 		f.p.event(e)
 		switch {
 		case e.Type == lab.EventJobChanged && e.JobID == job.ID && lab.JobState(e.Fields["to"]).Ended():
 			ended = true
-			f.p.line("job", e.Fields["to"])
+			f.p.running("")
+			f.p.state("job", e.Fields["to"])
 			if !f.whole {
-				return nil
+				return true, nil
 			}
 			defer time.AfterFunc(afterwards, cancel).Stop()
 		case ended && e.Type == lab.EventSandboxChanged:
-			f.p.line("sandbox", e.Fields["to"])
+			f.p.state("sandbox", e.Fields["to"])
 		case ended && e.Type == lab.EventOperationEnded && f.last(ctx, job, e.Operation):
-			return nil
+			return true, nil
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // last reports whether the operation that ended is the sandbox's newest. That

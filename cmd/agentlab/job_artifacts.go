@@ -28,6 +28,7 @@ func jobArtifactsCommand() cli.Command {
 Lists the files that the job left behind: its log, its report, its commits and
 what the agent put into $AGENTLAB_ARTIFACTS_DIR. FLAGGED tells where a secret
 was found.`,
+		Answers: []cli.Answer{listing[api.Artifact]("artifacts")},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
 			if err != nil {
@@ -58,6 +59,7 @@ func jobDownloadCommand() cli.Command {
 Copies all artifacts, or those whose paths are given, into a directory that
 nothing leaves, and compares checksums. Files that are there already are kept
 unless --force is given; then nothing is copied.`,
+		Answers: []cli.Answer{cli.AnswerOf[downloaded]("download")},
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&d.dir, "output", "", "`directory` to write to (default: the job's id)")
 			fs.BoolVar(&d.force, "force", false, "overwrite files that are there")
@@ -143,8 +145,14 @@ func (d *download) keep(root *os.Root, list []api.Artifact) error {
 	return nil
 }
 
+// downloaded is what was copied, for programs.
+type downloaded struct {
+	Directory string   `json:"directory"`
+	Files     []string `json:"files"`
+}
+
 func (d *download) said(env *cli.Env, dir string, written []string) error {
-	return show(env, map[string]any{"directory": dir, "files": written}, func(w io.Writer) {
+	return show(env, downloaded{dir, written}, func(w io.Writer) {
 		for _, p := range written {
 			fmt.Fprintln(w, oneLine(path.Join(dir, p)))
 		}

@@ -24,6 +24,7 @@ func jobFetchCommand() cli.Command {
 Brings the commits that a job made into the repository as branch agentlab/JOB.
 They are checked before the repository sees them. Nothing is checked out and no
 hook runs. A repository is found from any directory inside it.`,
+		Answers: []cli.Answer{cli.AnswerOf[fetched]("branch")},
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&repo, "repo", ".", "local repository, a `directory`")
 			fs.StringVar(&branch, "branch", "", "`name` of the branch (default: agentlab/JOB)")
@@ -38,12 +39,18 @@ hook runs. A repository is found from any directory inside it.`,
 			if err != nil {
 				return fmt.Errorf("fetch the commits of %s: %w", args[0], err)
 			}
-			return show(env, map[string]string{"branch": name, "commit": commit}, func(w io.Writer) {
+			return show(env, fetched{name, commit}, func(w io.Writer) {
 				fmt.Fprintf(w, "branch %s is at %.12s\n", name, commit)
 				fmt.Fprintf(env.Err, "next: git log -p ..%[1]s    git diff ...%[1]s\n", name)
 			})
 		},
 	}
+}
+
+// fetched is where the commits are, for programs.
+type fetched struct {
+	Branch string `json:"branch"`
+	Commit string `json:"commit"`
 }
 
 func fetchChanges(ctx context.Context, c *client.Client, job, repo, branch string) (string, error) {

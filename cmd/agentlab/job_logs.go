@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"io"
+	"reflect"
 	"strings"
 	"sync"
 
@@ -14,14 +16,26 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
+// jobLog is a job's output for programs; what it came to is told by who followed
+// it to its end.
+type jobLog struct {
+	Job      string `json:"job"`
+	Log      string `json:"log"`
+	State    string `json:"state,omitempty"`
+	ExitCode *int   `json:"exit_code,omitempty"`
+}
+
 func jobLogsCommand() cli.Command {
 	var q client.LogQuery
 	var follow bool
 	return cli.Command{
 		Name: "job logs", Args: "JOB", Synopsis: "print a job's output", MinArgs: 1, MaxArgs: 1,
 		Help: `
-Prints what the agent wrote, as far as it has arrived. With --json the text is
-one string in an object.`,
+Prints what the agent wrote, as far as it has arrived. With -f it goes on until
+the job has ended, says what came of it on standard error, and ends with the
+job's code as job run does: that is how an interrupted job run is taken up
+again. With --json the text is one string in an object.`,
+		Answers: []cli.Answer{cli.AnswerOf[jobLog]("job-log")},
 		Flags: func(fs *flag.FlagSet) {
 			fs.IntVar(&q.Tail, "tail", 0, "only the last `lines`")
 			fs.BoolVar(&follow, "f", false, "follow until the job has ended")
@@ -31,22 +45,35 @@ one string in an object.`,
 			if err != nil {
 				return err
 			}
+			defer c.Close()
 			var text strings.Builder
 			out := forPeople(env.Out)
 			if env.Global.JSON {
 				out = &text
 			}
 			if follow {
-				err = quiet(ctx, c.FollowLog(ctx, args[0], q, out))
-			} else {
-				err = copyLog(ctx, c, args[0], q, out)
+				if err := c.FollowLog(ctx, args[0], q, out); err != nil {
+					return ours(ctx, quiet(ctx, err))
+				}
+				return ours(ctx, jobCame(ctx, env, c, args[0], &text))
 			}
+			err = copyLog(ctx, c, args[0], q, out)
 			if err != nil || !env.Global.JSON {
 				return err
 			}
-			return show(env, map[string]string{"job": args[0], "log": text.String()}, nil)
+			return show(env, jobLog{Job: args[0], Log: text.String()}, nil)
 		},
 	}
+}
+
+// jobCame tells what came of a job that was followed to its end.
+func jobCame(ctx context.Context, env *cli.Env, c *client.Client, id string, text *strings.Builder) error {
+	job, err := c.Job(ctx, id, 0)
+	if err != nil {
+		return err
+	}
+	err = show(env, jobLog{job.ID, text.String(), job.State, job.ExitCode}, func(io.Writer) { printResult(env.Err, job) })
+	return cmp.Or(err, jobExit(job))
 }
 
 func copyLog(ctx context.Context, c *client.Client, id string, q client.LogQuery, w io.Writer) error {
@@ -68,6 +95,7 @@ func logsCommand() cli.Command {
 Prints the sandbox's events and what its job's agent wrote. With -f it goes on
 until the sandbox is destroyed. With --json the output is an object with both;
 with -f too, one event per line and no agent output.`,
+		Answers: []cli.Answer{cli.AnswerOf[sandboxLog]("sandbox-log"), {Name: "event", Type: reflect.TypeFor[api.Event](), Lines: true}},
 		Flags: func(fs *flag.FlagSet) {
 			fs.IntVar(&l.tail, "tail", 100, "only the last events and `lines`")
 			fs.BoolVar(&follow, "f", false, "follow")
@@ -91,6 +119,12 @@ with -f too, one event per line and no agent output.`,
 			return l.print(ctx)
 		},
 	}
+}
+
+// sandboxLog is both for programs.
+type sandboxLog struct {
+	Events []api.Event `json:"events"`
+	Log    string      `json:"log"`
 }
 
 // sandboxLogs shows events and agent output of one sandbox.
@@ -124,9 +158,7 @@ func (l *sandboxLogs) print(ctx context.Context) error {
 	if !l.env.Global.JSON {
 		return nil
 	}
-	both := listed("events", events)
-	both["log"] = text.String()
-	return show(l.env, both, nil)
+	return show(l.env, sandboxLog{append([]api.Event{}, events...), text.String()}, nil)
 }
 
 // follow shows both as they come, one write at a time.

@@ -31,7 +31,8 @@ func jobRunCommand() cli.Command {
 		Help: `
 Makes a sandbox from the profile, gives it the repository and the task, and
 follows the job: stages on standard error, the agent's output on standard
-output. Ctrl-C stops following; the job goes on.
+output. Ctrl-C stops following; the job goes on, and agentlab job logs -f takes
+it up again. Before there is a job, Ctrl-C leaves nothing behind.
 
 --repo takes a URL that the sandbox can reach, or a local path: then the
 repository travels with the request and no git server is needed.
@@ -43,8 +44,9 @@ The exit code is the agent's; 124 after the deadline, 125 when AgentLab failed,
 130 when it was cancelled or following was stopped. With --detach it is 0 once
 the job is accepted. With --json the agent's output goes to standard error too,
 and standard output has the job as it ended.`,
+		Answers: []cli.Answer{cli.AnswerOf[api.Job]("job")},
 		Flags: func(fs *flag.FlagSet) {
-			fs.StringVar(&r.repo, "repo", "", "git `url`, or path of a local repository (required)")
+			fs.StringVar(&r.repo, "repo", "", "`repository`: a git URL, or the path of a local one (required)")
 			fs.StringVar(&r.req.Task, "task", "", "what the agent shall do, a `text` (required)")
 			fs.StringVar(&r.req.Profile, "profile", "", "`profile` of the sandbox (required without --sandbox)")
 			fs.StringVar(&r.req.Sandbox, "sandbox", "", "run in this ready `sandbox` instead of a new one")
@@ -80,13 +82,12 @@ func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 	p := newProgress(env)
 	defer p.stop()
 	if err := r.giveRepo(ctx, c, p); err != nil {
-		return err
+		return r.notStarted(ctx, err)
 	}
-	accepted, err := c.CreateJob(ctx, r.req)
+	job, err := r.submit(ctx, env, c)
 	if err != nil {
 		return err
 	}
-	job := *accepted.Job
 	if r.detach {
 		p.stop()
 		return show(env, job, func(w io.Writer) {
@@ -97,6 +98,40 @@ func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 	p.line("queued", job.ID+" in sandbox "+cmp.Or(vmid(job.VMID), job.SandboxID))
 	f := follower{c: c, p: p, env: env, whole: r.req.Sandbox == "" && !r.req.Keep}
 	return f.follow(ctx, job)
+}
+
+// notStarted says what came of an interrupted command line without a job.
+func (r *jobRun) notStarted(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	none := fault.New(fault.Unavailable, "interrupted before there was a job; nothing was started and nothing is left")
+	if r.req.RepoID != "" {
+		none = fault.New(fault.Unavailable, "interrupted before there was a job; nothing was started").
+			WithHint("the daemon removes the uploaded repository, since no job takes it")
+	}
+	return &exitError{exitCancelled, none}
+}
+
+// submit asks for the job. A signal does not cut the question off: until the
+// answer is there nobody knows whether there is a job.
+func (r *jobRun) submit(ctx context.Context, env *cli.Env, c *client.Client) (api.Job, error) {
+	if ctx.Err() != nil {
+		return api.Job{}, r.notStarted(ctx, ctx.Err())
+	}
+	stop := context.AfterFunc(ctx, func() {
+		fmt.Fprintln(env.Err, "waiting for the daemon to say whether there is a job; Ctrl-C again does not wait")
+	})
+	defer stop()
+	accepted, err := c.CreateJob(context.WithoutCancel(ctx), r.req)
+	switch {
+	case err == nil:
+		return *accepted.Job, nil
+	case ctx.Err() != nil:
+		return api.Job{}, &exitError{exitCancelled, fault.New(fault.ClassOf(err), "interrupted while asking for the job: %w", err).
+			WithHint("agentlab job list shows whether there is one")}
+	}
+	return api.Job{}, err
 }
 
 func (r *jobRun) check() error {

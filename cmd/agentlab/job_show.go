@@ -20,8 +20,9 @@ func jobListCommand() cli.Command {
 	var q client.JobQuery
 	return cli.Command{
 		Name: "job list", Synopsis: "list jobs, newest first",
-		Help:  "Lists the newest jobs, at most 100 unless --limit says otherwise.",
-		Flags: func(fs *flag.FlagSet) { fs.IntVar(&q.Limit, "limit", 0, "how many at most, a `number`") },
+		Help:    "Lists the newest jobs, at most 100 unless --limit says otherwise.",
+		Answers: []cli.Answer{listing[api.Job]("jobs")},
+		Flags:   func(fs *flag.FlagSet) { fs.IntVar(&q.Limit, "limit", 0, "how many at most, a `number`") },
 		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
 			c, err := connect(env)
 			if err != nil {
@@ -60,8 +61,9 @@ func jobShowCommand() cli.Command {
 	var tail int
 	return cli.Command{
 		Name: "job show", Args: "JOB", Synopsis: "show one job, its artifacts and events", MinArgs: 1, MaxArgs: 1,
-		Help:  "Shows how a job stands or ended, what it left behind, and what happened last.",
-		Flags: func(fs *flag.FlagSet) { fs.IntVar(&tail, "events-tail", 10, "how many events, a `number`") },
+		Help:    "Shows how a job stands or ended, what it left behind, and what happened last.",
+		Answers: []cli.Answer{cli.AnswerOf[api.Job]("job")},
+		Flags:   func(fs *flag.FlagSet) { fs.IntVar(&tail, "events-tail", 10, "how many events, a `number`") },
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
 			if err != nil {
@@ -141,6 +143,7 @@ func jobCancelCommand() cli.Command {
 		Help: `
 Asks the guest to stop the agent and returns at once. The guest uploads what
 there is; one that does not stop is stopped from outside after a while.`,
+		Answers: []cli.Answer{cli.AnswerOf[api.Accepted]("accepted")},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
 			if err != nil {

@@ -22,25 +22,47 @@ func main() {
 // app is the table of all commands.
 func app() *cli.App {
 	return &cli.App{
-		Name:    "agentlab",
-		About:   "AgentLab runs coding agents in disposable, network-isolated VMs.",
-		Version: version.String(),
-		Notes:   notes,
-		Explain: explain,
+		Name:     "agentlab",
+		About:    "AgentLab runs coding agents in disposable, network-isolated VMs.",
+		Version:  version.String(),
+		Headings: headings,
+		Notes:    notes,
+		Codes:    codes,
+		Kinds:    kinds(),
+		Explain:  explain,
 		Commands: []cli.Command{
-			{Name: "job", Synopsis: "run agents on repositories"},
+			{Name: "job", Heading: headJobs, Synopsis: "run agents on repositories"},
 			jobRunCommand(), jobListCommand(), jobShowCommand(), jobLogsCommand(), jobCancelCommand(),
 			jobFetchCommand(), jobArtifactsCommand(), jobDownloadCommand(),
-			{Name: "sandbox", Synopsis: "make and look at sandboxes"},
+			{Name: "sandbox", Heading: headSandboxes, Synopsis: "make and look at sandboxes"},
 			sandboxNewCommand("sandbox new"), sandboxListCommand("sandbox list"),
 			sandboxShowCommand(), sandboxDestroyCommand("sandbox destroy"),
 			short(sandboxNewCommand("new"), "sandbox new"), short(sandboxListCommand("ls"), "sandbox list"),
 			short(sandboxDestroyCommand("rm"), "sandbox destroy"),
-			{Name: "plugin", Synopsis: "look at plugins"},
+			under(headSandboxes, logsCommand()), under(headSandboxes, sshCommand()), sshStreamCommand(),
+			under(headHost, statusCommand()),
+			{Name: "plugin", Heading: headPlugins, Synopsis: "look at plugins"},
 			pluginListCommand(),
-			statusCommand(), logsCommand(), sshCommand(), sshStreamCommand(), versionCommand(),
+			under(headClient, completionCommand()), completeCommand(), under(headClient, versionCommand()),
 		},
 	}
+}
+
+// Headings of the help.
+const (
+	headJobs      = "Jobs"
+	headSandboxes = "Sandboxes"
+	headHost      = "Host"
+	headPlugins   = "Plugins and profiles"
+	headClient    = "Client"
+)
+
+var headings = []string{headJobs, headSandboxes, headHost, headPlugins, headClient}
+
+// under puts a command of one word under a heading.
+func under(heading string, c cli.Command) cli.Command {
+	c.Heading = heading
+	return c
 }
 
 // notes is what the reference says about all commands.
@@ -57,18 +79,10 @@ With --json standard output has one JSON value, or one per line where a command
 follows something, and an error is one JSON object on the last line of standard
 error: class, detail, hint. On a terminal only text and colours of agents and
 guests are shown; a file or a pipe gets an agent's output as it was written.
+What a command prints is described as JSON Schemas, the error as problem.
 
-| exit code | meaning |
-|---|---|
-| 0 | done |
-| 1 | failed in another way than the following |
-| 2 | the command line or the request cannot work as it is |
-| 3 | there is no such thing |
-| 4 | not allowed |
-| 5 | in conflict with what is there, or in the wrong state for it |
-| 6 | the daemon or something it needs is not available, or a quota is used up |
-| 7 | no answer in time |
-| 130 | ended by a signal; job run: also the job was cancelled |
+States and errors are coloured where they go to a terminal, unless NO_COLOR is
+set or TERM is dumb.
 
 job run ends with the agent's own code, 124 after the job's deadline, and 125
 when AgentLab failed; ssh ends with the code of the command in the guest, 255
@@ -77,6 +91,7 @@ when ssh failed, and 125 when AgentLab did. A wrong command line is 2 there too.
 
 // short makes a command the short form of another.
 func short(c cli.Command, of string) cli.Command {
+	c.ShortFor = of
 	c.Synopsis += " (short for " + of + ")"
 	return c
 }

@@ -7,14 +7,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 )
 
-var update = flag.Bool("update", false, "write golden files anew: the scripts' outputs and docs/cli.md")
+var update = flag.Bool("update", false, "write golden files anew: the scripts' outputs and what docs has of the command table")
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"agentlab": main, "ssh": fakeSSH})
@@ -90,28 +94,17 @@ func cmdFind(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], value)
 }
 
-func TestReference(t *testing.T) {
-	const path = "../../docs/cli.md"
-	var got bytes.Buffer
-	app().Markdown(&got)
-	if *update {
-		if err := os.WriteFile(path, got.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got.String()); diff != "" {
-		t.Errorf("docs/cli.md is old; run: go test ./cmd/agentlab -run TestReference -update\n%s", diff)
-	}
+// free are kinds of words that only who writes them knows.
+var free = map[string]bool{
+	"": true, "text": true, "commit": true, "duration": true, "lines": true, "name": true, "number": true,
+	"port": true, "url": true, "user": true,
 }
 
 // TestCommandTable holds each command to what readers of its help rely on.
 func TestCommandTable(t *testing.T) {
 	seen := map[string]bool{}
-	for _, c := range app().Commands {
+	a := app()
+	for _, c := range a.Commands {
 		if seen[c.Name] {
 			t.Errorf("%s is there twice", c.Name)
 		}
@@ -122,8 +115,22 @@ func TestCommandTable(t *testing.T) {
 		if c.Run != nil && !c.Hidden && c.Help == "" {
 			t.Errorf("%s has no help", c.Name)
 		}
+		if c.Run != nil && !c.Hidden && !c.Rest && len(c.Answers) == 0 {
+			t.Errorf("%s does not say what --json prints: Answers", c.Name)
+		}
+		if !strings.Contains(c.Name, " ") && c.ShortFor == "" && !c.Hidden && !slices.Contains(headings, c.Heading) {
+			t.Errorf("%s has no heading in the help: Heading", c.Name)
+		}
+		if c.ShortFor != "" && !seen[c.ShortFor] {
+			t.Errorf("%s is short for %s, which stands nowhere before it", c.Name, c.ShortFor)
+		}
 		if (c.Args == "") != (c.MaxArgs == 0) || (c.MaxArgs >= 0 && c.MinArgs > c.MaxArgs) {
 			t.Errorf("%s: arguments %q, from %d to %d", c.Name, c.Args, c.MinArgs, c.MaxArgs)
+		}
+		for _, word := range strings.FieldsFunc(strings.ToLower(c.Args), func(r rune) bool { return !unicode.IsLetter(r) }) {
+			if a.Kinds[word] == nil && !c.Rest && !free[word] {
+				t.Errorf("%s: nothing completes a %s: kinds, or here the list of what is free", c.Name, word)
+			}
 		}
 		if c.Flags == nil {
 			continue
@@ -134,11 +141,30 @@ func TestCommandTable(t *testing.T) {
 			if f.Usage == "" || strings.HasSuffix(f.Usage, ".") {
 				t.Errorf("%s --%s: usage %q", c.Name, f.Name, f.Usage)
 			}
+			if kind, _ := flag.UnquoteUsage(f); a.Kinds[kind] == nil && !free[kind] {
+				t.Errorf("%s --%s: nothing completes a %s: kinds, or here the list of what is free", c.Name, f.Name, kind)
+			}
 		})
 	}
 	for i := range seen {
 		if group, _, ok := strings.Cut(i, " "); ok && !seen[group] {
 			t.Errorf("%s has no group %s", i, group)
+		}
+	}
+}
+
+// What people are shown fits a terminal of 80 columns.
+func TestHelpFits(t *testing.T) {
+	for _, c := range append(app().Commands, cli.Command{}) {
+		var out bytes.Buffer
+		app().Main(t.Context(), append(strings.Fields(c.Name), "--help"), &cli.Env{Out: &out})
+		if out.Len() == 0 {
+			t.Errorf("%s has no help", c.Name)
+		}
+		for line := range strings.Lines(out.String()) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+				t.Errorf("%s --help has a line of %d columns: %s", c.Name, n, line)
+			}
 		}
 	}
 }

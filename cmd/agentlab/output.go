@@ -4,9 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 )
@@ -34,30 +35,60 @@ func listed[T any](name string, rows []T) map[string]any {
 	return map[string]any{name: append([]T{}, rows...)}
 }
 
+// listing declares what listed prints.
+func listing[T any](name string) cli.Answer {
+	rows := reflect.StructField{Name: "Rows", Type: reflect.TypeFor[[]T](), Tag: reflect.StructTag(`json:"` + name + `"`)}
+	return cli.Answer{Name: name, Type: reflect.StructOf([]reflect.StructField{rows})}
+}
+
 // table prints aligned columns.
 func table(w io.Writer, head []string, rows [][]string) {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, strings.Join(head, "\t"))
+	wide := make([]int, len(head))
+	rows = append([][]string{head}, rows...)
 	for _, r := range rows {
 		for i := range r {
 			if r[i] = oneLine(r[i]); r[i] == "" {
 				r[i] = "-"
 			}
+			wide[i] = max(wide[i], utf8.RuneCountInString(r[i]))
 		}
-		fmt.Fprintln(tw, strings.Join(r, "\t"))
 	}
-	_ = tw.Flush()
+	for _, r := range rows {
+		var line strings.Builder
+		for i, cell := range r {
+			if i > 0 {
+				line.WriteString("  ")
+			}
+			pad := strings.Repeat(" ", wide[i]-utf8.RuneCountInString(cell))
+			if head[i] == "STATE" {
+				cell = stateText(w, cell)
+			}
+			if line.WriteString(cell); i < len(r)-1 {
+				line.WriteString(pad)
+			}
+		}
+		fmt.Fprintln(w, line.String())
+	}
 }
 
 // fields prints "name: value" lines and leaves out empty values.
 func fields(w io.Writer, pairs ...string) {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	wide := 0
 	for i := 0; i+1 < len(pairs); i += 2 {
 		if pairs[i+1] != "" {
-			fmt.Fprintf(tw, "%s:\t%s\n", pairs[i], oneLine(pairs[i+1]))
+			wide = max(wide, len(pairs[i]))
 		}
 	}
-	_ = tw.Flush()
+	for i := 0; i+1 < len(pairs); i += 2 {
+		name, value := pairs[i], oneLine(pairs[i+1])
+		if value == "" {
+			continue
+		}
+		if name == "state" {
+			value = stateText(w, value)
+		}
+		fmt.Fprintf(w, "%-*s  %s\n", wide+1, name+":", value)
+	}
 }
 
 func bytesText(n int64) string {

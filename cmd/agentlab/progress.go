@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ type progress struct {
 
 func newProgress(env *cli.Env) *progress {
 	p := &progress{start: time.Now(), out: env.Err, quit: make(chan struct{})}
-	if isTerminal(env.Err) && os.Getenv("TERM") != "dumb" {
+	if isTerminal(env.Err) && !isDumb() {
 		p.done.Go(p.spin)
 	}
 	return p
@@ -94,11 +95,19 @@ func (p *progress) clear() {
 }
 
 // line prints a finished or noteworthy stage.
-func (p *progress) line(stage, text string) {
+func (p *progress) line(stage, text string) { p.paint("", stage, text) }
+
+// state prints the state that something has come to.
+func (p *progress) state(what, state string) {
+	p.paint(stateColours[strings.ToLower(state)], what, state)
+}
+
+func (p *progress) paint(colour, stage, text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.clear()
-	fmt.Fprintf(p.out, "%7.1fs  %-15s %s\n", time.Since(p.start).Seconds(), oneLine(stage), oneLine(text))
+	text = coloured(p.out, colour, oneLine(text))
+	fmt.Fprintf(p.out, "%7.1fs  %-15s %s\n", time.Since(p.start).Seconds(), oneLine(stage), text)
 }
 
 // running names the stage that the moving line shows; "" hides it.
@@ -147,12 +156,12 @@ func (p *progress) event(e api.Event) {
 		p.line(f["step"], took(f["took_ms"]))
 	case lab.EventStepFailed:
 		p.running("")
-		p.line(f["step"], "failed: "+f["error"])
+		p.paint(red, f["step"], "failed: "+f["error"])
 	case lab.EventGuestHello:
 		p.line("hello", "from the guest, runner "+f["runner"])
 	case lab.EventJobStageStarted:
-		p.running("")
 		p.line(f["stage"], "in the guest")
+		p.running(f["stage"])
 	}
 }
 

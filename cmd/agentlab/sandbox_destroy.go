@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/client"
+	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
@@ -24,16 +26,25 @@ func sandboxDestroyCommand(name string) cli.Command {
 Destroys sandboxes and waits for their end. A job that runs in one is cancelled;
 its artifacts so far are kept. Asks first on a terminal, and needs --force
 where there is nobody to ask.`,
+		Answers: []cli.Answer{cli.AnswerOf[destroyed]("destroyed")},
 		Flags: func(fs *flag.FlagSet) {
 			fs.BoolVar(&force, "force", false, "do not ask")
 			fs.BoolVar(&detach, "detach", false, "do not wait for the end")
 		},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
-			if err := confirm(ctx, env, force, "destroy "+strings.Join(args, ", ")+" and all that is in it?"); err != nil {
+			if err := mayAsk(env, force); err != nil {
 				return err
 			}
 			c, err := connect(env)
 			if err != nil {
+				return err
+			}
+			if !force {
+				if err := sayLost(ctx, env.Err, c, args); err != nil {
+					return err
+				}
+			}
+			if err := confirm(ctx, env, force, "destroy "+strings.Join(args, ", ")+" and all that is in it?"); err != nil {
 				return err
 			}
 			return destroyAll(ctx, env, c, args, detach)
@@ -45,6 +56,34 @@ where there is nobody to ask.`,
 type ended struct {
 	Sandbox   string        `json:"sandbox"`
 	Operation api.Operation `json:"operation"`
+}
+
+type destroyed struct {
+	Sandboxes []ended `json:"sandboxes"`
+}
+
+// sayLost tells what goes with the sandboxes. One that is not there ends it.
+func sayLost(ctx context.Context, w io.Writer, c *client.Client, refs []string) error {
+	for _, ref := range refs {
+		s, err := c.Sandbox(ctx, ref)
+		if err != nil {
+			return fmt.Errorf("destroy %s: %w", ref, err)
+		}
+		name := words(s.Name, vmid(s.VMID))
+		fmt.Fprintln(w, oneLine(fmt.Sprintf("%s is %s, made from profile %s %s ago; its files and what runs in it will be lost", name, s.State, s.Profile, age(time.Since(s.CreatedAt)))))
+		if s.JobID == "" {
+			continue
+		}
+		j, err := c.Job(ctx, s.JobID, 0)
+		switch {
+		case fault.ClassOf(err) == fault.NotFound:
+		case err != nil:
+			return fmt.Errorf("destroy %s: %w", ref, err)
+		case !lab.JobState(j.State).Ended():
+			fmt.Fprintln(w, oneLine(fmt.Sprintf("  %s, %s, will be cancelled; its artifacts so far are kept: %s", j.ID, j.State, clip(j.Task, 60))))
+		}
+	}
+	return nil
 }
 
 // destroyAll asks for all ends first, so that they go on side by side.
@@ -74,17 +113,22 @@ func destroyAll(ctx context.Context, env *cli.Env, c *client.Client, refs []stri
 		}
 		fmt.Fprintln(env.Err, "destroyed", e.Sandbox)
 	}
-	err := show(env, map[string]any{"sandboxes": asked}, func(io.Writer) {})
+	err := show(env, destroyed{asked}, func(io.Writer) {})
 	return errors.Join(append(failed, err)...)
+}
+
+// mayAsk insists on --force where nobody can be asked.
+func mayAsk(env *cli.Env, force bool) error {
+	if force || isTerminal(env.In) {
+		return nil
+	}
+	return fault.New(fault.Invalid, "this destroys things and there is nobody to ask").WithHint("add --force")
 }
 
 // confirm asks on a terminal and insists on --force elsewhere.
 func confirm(ctx context.Context, env *cli.Env, force bool, question string) error {
-	if force {
-		return nil
-	}
-	if !isTerminal(env.In) {
-		return fault.New(fault.Invalid, "this destroys things and there is nobody to ask").WithHint("add --force")
+	if err := mayAsk(env, force); force || err != nil {
+		return err
 	}
 	fmt.Fprint(env.Err, oneLine(question)+" [y/N] ")
 	answer := make(chan string, 1)

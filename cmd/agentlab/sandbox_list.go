@@ -18,7 +18,8 @@ func sandboxListCommand(name string) cli.Command {
 		Name: name, Synopsis: "list sandboxes",
 		Help: `
 Lists the sandboxes that live, and with --all also those that are destroyed.`,
-		Flags: func(fs *flag.FlagSet) { fs.BoolVar(&all, "all", false, "also those that are destroyed") },
+		Answers: []cli.Answer{listing[api.Sandbox]("sandboxes")},
+		Flags:   func(fs *flag.FlagSet) { fs.BoolVar(&all, "all", false, "also those that are destroyed") },
 		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
 			c, err := connect(env)
 			if err != nil {
@@ -53,6 +54,7 @@ func sandboxShowCommand() cli.Command {
 		Help: `
 Shows a sandbox, also a destroyed one. The host key is the one that the guest
 reported.`,
+		Answers: []cli.Answer{cli.AnswerOf[api.Sandbox]("sandbox")},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
 			if err != nil {

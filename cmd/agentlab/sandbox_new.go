@@ -22,6 +22,7 @@ func sandboxNewCommand(name string) cli.Command {
 Makes a sandbox from a profile and waits until its guest is ready. It lives
 until it is destroyed or its time is over; no job runs in it until one is sent
 there with agentlab job run --sandbox.`,
+		Answers: []cli.Answer{cli.AnswerOf[api.Sandbox]("sandbox")},
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&req.Profile, "profile", "", "`profile` to make it from (required)")
 			fs.StringVar(&req.Name, "name", "", "unique `name`; one is chosen when it is left out")

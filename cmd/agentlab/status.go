@@ -21,6 +21,7 @@ func statusCommand() cli.Command {
 Shows the daemon's version and plugins, how many sandboxes and jobs there are in
 which state, the space that artifacts take, what is wrong with the configuration
 or the plugins, and the operations that failed last.`,
+		Answers: []cli.Answer{cli.AnswerOf[api.Status]("status")},
 		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
 			c, err := connect(env)
 			if err != nil {
@@ -77,6 +78,7 @@ func pluginListCommand() cli.Command {
 		Help: `
 Lists the plugins that the daemon's configuration names, with the state of each
 process and why it is not well.`,
+		Answers: []cli.Answer{listing[api.Plugin]("plugins")},
 		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
 			c, err := connect(env)
 			if err != nil {
@@ -102,10 +104,14 @@ func printPlugins(w io.Writer, list []api.Plugin) {
 func versionCommand() cli.Command {
 	return cli.Command{
 		Name: "version", Synopsis: "print the version",
-		Help: "Prints the version of this program; agentlab status tells the daemon's.",
+		Help:    "Prints the version of this program; agentlab status tells the daemon's.",
+		Answers: []cli.Answer{cli.AnswerOf[versions]("version")},
 		Run: func(_ context.Context, env *cli.Env, _ []string) error {
-			v := map[string]string{"version": version.String()}
-			return show(env, v, func(w io.Writer) { fmt.Fprintln(w, "agentlab", version.String()) })
+			return show(env, versions{version.String()}, func(w io.Writer) { fmt.Fprintln(w, "agentlab", version.String()) })
 		},
 	}
+}
+
+type versions struct {
+	Version string `json:"version"`
 }

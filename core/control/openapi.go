@@ -30,13 +30,38 @@ func newRegistry(routes []route) huma.Registry {
 			}
 		}
 	}
+	mayGrow(reg, func(name string) bool {
+		return !slices.ContainsFunc(routes, func(rt route) bool { return rt.in != nil && rt.in.Name() == name })
+	})
+	return reg
+}
+
+// mayGrow lets the schemas of those names have unknown fields.
+func mayGrow(reg huma.Registry, these func(name string) bool) {
 	for name, schema := range reg.Map() {
-		strict := slices.ContainsFunc(routes, func(rt route) bool { return rt.in != nil && rt.in.Name() == name })
-		if schema.AdditionalProperties == false && !strict {
+		if schema.AdditionalProperties == false && these(name) {
 			schema.AdditionalProperties = nil
 		}
 	}
-	return reg
+}
+
+// JSONSchema describes a type as the OpenAPI document does, in a document of
+// its own. What it describes may grow fields.
+func JSONSchema(title string, t reflect.Type) ([]byte, error) {
+	const prefix = "#/$defs/"
+	reg := huma.NewMapRegistry(prefix, huma.DefaultSchemaNamer)
+	root := reg.Schema(t, true, title)
+	mayGrow(reg, func(string) bool { return true })
+	b, err := json.MarshalIndent(struct {
+		Dialect string                  `json:"$schema"`
+		Title   string                  `json:"title"`
+		Ref     string                  `json:"$ref"`
+		Defs    map[string]*huma.Schema `json:"$defs"`
+	}{"https://json-schema.org/draft/2020-12/schema", title, root.Ref, reg.Map()}, "", "  ")
+	if err != nil {
+		return nil, fault.New(fault.Internal, "encode schema %s: %w", title, err)
+	}
+	return append(b, '\n'), nil
 }
 
 // OpenAPI is the document made from the table, as JSON.

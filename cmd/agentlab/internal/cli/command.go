@@ -4,12 +4,18 @@ import (
 	"context"
 	"flag"
 	"io"
+	"reflect"
 )
 
 // Command is one command of the program. A Command without Run is a group: its
 // name is the beginning of other commands' names.
+//
+// The words of Args and the name in back quotes in a flag's usage say what kind
+// of thing is meant. A kind that App.Kinds knows is completed.
 type Command struct {
 	Name     string // words: "job run"
+	Heading  string // in the help; "" takes that of the first word's group
+	ShortFor string // the name of the command that this is a short form of
 	Args     string // of the usage line: "JOB [PATH…]"; "" takes none
 	Synopsis string // one line, no period
 	Help     string // paragraphs for --help
@@ -18,8 +24,19 @@ type Command struct {
 	MaxArgs  int  // -1: any number
 	Rest     bool // words after "--" are a command line, kept apart in Env.Rest
 	Hidden   bool
+	Answers  []Answer // what --json prints, one kind or another
 	Run      func(ctx context.Context, env *Env, args []string) error
 }
+
+// Answer is a kind of JSON that a command prints.
+type Answer struct {
+	Name  string // of its schema: "job" is docs/schema/job.json
+	Type  reflect.Type
+	Lines bool // one value on each line
+}
+
+// AnswerOf is the answer that is a T.
+func AnswerOf[T any](name string) Answer { return Answer{Name: name, Type: reflect.TypeFor[T]()} }
 
 // Global are the flags that every command takes.
 type Global struct {
@@ -54,8 +71,18 @@ type App struct {
 	Name     string
 	About    string // one line
 	Version  string
-	Notes    string // Markdown for the reference: what holds for all commands
+	Headings []string // of the help, in order
+	Notes    string   // Markdown paragraphs for the reference: what holds for all commands
+	Codes    []Code
 	Commands []Command
+	// Kinds complete the arguments and flags of their kind.
+	Kinds map[string]Kind
 	// Explain prints an error and returns the exit code.
 	Explain func(env *Env, err error) int
+}
+
+// Code is an exit code and what it means.
+type Code struct {
+	Code    int
+	Meaning string
 }

@@ -50,14 +50,16 @@ func newTrial() *trial {
 		t.app.Commands = append(t.app.Commands, c)
 	}
 	t.app = &App{Name: "lab", About: "A lab.", Version: "1.2", Explain: func(_ *Env, err error) int { t.err = err; return 2 }}
-	t.app.Commands = []Command{{Name: "job", Synopsis: "do jobs"}}
+	t.app.Headings = []string{"Work", "Boxes"}
+	t.app.Commands = []Command{{Name: "job", Heading: "Work", Synopsis: "do jobs"}}
 	add(Command{Name: "job run", MaxArgs: 0})
 	add(Command{Name: "job artifacts", Args: "JOB", MinArgs: 1, MaxArgs: 1})
 	add(Command{Name: "job artifacts download", Args: "JOB [PATH…]", MinArgs: 1, MaxArgs: -1})
 	add(Command{Name: "logs", Args: "BOX", MinArgs: 1, MaxArgs: 1})
 	add(Command{Name: "ssh", Args: "BOX", MinArgs: 1, MaxArgs: 1, Rest: true})
-	add(Command{Name: "ls", MaxArgs: 0})
-	add(Command{Name: "rm", Args: "BOX…", MinArgs: 1, MaxArgs: -1})
+	add(Command{Name: "ls", Heading: "Boxes", MaxArgs: 0})
+	add(Command{Name: "list", ShortFor: "ls", MaxArgs: 0})
+	add(Command{Name: "rm", Heading: "Boxes", Args: "BOX…", MinArgs: 1, MaxArgs: -1})
 	add(Command{Name: "ssh-stream", Args: "BOX", MinArgs: 1, MaxArgs: 1, Hidden: true})
 	return t
 }
@@ -165,10 +167,10 @@ func TestErrorsKnowTheirForm(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	for line, want := range map[string]string{
-		"--help":                "Usage: lab COMMAND [flags]\n\nA lab.\n\nCommands:\n  job   do jobs\n  logs  do logs\n",
+		"--help":                "Usage: lab COMMAND [flags]\n\nA lab.\n\nWork:\n  job run                 do job run\n  job artifacts           do job artifacts\n  job artifacts download  do job artifacts download\n\nBoxes:\n  ls, list                do ls\n  rm                      do rm\n\nCommands:\n  logs                    do logs\n  ssh                     do ssh\n\nFlags",
 		"help":                  "Usage: lab COMMAND [flags]\n",
 		"-h":                    "Usage: lab COMMAND [flags]\n",
-		"help job":              "Usage: lab job COMMAND [flags]\n\nDo jobs.\n\nCommands:\n  job artifacts           do job artifacts\n",
+		"help job":              "Usage: lab job COMMAND [flags]\n\nDo jobs.\n\nCommands:\n  job run                 do job run\n  job artifacts           do job artifacts\n",
 		"job run --help":        "Usage: lab job run [flags]\n\nDo job run.\n\nFlags:\n  --keep        keep it\n  --tail LINES  lines (default: 7)\n",
 		"--help job run":        "Usage: lab job run [flags]\n",
 		"logs --help":           "Usage: lab logs [flags] BOX\n",
