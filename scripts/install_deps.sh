@@ -58,6 +58,9 @@ wanted() {
 			iputils-ping ping
 			procps ps
 			xorriso xorriso
+			zsh zsh
+			fish fish
+			mandoc mandoc
 		TEXT
 		;;
 	generate) echo "protobuf-compiler protoc" ;;

@@ -116,7 +116,7 @@ with -f too, one event per line and no agent output.`,
 			if follow && s.State != string(lab.SandboxDestroyed) {
 				return quiet(ctx, l.follow(ctx))
 			}
-			return l.print(ctx)
+			return l.print(ctx, follow)
 		},
 	}
 }
@@ -135,9 +135,17 @@ type sandboxLogs struct {
 	s    api.Sandbox
 }
 
-func (l *sandboxLogs) print(ctx context.Context) error {
+// print shows what there is; for programs one event per line if they wanted to
+// follow.
+func (l *sandboxLogs) print(ctx context.Context, follow bool) error {
 	events, err := l.c.SandboxEvents(ctx, l.s.ID, l.tail)
 	if err != nil {
+		return err
+	}
+	if follow && l.env.Global.JSON {
+		for _, e := range events {
+			err = cmp.Or(err, l.event(l.env.Out, e))
+		}
 		return err
 	}
 	var text strings.Builder

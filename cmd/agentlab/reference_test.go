@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -80,6 +83,29 @@ func TestReference(t *testing.T) {
 	for _, path := range there {
 		if rel, _ := filepath.Rel(docs, path); !slices.Contains(slices.Collect(maps.Keys(files)), rel) {
 			t.Errorf("docs/%s belongs to no command", rel)
+		}
+	}
+}
+
+// The manual page has no date, which would say nothing about what it describes.
+func TestManualPage(t *testing.T) {
+	if _, err := exec.LookPath("mandoc"); err != nil {
+		t.Skip("needs mandoc: scripts/install_deps.sh test")
+	}
+	out, _ := exec.Command("mandoc", "-T", "lint", docs+"/man/agentlab.1").CombinedOutput() // its code counts the date
+	for line := range strings.Lines(string(out)) {
+		if !strings.Contains(line, "missing date") {
+			t.Error(line)
+		}
+	}
+	text, err := exec.Command("mandoc", "-T", "ascii", docs+"/man/agentlab.1").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := regexp.MustCompile(".\b").ReplaceAllString(string(text), "")
+	for _, c := range app().Commands {
+		if c.Run != nil && c.Hidden == strings.Contains(plain, "agentlab "+c.Name) {
+			t.Errorf("agentlab %s: hidden %v, and the manual page thinks otherwise", c.Name, c.Hidden)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 type Candidate struct {
 	Text  string
 	About string // a few words beside it
+	shell bool   // Text tells the shell what to look for itself
 }
 
 // Kind finds the candidates for an argument or a flag's value. args are the
@@ -30,9 +31,13 @@ func Words(values ...string) Kind {
 
 // Files and Directories are for the shell to find.
 var (
-	Files       = Words(":file")
-	Directories = Words(":directory")
+	Files       = found(":file")
+	Directories = found(":directory")
 )
+
+func found(text string) Kind {
+	return func(context.Context, *Env, []string) []Candidate { return []Candidate{{Text: text, shell: true}} }
+}
 
 // line is a command line up to the cursor.
 type line struct {
@@ -129,7 +134,7 @@ func (l *line) flags() (out []Candidate) {
 	for _, fs := range []*flag.FlagSet{l.own, l.global} {
 		fs.VisitAll(func(f *flag.Flag) {
 			_, usage := flag.UnquoteUsage(f)
-			out = append(out, Candidate{dashed(f.Name), usage})
+			out = append(out, Candidate{Text: dashed(f.Name), About: usage})
 		})
 	}
 	return out
@@ -149,7 +154,7 @@ func (a *App) next(name string) (out []Candidate) {
 		if more != "" { // its group stands elsewhere in the table, or nowhere
 			c = a.command(strings.TrimSpace(name + " " + word))
 		}
-		out = append(out, Candidate{word, c.Synopsis})
+		out = append(out, Candidate{Text: word, About: c.Synopsis})
 	}
 	return out
 }
@@ -186,21 +191,18 @@ func (a *App) ofKind(ctx context.Context, env *Env, kind string, args []string, 
 	// What begins so would be a flag, or another program's name to zsh.
 	out := slices.DeleteFunc(find(ctx, env, args), func(c Candidate) bool { return strings.HasPrefix(c.Text, "-") || strings.HasPrefix(c.Text, "=") })
 	for i := range out {
-		if !forShell(out[i]) {
+		if !out[i].shell {
 			out[i].Text = prefix + out[i].Text
 		}
 	}
 	return beginning(out, last)
 }
 
-// forShell reports whether the shell shall look for candidates.
-func forShell(c Candidate) bool { return c.Text == ":file" || c.Text == ":directory" }
-
 // beginning keeps what begins with the typed text and can stand on a command
 // line as it is: a name that a guest chose must not become a shell's words.
 func beginning(all []Candidate, typed string) []Candidate {
 	return slices.DeleteFunc(all, func(c Candidate) bool {
-		return !forShell(c) && (!strings.HasPrefix(c.Text, typed) || c.Text == "" || strings.ContainsFunc(c.Text, special))
+		return !c.shell && (!strings.HasPrefix(c.Text, typed) || c.Text == "" || strings.ContainsFunc(c.Text, special))
 	})
 }
 

@@ -89,8 +89,11 @@ func (a *App) visible() []Command {
 
 // heading is what a command stands under.
 func (a *App) heading(c Command) string {
+	if c.ShortFor != "" {
+		c = a.command(c.ShortFor)
+	}
 	first, _, _ := strings.Cut(c.Name, " ")
-	return cmp.Or(c.Heading, a.command(c.ShortFor).Heading, a.command(first).Heading)
+	return cmp.Or(c.Heading, a.command(first).Heading)
 }
 
 // below lists the commands of a group.
