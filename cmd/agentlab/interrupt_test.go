@@ -95,6 +95,7 @@ var (
 // Ctrl-C, at whatever stage, leaves the job alone once there is one, and nothing
 // at all before.
 func TestInterruptedRuns(t *testing.T) {
+	t.Parallel()
 	sim := testkit.NewSim(t)
 	sim.Start(t)
 	repo := newRepo(t)
@@ -129,6 +130,7 @@ func TestInterruptedRuns(t *testing.T) {
 
 // Before there is a job.
 func TestInterruptedBeginnings(t *testing.T) {
+	t.Parallel()
 	sim := testkit.NewSim(t)
 	sim.Start(t)
 	nothing := func(t *testing.T) {

@@ -129,7 +129,7 @@ func (r *jobRun) submit(ctx context.Context, env *cli.Env, c *client.Client) (ap
 		return *accepted.Job, nil
 	case ctx.Err() != nil:
 		return api.Job{}, &exitError{exitCancelled, fault.New(fault.ClassOf(err), "interrupted while asking for the job: %w", err).
-			WithHint("agentlab job list shows whether there is one")}
+			WithHint("%s", cmp.Or(fault.HintOf(err), "agentlab job list shows whether there is one"))}
 	}
 	return api.Job{}, err
 }

@@ -109,6 +109,7 @@ var answered = []struct{ line, answer string }{
 // TestAnswersAreAsDescribed runs every command of the table with --json and
 // compares what it prints with the schemas.
 func TestAnswersAreAsDescribed(t *testing.T) {
+	t.Parallel()
 	all := readSchemas(t)
 	sim := testkit.NewSim(t)
 	sim.Start(t)
