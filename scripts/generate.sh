@@ -1,6 +1,6 @@
 #!/bin/sh
-# Generates Go from proto/ into sdk/internal/proto/, docs/openapi.json and
-# docs/cli.md. Needs protoc with its well-known types (apt-get install
+# Generates Go from proto/ into sdk/internal/proto/, docs/openapi.json, and from
+# the command table docs/cli.md, docs/man and docs/schema. Needs protoc with its well-known types (apt-get install
 # protobuf-compiler libprotobuf-dev); the Go generators come from tools/go.mod,
 # so their versions are pinned.
 set -eu
@@ -24,7 +24,7 @@ PATH=$bin:$PATH protoc -I proto -I /usr/include \
 	--go-grpc_out=. --go-grpc_opt=module=$module \
 	$(find proto -name '*.proto' | sort)
 
-# The API's description comes from the route table, the reference of the command
-# line from its commands. The tests that want them committed write them.
+# The API's description comes from the route table; reference, manual page and
+# schemas of the command line from its commands. The tests that want them committed write them.
 go test ./core/control -run OpenAPI -update
 go test ./cmd/agentlab -run TestReference -update

@@ -86,8 +86,6 @@ func (f *follower) events(ctx context.Context, job api.Job) (settled bool, err e
 		switch {
 		case e.Type == lab.EventJobChanged && e.JobID == job.ID && lab.JobState(e.Fields["to"]).Ended():
 			ended = true
-			f.p.running("")
-			f.p.state("job", e.Fields["to"])
 			if !f.whole {
 				return true, nil
 			}

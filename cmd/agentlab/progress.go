@@ -25,6 +25,8 @@ type progress struct {
 	once  sync.Once
 	done  sync.WaitGroup
 
+	inGuest bool // of the job whose events come: its stages run there
+
 	mu sync.Mutex
 	// mu guards:
 	out     io.Writer
@@ -148,11 +150,15 @@ func (p *progress) event(e api.Event) {
 	f := e.Fields
 	switch e.Type {
 	case lab.EventStepStarted:
-		p.running(f["step"])
+		if !p.inGuest { // there, the host only waits
+			p.running(f["step"])
+		}
 	case lab.EventStepProgressed:
 		p.running(fmt.Sprintf("%s: %s %s", f["step"], f["phase"], f["fraction"]))
 	case lab.EventStepFinished:
-		p.running("")
+		if !p.inGuest {
+			p.running("")
+		}
 		p.line(f["step"], took(f["took_ms"]))
 	case lab.EventStepFailed:
 		p.running("")
@@ -162,6 +168,13 @@ func (p *progress) event(e api.Event) {
 	case lab.EventJobStageStarted:
 		p.line(f["stage"], "in the guest")
 		p.running(f["stage"])
+		p.inGuest = true
+	case lab.EventJobChanged:
+		if lab.JobState(f["to"]).Ended() {
+			p.running("")
+			p.state("job", f["to"])
+			p.inGuest = false
+		}
 	}
 }
 

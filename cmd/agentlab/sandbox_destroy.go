@@ -114,6 +114,10 @@ func destroyAll(ctx context.Context, env *cli.Env, c *client.Client, refs []stri
 		fmt.Fprintln(env.Err, "destroyed", e.Sandbox)
 	}
 	err := show(env, destroyed{asked}, func(io.Writer) {})
+	if ctx.Err() != nil && len(failed) > 0 {
+		return &exitError{exitCancelled, fault.New(fault.Unavailable, "stopped waiting; the end of %d of %d sandboxes was asked for and goes on", len(asked), len(refs)).
+			WithHint("agentlab sandbox list shows those that are left")}
+	}
 	return errors.Join(append(failed, err)...)
 }
 
