@@ -1,8 +1,8 @@
 #!/bin/sh
 # Generates Go from proto/ into sdk/internal/proto/, docs/openapi.json, and from
-# the command table docs/cli.md, docs/man and docs/schema. Needs protoc with its well-known types (apt-get install
-# protobuf-compiler libprotobuf-dev); the Go generators come from tools/go.mod,
-# so their versions are pinned.
+# the command table docs/cli.md, docs/man and docs/schema. Needs protoc with its
+# well-known types (apt-get install protobuf-compiler libprotobuf-dev); the Go
+# generators come from tools/go.mod, so their versions are pinned.
 set -eu
 cd "$(dirname "$0")/.."
 
