@@ -32,7 +32,8 @@ where there is nobody to ask.`,
 			fs.BoolVar(&detach, "detach", false, "do not wait for the end")
 		},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
-			if err := mayAsk(env, force); err != nil {
+			question := "destroy " + strings.Join(args, ", ") + " and all that is in it?"
+			if err := mayAsk(env, force, question); err != nil {
 				return err
 			}
 			c, err := connect(env)
@@ -44,7 +45,7 @@ where there is nobody to ask.`,
 					return err
 				}
 			}
-			if err := confirm(ctx, env, force, "destroy "+strings.Join(args, ", ")+" and all that is in it?"); err != nil {
+			if err := confirm(ctx, env, force, question); err != nil {
 				return err
 			}
 			return destroyAll(ctx, env, c, args, detach)
@@ -122,16 +123,16 @@ func destroyAll(ctx context.Context, env *cli.Env, c *client.Client, refs []stri
 }
 
 // mayAsk insists on --force where nobody can be asked.
-func mayAsk(env *cli.Env, force bool) error {
+func mayAsk(env *cli.Env, force bool, question string) error {
 	if force || isTerminal(env.In) {
 		return nil
 	}
-	return fault.New(fault.Invalid, "this destroys things and there is nobody to ask").WithHint("add --force")
+	return fault.New(fault.Invalid, "%s There is nobody to ask", question).WithHint("add --force")
 }
 
 // confirm asks on a terminal and insists on --force elsewhere.
 func confirm(ctx context.Context, env *cli.Env, force bool, question string) error {
-	if err := mayAsk(env, force); force || err != nil {
+	if err := mayAsk(env, force, question); force || err != nil {
 		return err
 	}
 	fmt.Fprint(env.Err, oneLine(question)+" [y/N] ")

@@ -2,7 +2,8 @@
 #   PROGRAM completion bash > /etc/bash_completion.d/PROGRAM
 # or into one shell: source <(PROGRAM completion bash)
 _PROGRAM() {
-	local candidate cur=${COMP_WORDS[COMP_CWORD]}
+	local candidate cur=${COMP_WORDS[COMP_CWORD]} program=${COMP_WORDS[0]}
+	type -t -- "$program" >/dev/null || program=PROGRAM # as of ~/bin/PROGRAM
 	[[ $cur == = ]] && cur=
 	COMPREPLY=()
 	while IFS= read -r candidate; do
@@ -17,6 +18,6 @@ _PROGRAM() {
 			;;
 		*) COMPREPLY+=("$candidate") ;;
 		esac
-	done < <("${COMP_WORDS[0]}" complete bash -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+	done < <("$program" complete bash -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
 }
 complete -F _PROGRAM PROGRAM

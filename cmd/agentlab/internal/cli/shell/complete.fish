@@ -4,6 +4,7 @@
 function __PROGRAM_complete
     set -l before (commandline -opc)
     set -l cur (commandline -ct)
+    type -q $before[1]; or set before[1] PROGRAM
     for line in ($before[1] complete fish -- $before[2..-1] "$cur" 2>/dev/null)
         switch $line
             case :file

@@ -3,9 +3,10 @@
 #   PROGRAM completion zsh > /usr/local/share/zsh/site-functions/_PROGRAM
 # or into one shell, behind compinit: source <(PROGRAM completion zsh)
 _PROGRAM() {
-	local line
+	local line program=${(Q)words[1]}
+	(( $+commands[$program] )) || [[ -x $program ]] || program=PROGRAM
 	local -a candidates
-	for line in "${(@f)$("${(@Q)words[1]}" complete zsh -- "${(@Q)words[2,CURRENT]}" 2>/dev/null)}"; do
+	for line in "${(@f)$("$program" complete zsh -- "${(@Q)words[2,CURRENT]}" 2>/dev/null)}"; do
 		case $line in
 		:file)
 			compset -P '-*='
