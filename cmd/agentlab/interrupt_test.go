@@ -222,7 +222,7 @@ func gone(t *testing.T, sim *testkit.Sim) {
 // repeats it, through.
 func hold(t *testing.T, sim *testkit.Sim, op string) {
 	t.Helper()
-	err := sim.World.SetFaults(t.Context(), world.Fault{Op: op, Do: world.Delay, For: world.Duration(3 * time.Second)})
+	err := sim.World.SetFaults(t.Context(), world.Fault{Op: op, Do: world.Delay, For: world.Duration(1500 * time.Millisecond)})
 	if err != nil {
 		t.Fatal(err)
 	}
