@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -152,8 +153,21 @@ func differs(got network.Attachment, req network.AttachRequest) string {
 	switch {
 	case got.Drifted:
 		return got.Drift
-	case is.Mode != req.Mode || is.Address != req.Address || is.Interface != req.Interface:
-		return fmt.Sprintf("%s has mode %s and address %s", is.Interface, is.Mode, is.Address)
+	case is.Mode != req.Mode || is.Address != req.Address || is.MAC != req.MAC || is.Interface != req.Interface:
+		return fmt.Sprintf("%s has mode %s, address %s and MAC %s", is.Interface, is.Mode, is.Address, is.MAC)
+	case is.Generation != req.Generation || is.Bridge != req.Bridge || is.CreateInterface != req.CreateInterface:
+		return fmt.Sprintf("%s is attached to %s by generation %d", is.Interface, is.Bridge, is.Generation)
+	case !maps.Equal(opened(is), opened(req)):
+		return fmt.Sprintf("%s may reach other destinations", is.Interface)
 	}
 	return ""
+}
+
+// opened is what a policy allows: order and repetitions do not matter.
+func opened(req network.AttachRequest) map[network.Allow]bool {
+	all := make(map[network.Allow]bool, len(req.Allow))
+	for _, a := range req.Allow {
+		all[a] = true
+	}
+	return all
 }

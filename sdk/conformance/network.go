@@ -139,7 +139,7 @@ func sameAttachment(a network.Attachment, want network.AttachRequest) error {
 		return fmt.Errorf("%s drifted: %s", got.SandboxID, a.Drift)
 	}
 	if got.SandboxID != want.SandboxID || got.Generation != want.Generation || got.Bridge != want.Bridge ||
-		got.Interface != want.Interface || got.MAC != want.MAC || got.Address != want.Address ||
+		got.Interface != want.Interface || got.CreateInterface != want.CreateInterface || got.MAC != want.MAC || got.Address != want.Address ||
 		got.Mode != want.Mode || !slices.Equal(got.Allow, want.Allow) {
 		return fmt.Errorf("in force is %+v, want %+v", got, want)
 	}

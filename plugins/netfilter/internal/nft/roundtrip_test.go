@@ -41,7 +41,7 @@ func policies() []policy.Policy {
 		{
 			// The longest identity that a comment has to hold.
 			SandboxID: strings.Repeat("s", 40), Generation: 1<<64 - 1, Interface: "tap1001i0.abcde",
-			MAC: "52:54:00:00:10:01", Address: netip.MustParseAddr("10.77.133.233"), Mode: network.ModeAllowlist,
+			MAC: "52:54:00:00:10:01", Address: netip.MustParseAddr("100.177.133.233"), Mode: network.ModeAllowlist,
 			Allow: []policy.Allow{
 				{Prefix: prefix("10.1.2.3/32"), Protocol: "tcp", First: 80, Last: 90},
 				{Prefix: prefix("10.1.2.0/24"), Protocol: "udp", First: 53, Last: 53},

@@ -20,7 +20,8 @@ type Host struct {
 }
 
 // Policy is one sandbox's wish, parsed, each part in its one spelling. Allow
-// keeps the order of the request, without repetitions.
+// keeps the order of the request, without repetitions; read back from the
+// kernel it may hold entries that are lost.
 type Policy struct {
 	SandboxID  string
 	Generation uint64
@@ -39,6 +40,10 @@ type Allow struct {
 	Protocol    string
 	First, Last uint16
 }
+
+// Lost reports whether this stands for an entry of which only its place is
+// known: its rule is gone from the kernel.
+func (a Allow) Lost() bool { return !a.Prefix.IsValid() }
 
 // Limits of names: an nft comment holds 128 bytes, and it must hold the id with
 // everything else that identifies an attachment.
@@ -149,6 +154,9 @@ func (p Policy) Request(bridge string) network.AttachRequest {
 		MAC: p.MAC, Address: p.Address.String(), Mode: p.Mode,
 	}
 	for _, a := range p.Allow {
+		if a.Lost() {
+			continue
+		}
 		req.Allow = append(req.Allow, network.Allow{
 			CIDR: a.Prefix.String(), Protocol: a.Protocol, FirstPort: a.First, LastPort: a.Last,
 		})

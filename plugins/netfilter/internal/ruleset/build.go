@@ -215,10 +215,9 @@ func limitChain(ways Ways, p policy.Policy) Chain {
 func sandboxChain(ways Ways, p policy.Policy) Chain {
 	c := Chain{Name: sandboxPrefix + p.SandboxID}
 	for i, a := range p.Allow {
-		c.Rules = append(c.Rules, Rule{
-			Text:    allowText(a),
-			Comment: fmt.Sprintf("allow %d of %d", i+1, len(p.Allow)),
-		})
+		if !a.Lost() {
+			c.Rules = append(c.Rules, Rule{Text: allowText(a), Comment: allowComment(i, len(p.Allow))})
+		}
 	}
 	if p.Mode == network.ModeNAT {
 		c.Rules = append(c.Rules, Rule{Text: "ip daddr @reserved goto deny"})

@@ -1,7 +1,9 @@
 package ruleset
 
 import (
+	"encoding/hex"
 	"fmt"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -11,7 +13,7 @@ import (
 )
 
 // Comments carry what the rules themselves do not say. nft holds 128 bytes of
-// one; the longest here has 125.
+// one; the longest here has 126, which is why a MAC stands without colons.
 
 func hostComment(h policy.Host) string {
 	return fmt.Sprintf("host %s %s %s", h.Bridge, h.Subnet, h.Address)
@@ -22,13 +24,15 @@ func policyComment(p policy.Policy) string {
 	if p.MakeTap {
 		origin = "made"
 	}
-	return fmt.Sprintf("%s %d %s %s %s %s %s",
-		p.SandboxID, p.Generation, p.Interface, p.MAC, p.Address, origin, p.Mode)
+	return fmt.Sprintf("%s %d %s %s %s %s %s %d", p.SandboxID, p.Generation, p.Interface,
+		strings.ReplaceAll(p.MAC, ":", ""), p.Address, origin, p.Mode, len(p.Allow))
 }
+
+func allowComment(i, n int) string { return fmt.Sprintf("allow %d of %d", i+1, n) }
 
 func parsePolicyComment(text string) (policy.Policy, bool) {
 	f := strings.Fields(text)
-	if len(f) != 7 {
+	if len(f) != 8 {
 		return policy.Policy{}, false
 	}
 	generation, err := strconv.ParseUint(f[1], 10, 64)
@@ -39,9 +43,17 @@ func parsePolicyComment(text string) (policy.Policy, bool) {
 	if err != nil {
 		return policy.Policy{}, false
 	}
+	mac, err := hex.DecodeString(f[3])
+	if err != nil || len(mac) != 6 {
+		return policy.Policy{}, false
+	}
+	allowed, err := strconv.Atoi(f[7])
+	if err != nil || allowed < 0 || allowed > policy.MaxAllow {
+		return policy.Policy{}, false
+	}
 	return policy.Policy{
-		SandboxID: f[0], Generation: generation, Interface: f[2], MAC: f[3],
-		Address: address, MakeTap: f[5] == "made", Mode: network.Mode(f[6]),
+		SandboxID: f[0], Generation: generation, Interface: f[2], MAC: net.HardwareAddr(mac).String(),
+		Address: address, MakeTap: f[5] == "made", Mode: network.Mode(f[6]), Allow: make([]policy.Allow, allowed),
 	}, true
 }
 
@@ -94,14 +106,28 @@ func ReadPolicies(tables []Table) []policy.Policy {
 		if !ok || p.SandboxID != id {
 			continue
 		}
-		for _, r := range c.Rules {
-			if a, ok := parseAllow(r.Text); ok {
-				p.Allow = append(p.Allow, a)
-			}
-		}
+		readAllow(p.Allow, c.Rules)
 		out = append(out, p)
 	}
 	return out
+}
+
+// readAllow fills in what stands under the number that we gave it. A rule
+// without one is somebody's and no part of the policy; an entry whose rule is
+// gone or there twice stays lost.
+func readAllow(allow []policy.Allow, rules []Rule) {
+	texts := make(map[string]string, len(rules))
+	for _, r := range rules {
+		if _, twice := texts[r.Comment]; twice {
+			r.Text = ""
+		}
+		texts[r.Comment] = r.Text
+	}
+	for i := range allow {
+		if a, ok := parseAllow(texts[allowComment(i, len(allow))]); ok {
+			allow[i] = a
+		}
+	}
 }
 
 // parseAllow is the inverse of allowText.

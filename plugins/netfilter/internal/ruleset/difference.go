@@ -30,6 +30,7 @@ func Differences(current, wanted []Table, policies []policy.Policy) []Difference
 		d.chains(c, w)
 		d.sets(c, w)
 	}
+	d.lost()
 	return d.found
 }
 
@@ -55,6 +56,18 @@ func (d *differ) chains(current, wanted Table) {
 	for _, c := range current.Chains {
 		if _, ok := wanted.chain(c.Name); !ok {
 			d.report("", "chain %s %s is not ours", current.ref(), c.Name)
+		}
+	}
+}
+
+// lost tells what nobody here can put back: only who asked for it knows what it
+// opened.
+func (d *differ) lost() {
+	for _, p := range d.policies {
+		for i, a := range p.Allow {
+			if a.Lost() {
+				d.report(p.SandboxID, "chain %s%s lost rule %q", sandboxPrefix, p.SandboxID, allowComment(i, len(p.Allow)))
+			}
 		}
 	}
 }

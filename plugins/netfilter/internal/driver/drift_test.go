@@ -1,0 +1,84 @@
+package driver_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/agentlab/agentlab/plugins/netfilter/internal/driver"
+	"github.com/agentlab/agentlab/sdk/network"
+)
+
+// nft runs one command whose words may have spaces in them.
+func nft(t *testing.T, words ...string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "nft", words...).CombinedOutput(); err != nil {
+		t.Fatalf("nft %q: %v: %s", words, err, out)
+	}
+}
+
+// deleteRules deletes the rules of a chain of ours that hold the text.
+func deleteRules(t *testing.T, chain, text string) {
+	t.Helper()
+	for line := range strings.Lines(output(t, "nft -a list chain inet agentlab "+chain)) {
+		if rule, handle, ok := strings.Cut(strings.TrimSpace(line), " # handle "); ok && strings.Contains(rule, text) {
+			nft(t, "delete", "rule", "inet", "agentlab", chain, "handle", handle)
+		}
+	}
+}
+
+// What somebody else writes into a sandbox's chain does not become its policy,
+// and what somebody takes from it is missed until it is asked for again.
+func TestForeignAllowIsNoPolicy(t *testing.T) {
+	const chain = "sandbox_sbx_tap"
+	tests := []struct {
+		name   string
+		damage func(t *testing.T)
+		whole  bool // the host's rules alone tell what belongs there
+	}{
+		{"a rule too many", func(t *testing.T) {
+			nft(t, "insert", "rule", "inet", "agentlab", chain, "ip daddr 169.254.169.254 accept")
+		}, true},
+		{"with a comment like ours", func(t *testing.T) {
+			nft(t, "insert", "rule", "inet", "agentlab", chain, `ip daddr 169.254.169.254 accept comment "allow 3 of 3"`)
+		}, true},
+		{"with a comment of ours", func(t *testing.T) {
+			nft(t, "insert", "rule", "inet", "agentlab", chain, `ip daddr 169.254.169.254 accept comment "allow 1 of 2"`)
+		}, false},
+		{"a rule too few", func(t *testing.T) { deleteRules(t, chain, "allow 1 of 2") }, false},
+		{"no rule left", func(t *testing.T) { deleteRules(t, chain, "allow") }, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			inWorld(t, driver.Config{}, func(w *world) {
+				w.applyHost()
+				req := tapRequest()
+				w.attach(req)
+				before := w.kernel()
+				test.damage(t)
+				if a := w.list(""); len(a) != 1 || !a[0].Drifted {
+					t.Errorf("drift is not reported: %+v", a)
+				}
+				w.applyHost()
+				if rules := output(t, "nft list ruleset"); strings.Contains(rules, "169.254.169.254 ") {
+					t.Errorf("a foreign rule stays:\n%s", rules)
+				}
+				a := w.list("")
+				if len(a) != 1 || a[0].Drifted == test.whole {
+					t.Errorf("after the host was applied: %+v", a)
+				}
+				if test.whole && !cmp.Equal(a[0].InForce, req) {
+					t.Errorf("(-want +in force)\n%s", cmp.Diff(req, a[0].InForce))
+				}
+				if diff := cmp.Diff(network.Attachment{InForce: req}, w.attach(req)); diff != "" {
+					t.Errorf("attached again (-want +got)\n%s", diff)
+				}
+				if diff := cmp.Diff(before, w.kernel()); diff != "" {
+					t.Errorf("attached again (-before +after)\n%s", diff)
+				}
+			})
+		})
+	}
+}
