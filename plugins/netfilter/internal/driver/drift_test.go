@@ -82,3 +82,49 @@ func TestForeignAllowIsNoPolicy(t *testing.T) {
 		})
 	}
 }
+
+// Denied connections end when the rules change, those of all sandboxes at once
+// and nothing else; while nothing changes the host's table is not looked at.
+func TestDeniedConnectionsEndWithAChange(t *testing.T) {
+	inWorld(t, driver.Config{}, func(w *world) {
+		w.applyHost()
+		a, b := w.newGuest(16, network.ModeNAT), w.newGuest(17, network.ModeNAT)
+		w.attach(a.req)
+		w.attach(b.req)
+		w.applyHost()
+		open := func(source, port string) {
+			err := run("conntrack -I -p udp -s " + source + " -d " + neighbour + " --sport 1000 --dport " + port + " -t 600")
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		tracked := func() (ports []string) {
+			for _, port := range []string{"2001", "2002", "2003"} {
+				if strings.Contains(output(t, "conntrack -L -p udp"), "dport="+port+" ") {
+					ports = append(ports, port)
+				}
+			}
+			return ports
+		}
+		check := func(when string, want ...string) {
+			t.Helper()
+			if diff := cmp.Diff(want, tracked()); diff != "" {
+				t.Errorf("%s: ports of tracked connections (-want +got)\n%s", when, diff)
+			}
+		}
+		open(a.req.Address, "2001")
+		open(b.req.Address, "2002")
+		open(hostWAN, "2003")
+		w.applyHost()
+		check("nothing changed", "2001", "2002", "2003")
+		if err := run("nft add rule inet agentlab deny accept"); err != nil {
+			t.Fatal(err)
+		}
+		w.applyHost()
+		check("a rule was put back", "2003")
+		open(a.req.Address, "2001")
+		w.driver = driver.New(driver.Config{NFTBinary: "nft", HostUUID: "0b1e"}, nullLogger())
+		w.applyHost()
+		check("the plugin began anew", "2003")
+	})
+}

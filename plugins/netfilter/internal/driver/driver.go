@@ -35,9 +35,9 @@ type Driver struct {
 	log  hclog.Logger
 	lock chan struct{} // holds one token while something changes
 
-	// Under lock: the kernel's ability, asked for once, and whether this process
-	// has set the host up.
-	probed, namesBridge, applied bool
+	// Under lock: the kernel's ability, asked for once, whether this process has
+	// set the host up, and whether no connection is left that the rules deny.
+	probed, namesBridge, applied, cut bool
 }
 
 var _ network.Driver = (*Driver)(nil)
@@ -143,6 +143,7 @@ func (d *Driver) enforce(ctx context.Context, v view, host policy.Host, policies
 	if script == "" {
 		return false, nil
 	}
+	d.cut = false // also after an error, which leaves open what is in force
 	return true, d.nft.Apply(ctx, script)
 }
 

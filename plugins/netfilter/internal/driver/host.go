@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/agentlab/agentlab/plugins/netfilter/internal/flows"
 	"github.com/agentlab/agentlab/plugins/netfilter/internal/links"
 	"github.com/agentlab/agentlab/plugins/netfilter/internal/policy"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -74,7 +75,7 @@ func (d *Driver) applyHost(ctx context.Context, h links.Handle, v view, host pol
 	if set {
 		changes = append(changes, "turned on IPv4 forwarding")
 	}
-	return changes, d.cutAll(ctx, v, host)
+	return changes, d.cutAll(ctx, v.policies, host)
 }
 
 // repairPorts puts back what happened to the ports of attached sandboxes. An
@@ -97,20 +98,26 @@ func (d *Driver) repairPorts(h links.Handle, v view, host policy.Host) ([]string
 	return changes, nil
 }
 
-// cutAll ends what the sandboxes' policies deny under the new host: a guest
-// port may be gone.
-func (d *Driver) cutAll(ctx context.Context, v view, host policy.Host) error {
-	if len(v.policies) == 0 {
+// cutAll ends what the sandboxes' policies deny, once after each change of the
+// rules: the host's table of connections may be large. A process that has just
+// begun does not know what its predecessor still had to cut.
+func (d *Driver) cutAll(ctx context.Context, policies []policy.Policy, host policy.Host) error {
+	if d.cut || len(policies) == 0 {
 		return nil
 	}
-	after := v
-	after.host = host
-	for _, p := range v.policies {
-		if err := d.cutDenied(ctx, after, p, true); err != nil {
-			return err
-		}
+	byAddress := make(map[netip.Addr]policy.Policy, len(policies))
+	for _, p := range policies {
+		byAddress[p.Address] = p
 	}
-	return nil
+	n, err := flows.Cut(ctx, func(f flows.Flow) bool {
+		p, ours := byAddress[f.Source]
+		return ours && !p.Permits(host, f.Destination, f.Protocol, f.DestinationPort)
+	})
+	if n > 0 {
+		d.log.Debug("denied connections cut")
+	}
+	d.cut = err == nil
+	return err
 }
 
 // checkHostChange refuses a change that attached sandboxes would not survive.
