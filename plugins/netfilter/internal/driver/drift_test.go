@@ -1,13 +1,16 @@
 package driver_test
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/agentlab/agentlab/plugins/netfilter/internal/driver"
+	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/network"
 )
 
@@ -126,5 +129,42 @@ func TestDeniedConnectionsEndWithAChange(t *testing.T) {
 		w.driver = driver.New(driver.Config{NFTBinary: "nft", HostUUID: "0b1e"}, nullLogger())
 		w.applyHost()
 		check("the plugin began anew", "2003")
+	})
+}
+
+// flusher is an nft that loses all rules between a driver's reading them and
+// its changing them.
+const flusher = `#!/bin/sh
+if [ "$1" = -f ]; then
+	nft flush ruleset
+fi
+exec nft "$@"
+`
+
+// Rules that go away under a call are a conflict, which is tried again, and no
+// thing that is missing, which nobody would try again.
+func TestFlushedMeanwhile(t *testing.T) {
+	inWorld(t, driver.Config{}, func(w *world) {
+		w.applyHost()
+		w.attach(tapRequest())
+		path := filepath.Join(t.TempDir(), "nft")
+		if err := os.WriteFile(path, []byte(flusher), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		good := w.driver
+		w.driver = driver.New(driver.Config{NFTBinary: path, HostUUID: "0b1e"}, nullLogger())
+		err := w.driver.Detach(t.Context(), "sbx_tap")
+		if fault.ClassOf(err) != fault.Conflict {
+			t.Errorf("detach: %v is %s", err, fault.ClassOf(err))
+		}
+		w.driver = good
+		w.applyHost()
+		w.attach(tapRequest())
+		w.driver = driver.New(driver.Config{NFTBinary: path, HostUUID: "0b1e"}, nullLogger())
+		req := tapRequest()
+		req.Generation, req.Mode, req.Allow = 4, network.ModeNAT, nil
+		if _, err := w.driver.Attach(t.Context(), req); fault.ClassOf(err) != fault.Conflict {
+			t.Errorf("attach: %v is %s", err, fault.ClassOf(err))
+		}
 	})
 }

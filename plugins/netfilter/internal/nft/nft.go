@@ -22,9 +22,15 @@ const maxOutput = 64 << 20
 type Tool struct{ Path string }
 
 // Apply runs script as one transaction: all of it is in force afterwards, or
-// nothing of it.
+// nothing of it. Scripts are made for what Read has given: where that has
+// changed since, it is fault.Conflict.
 func (t Tool) Apply(ctx context.Context, script string) error {
 	_, err := t.run(ctx, script, "-f", "-")
+	var missing *fault.Error
+	if errors.As(err, &missing) && missing.Class == fault.NotFound {
+		missing.Class = fault.Conflict
+		return missing.WithHint("%s; if that does not help, this kernel lacks an nftables module", changedHint)
+	}
 	return err
 }
 
@@ -109,6 +115,9 @@ func (t Tool) classify(ctx context.Context, err error, stderr string, args []str
 		return f
 	}
 	f.ExitCode = exit.ExitCode()
+	if what := complaint(stderr); what != "" {
+		f.Message, f.Stderr = "nft refused the request: "+what, ""
+	}
 	for _, c := range classes {
 		if strings.Contains(stderr, c.text) {
 			f.Class, f.Hint = c.class, c.hint
@@ -117,6 +126,23 @@ func (t Tool) classify(ctx context.Context, err error, stderr string, args []str
 	}
 	return f
 }
+
+// complaint is nft's first error and the statement that it is about, which the
+// next line repeats above a line of carets; "" when there is none.
+func complaint(stderr string) string {
+	_, rest, ok := strings.Cut(stderr, "Error: ")
+	if !ok {
+		return ""
+	}
+	what, rest, _ := strings.Cut(rest, "\n")
+	statement, _, _ := strings.Cut(rest, "\n")
+	if statement = strings.TrimSpace(statement); statement != "" {
+		what += ": " + statement
+	}
+	return what
+}
+
+const changedHint = "something else changed the agentlab tables, try again"
 
 var classes = []struct {
 	text  string
@@ -128,8 +154,8 @@ var classes = []struct {
 	{"Protocol not supported", fault.Unsupported, "this kernel lacks an nftables module"},
 	{"Protocol error", fault.Unsupported, "this kernel lacks an nftables module"},
 	{"No such file or directory", fault.NotFound, ""},
-	{"File exists", fault.Conflict, "something else changed the agentlab tables, try again"},
-	{"Device or resource busy", fault.Conflict, "something else changed the agentlab tables, try again"},
+	{"File exists", fault.Conflict, changedHint},
+	{"Device or resource busy", fault.Conflict, changedHint},
 	{"Cannot allocate memory", fault.Exhausted, ""},
 	{"No buffer space available", fault.Exhausted, ""},
 }

@@ -159,8 +159,12 @@ func TestApplyIsAtomic(t *testing.T) {
 			return
 		}
 		err := tool.Apply(ctx, "flush chain inet agentlab forward\nadd rule inet agentlab nowhere drop\n")
-		if fault.ClassOf(err) != fault.NotFound || !strings.Contains(err.Error(), "nft") {
-			t.Errorf("error %v of class %s", err, fault.ClassOf(err))
+		if fault.ClassOf(err) != fault.Conflict || fault.HintOf(err) == "" {
+			t.Errorf("error %v of class %s with hint %q", err, fault.ClassOf(err), fault.HintOf(err))
+		}
+		const said = "nft refused the request: Could not process rule: No such file or directory: add rule inet agentlab nowhere drop"
+		if err == nil || err.Error() != said {
+			t.Errorf("error %q, want %q", err, said)
 		}
 		got, err := tool.Read(ctx)
 		if err != nil {
