@@ -68,6 +68,8 @@ func classify(err error) error {
 		class = fault.Denied
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, context.DeadlineExceeded):
 		class = fault.Timeout
+	case errors.Is(err, netlink.ErrDumpInterrupted):
+		class = fault.Conflict
 	case errors.Is(err, context.Canceled):
 		class = fault.Unavailable
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.ENOPROTOOPT), errors.Is(err, unix.EINVAL):

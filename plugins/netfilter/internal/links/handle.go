@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -17,32 +19,69 @@ import (
 // Timeout bounds one netlink request.
 const Timeout = 5 * time.Second
 
-// Handle is a netlink socket of the current network namespace. Close it.
-type Handle struct{ *netlink.Handle }
+// dumps is how often a listing is asked for that something changed under.
+const dumps = 5
+
+// Handle is the netlink sockets of the current network namespace. Close it.
+type Handle struct {
+	*netlink.Handle
+	own *nl.NetlinkSocket // for requests that the library does not make
+}
 
 // Open opens a Handle. A context that is already done is an error.
 func Open(ctx context.Context) (Handle, error) {
 	if err := ctx.Err(); err != nil {
 		return Handle{}, classify(err, "open netlink")
 	}
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	lib, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return Handle{}, classify(err, "open netlink")
 	}
+	own, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		lib.Close()
+		return Handle{}, classify(err, "open netlink")
+	}
+	h := Handle{lib, own}
 	timeout := Timeout
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, max(time.Until(deadline), time.Millisecond))
 	}
-	if err := h.SetSocketTimeout(timeout); err != nil {
+	tv := unix.NsecToTimeval(timeout.Nanoseconds())
+	if err := errors.Join(lib.SetSocketTimeout(timeout), own.SetSendTimeout(&tv), own.SetReceiveTimeout(&tv)); err != nil {
 		h.Close()
 		return Handle{}, classify(err, "set netlink timeout")
 	}
-	return Handle{h}, nil
+	return h, nil
+}
+
+// Close gives the sockets back.
+func (h Handle) Close() {
+	h.Handle.Close()
+	h.own.Close()
+}
+
+// request is one that the library does not make.
+func (h Handle) request(kind, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(kind, flags)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: h.own, Seq: req.Seq}}
+	return req
+}
+
+// whole asks for a listing again when a link or address came or went meanwhile:
+// the kernel then says that it may lack something.
+func whole[T any](dump func() (T, error)) (T, error) {
+	for range dumps - 1 {
+		if out, err := dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return out, err
+		}
+	}
+	return dump()
 }
 
 // Addresses lists the host's IPv4 addresses on every interface.
 func (h Handle) Addresses() ([]netip.Addr, error) {
-	list, err := h.AddrList(nil, unix.AF_INET)
+	list, err := whole(func() ([]netlink.Addr, error) { return h.AddrList(nil, unix.AF_INET) })
 	if err != nil {
 		return nil, classify(err, "list addresses")
 	}
@@ -68,12 +107,14 @@ func classify(err error, format string, args ...any) error {
 		class = fault.Unavailable
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, unix.EROFS):
 		class, hint = fault.Denied, "the network plugin needs CAP_NET_ADMIN and a writable /proc/sys/net"
+	case errors.Is(err, netlink.ErrDumpInterrupted):
+		class, hint = fault.Conflict, "links of this host come and go all the time, try again"
 	case errors.Is(err, unix.EEXIST):
 		class = fault.Exists
 	case errors.Is(err, unix.EBUSY):
 		class = fault.Locked
-	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOENT), notFound(err):
-		class = fault.NotFound
+	case gone(err):
+		class, hint = fault.Conflict, "the interface went away meanwhile, try again"
 	case errors.Is(err, unix.EOPNOTSUPP):
 		class = fault.Unsupported
 	case errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOBUFS):
@@ -86,7 +127,7 @@ func classify(err error, format string, args ...any) error {
 	return f
 }
 
-func notFound(err error) bool {
+func gone(err error) bool {
 	var missing netlink.LinkNotFoundError
-	return errors.As(err, &missing)
+	return errors.As(err, &missing) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT)
 }

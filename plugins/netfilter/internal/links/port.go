@@ -7,6 +7,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 // Link is one interface as the kernel has it.
@@ -22,13 +24,13 @@ type Link struct {
 
 // List reads all interfaces of the namespace by name.
 func (h Handle) List() (map[string]Link, error) {
-	all, err := h.LinkList()
+	all, err := whole(h.LinkList)
 	if err != nil {
 		return nil, classify(err, "list links")
 	}
-	ports, err := h.portFlags()
+	ports, err := whole(h.portFlags)
 	if err != nil {
-		return nil, err
+		return nil, classify(err, "list bridge ports")
 	}
 	out := make(map[string]Link, len(all))
 	for _, l := range all {
@@ -50,18 +52,18 @@ type portFlags struct{ isolated, learning, flood bool }
 // portFlags reads the flags of all bridge ports in one dump; the library asks
 // for the whole dump once per port.
 func (h Handle) portFlags() (map[int]portFlags, error) {
-	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
+	req := h.request(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfInfomsg(unix.AF_BRIDGE))
 	messages, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	if err != nil {
-		return nil, classify(err, "list bridge ports")
+		return nil, err
 	}
 	out := make(map[int]portFlags)
 	for _, m := range messages {
 		info := nl.DeserializeIfInfomsg(m)
 		attrs, err := nl.ParseRouteAttr(m[info.Len():])
 		if err != nil {
-			return nil, classify(err, "read bridge port")
+			return nil, err
 		}
 		for _, a := range attrs {
 			if a.Attr.Type != unix.IFLA_PROTINFO|unix.NLA_F_NESTED {
@@ -69,7 +71,7 @@ func (h Handle) portFlags() (map[int]portFlags, error) {
 			}
 			nested, err := nl.ParseRouteAttr(a.Value)
 			if err != nil {
-				return nil, classify(err, "read bridge port")
+				return nil, err
 			}
 			var p portFlags
 			for _, n := range nested {
@@ -124,9 +126,13 @@ func (h Handle) Raise(link Link) error {
 	return classify(h.LinkSetUp(link.raw), "raise %s", link.Name)
 }
 
-// Remove deletes the link.
+// Remove deletes the link. Gone is fault.NotFound.
 func (h Handle) Remove(link Link) error {
-	return classify(h.LinkDel(link.raw), "delete %s", link.Name)
+	err := h.LinkDel(link.raw)
+	if gone(err) {
+		return fault.New(fault.NotFound, "delete %s: %w", link.Name, err)
+	}
+	return classify(err, "delete %s", link.Name)
 }
 
 // Mark records whose link it is, in its alias.
@@ -136,7 +142,7 @@ func (h Handle) Mark(link Link, mark string) error {
 
 // AddressesOf lists the IPv4 addresses of one link with their prefix lengths.
 func (h Handle) AddressesOf(link Link) ([]netip.Prefix, error) {
-	list, err := h.AddrList(link.raw, unix.AF_INET)
+	list, err := whole(func() ([]netlink.Addr, error) { return h.AddrList(link.raw, unix.AF_INET) })
 	if err != nil {
 		return nil, classify(err, "list addresses of %s", link.Name)
 	}

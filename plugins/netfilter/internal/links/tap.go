@@ -2,6 +2,8 @@ package links
 
 import (
 	"golang.org/x/sys/unix"
+
+	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 // MakeTap makes a persistent tap that only root can open: the hypervisor plugin
@@ -9,6 +11,9 @@ import (
 // fault.Locked means that an interface of that name exists.
 func MakeTap(name string) error {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if gone(err) {
+		return fault.New(fault.Precondition, "open /dev/net/tun: %w", err).WithHint("modprobe tun")
+	}
 	if err != nil {
 		return classify(err, "open /dev/net/tun")
 	}
