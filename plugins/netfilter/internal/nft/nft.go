@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/agentlab/agentlab/plugins/netfilter/internal/ruleset"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -80,7 +84,14 @@ func (t Tool) run(ctx context.Context, stdin string, args ...string) ([]byte, er
 	defer cancel()
 	cmd := exec.CommandContext(ctx, t.Path, args...)
 	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	cmd.Stdin = strings.NewReader(stdin)
+	if stdin != "" {
+		script, err := finished(stdin)
+		if err != nil {
+			return nil, fault.New(fault.Internal, "hand nft its script: %w", err)
+		}
+		defer func() { _ = script.Close() }()
+		cmd.Stdin = script
+	}
 	cmd.WaitDelay = time.Second
 	stdout, stderr := &capped{limit: maxOutput}, &capped{limit: 64 << 10}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
@@ -92,6 +103,24 @@ func (t Tool) run(ctx context.Context, stdin string, args ...string) ([]byte, er
 		return stdout.Bytes(), nil
 	}
 	return nil, t.classify(ctx, err, stderr.String(), args)
+}
+
+// finished gives a file without a name that has all of the script before nft
+// begins. Of a pipe nft would take the part that we had written when we were
+// killed for the whole.
+func finished(script string) (*os.File, error) {
+	fd, err := unix.MemfdCreate("nft-script", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "nft-script")
+	if _, err = f.WriteString(script); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // classify turns a failed run into a classified error. The errno texts are the

@@ -2,7 +2,10 @@ package nft_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -189,5 +192,24 @@ func TestDeadline(t *testing.T) {
 	defer cancel()
 	if _, err := tool.Read(ctx); fault.ClassOf(err) != fault.Timeout {
 		t.Errorf("error %v of class %s", err, fault.ClassOf(err))
+	}
+}
+
+// nft has its whole script from the beginning, however long it is: were this
+// process killed, a pipe would end with what had been written until then.
+func TestScriptIsFinished(t *testing.T) {
+	dir := t.TempDir()
+	path, seen := filepath.Join(dir, "nft"), filepath.Join(dir, "seen")
+	program := "#!/bin/sh\nstat -L -c '%F %s' /dev/stdin >" + seen + "\nwc -c >>" + seen + "\n"
+	if err := os.WriteFile(path, []byte(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const size = 200_000
+	if err := (nft.Tool{Path: path}).Apply(t.Context(), strings.Repeat("#", size)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(seen)
+	if want := fmt.Sprintf("regular file %d\n%d\n", size, size); err != nil || string(got) != want {
+		t.Errorf("nft sees %q, want %q: %v", got, want, err)
 	}
 }
