@@ -69,7 +69,8 @@ func attachNetwork(ctx context.Context, w *work) (state.Commit, error) {
 			return state.Commit{}, fmt.Errorf("detach earlier interface: %w", err)
 		}
 	}
-	return state.Commit{}, w.attach(ctx, req)
+	_, err = w.attach(ctx, req)
+	return state.Commit{}, err
 }
 
 func detachNetwork(ctx context.Context, w *work) error { return w.detach(ctx, w.sb.ID) }

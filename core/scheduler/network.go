@@ -75,6 +75,9 @@ func (s *Scheduler) keepNetwork(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// linkMade is for people: no driver can join a running VM to a link again.
+const linkMade = "its link was gone and had to be made anew: the VM has no network until it is stopped and started"
+
 // keepAttached attaches the sandbox again unless its policy is in force. While
 // it does, nothing is detached: a sandbox that goes must not come back.
 func (s *Scheduler) keepAttached(ctx context.Context, id string, found []network.Attachment) error {
@@ -99,11 +102,17 @@ func (s *Scheduler) keepAttached(ctx context.Context, id string, found []network
 		}
 	}
 	s.log.Warn("policy is not in force, attaching again", "sandbox", id, "vmid", sb.VMID, "err", drift)
-	if err := s.attach(ctx, req); err != nil {
+	got, err := s.attach(ctx, req)
+	if err != nil {
 		return fmt.Errorf("attach sandbox %s again: %w", id, err)
 	}
+	message := drift
+	if got.InterfaceMade {
+		message += "; " + linkMade
+		s.log.Warn("link was made anew, its VM has no network", "sandbox", id, "vmid", sb.VMID, "hint", linkMade)
+	}
 	return s.cfg.Store.AppendEvent(ctx, lab.Event{
-		Type: lab.EventPolicyRestored, SandboxID: id, JobID: sb.JobID, Message: drift, Fields: with(nil, "drift", drift),
+		Type: lab.EventPolicyRestored, SandboxID: id, JobID: sb.JobID, Message: message, Fields: with(nil, "drift", drift),
 	})
 }
 
@@ -136,15 +145,15 @@ func (s *Scheduler) detach(ctx context.Context, sandboxID string) error {
 }
 
 // attach puts the policy in force and reads back that it is.
-func (s *Scheduler) attach(ctx context.Context, req network.AttachRequest) error {
+func (s *Scheduler) attach(ctx context.Context, req network.AttachRequest) (network.Attachment, error) {
 	got, err := s.cfg.Network.Attach(ctx, req)
 	if err != nil {
-		return err
+		return got, err
 	}
 	if what := differs(got, req); what != "" {
-		return fault.New(fault.Internal, "network policy %s is not in force as asked: %s", req.Mode, what)
+		return got, fault.New(fault.Internal, "network policy %s is not in force as asked: %s", req.Mode, what)
 	}
-	return nil
+	return got, nil
 }
 
 // differs says what is in force other than asked; "" when nothing is.

@@ -26,6 +26,7 @@ type world struct {
 	createFor time.Duration
 	creating  int
 	flushed   bool // the host's rules are gone
+	linkless  bool // so are links that Attach has to make anew
 	mostAtOne int  // creates at the same time
 	last      uint32
 }
@@ -290,7 +291,7 @@ func (d netDriver) Attach(_ context.Context, req network.AttachRequest) (a netwo
 		}
 		d.nets[req.SandboxID] = req
 		d.effect("attach %s", req.Interface)
-		a.InForce = req
+		a.InForce, a.InterfaceMade = req, d.linkless
 		return nil
 	})
 	return a, err

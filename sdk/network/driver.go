@@ -87,4 +87,8 @@ type Attachment struct {
 	Drifted       bool
 	Drift         string // what differs, for people
 	DeniedPackets uint64
+	// InterfaceMade, in Attach's answer only, tells that the interface was not
+	// there and was made. A VM that runs stays on the one that is gone, until it
+	// is stopped and started.
+	InterfaceMade bool
 }

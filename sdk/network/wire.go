@@ -87,6 +87,7 @@ func requestFromWire(w *networkv1.AttachRequest) (AttachRequest, error) {
 func attachmentToWire(a Attachment) *networkv1.Attachment {
 	return &networkv1.Attachment{
 		InForce: requestToWire(a.InForce), Drifted: a.Drifted, Drift: a.Drift, DeniedPackets: a.DeniedPackets,
+		InterfaceMade: a.InterfaceMade,
 	}
 }
 
@@ -94,5 +95,6 @@ func attachmentFromWire(w *networkv1.Attachment) (Attachment, error) {
 	inForce, err := requestFromWire(w.GetInForce())
 	return Attachment{
 		InForce: inForce, Drifted: w.GetDrifted(), Drift: w.GetDrift(), DeniedPackets: w.GetDeniedPackets(),
+		InterfaceMade: w.GetInterfaceMade(),
 	}, err
 }

@@ -62,7 +62,8 @@ func (d *Driver) attach(ctx context.Context, h links.Handle, before view, p poli
 			return network.Attachment{}, err
 		}
 	}
-	if err := d.preparePort(h, p, before.host.Bridge); err != nil {
+	made, err := d.preparePort(h, p, before.host.Bridge)
+	if err != nil {
 		return network.Attachment{}, err
 	}
 	if err := d.cutDenied(ctx, before, p, existed); err != nil {
@@ -80,6 +81,7 @@ func (d *Driver) attach(ctx context.Context, h links.Handle, before view, p poli
 			return network.Attachment{}, fault.New(fault.Conflict, "the policy is not in force: %s", a.Drift).
 				WithHint("something else changes the agentlab tables or links, try again")
 		}
+		a.InterfaceMade = made
 		return a, nil
 	}
 	return network.Attachment{}, fault.New(fault.Conflict, "the policy is gone right after it was applied").
@@ -143,36 +145,39 @@ func (d *Driver) checkTap(v view, link links.Link, p policy.Policy) error {
 		WithHint("look at `ip -details link show %s`; remove it if nothing needs it", p.Interface)
 }
 
-func (d *Driver) preparePort(h links.Handle, p policy.Policy, bridgeName string) error {
+// preparePort makes the interface a port as it must be, and the interface
+// itself when that is missing and ours to make.
+func (d *Driver) preparePort(h links.Handle, p policy.Policy, bridgeName string) (made bool, err error) {
 	all, err := h.List()
 	if err != nil {
-		return err
+		return false, err
 	}
 	link, exists := all[p.Interface]
 	if !exists {
 		if !p.MakeTap {
-			return nil // the hypervisor makes it later; the rules wait for its name
+			return false, nil // the hypervisor makes it later; the rules wait for its name
 		}
 		if err := links.MakeTap(p.Interface); err != nil {
-			return err
+			return false, err
 		}
+		made = true
 		if all, err = h.List(); err != nil {
-			return err
+			return made, err
 		}
 		link = all[p.Interface]
 	}
 	if p.MakeTap {
 		if err := h.Mark(link, d.mark(p.SandboxID)); err != nil {
-			return err
+			return made, err
 		}
 	}
 	if err := h.Join(link, all[bridgeName], p.MAC); err != nil {
-		return err
+		return made, err
 	}
 	if !p.MakeTap {
-		return nil
+		return made, nil
 	}
-	return h.Raise(link)
+	return made, h.Raise(link)
 }
 
 // cutDenied ends the connections that the policy does not permit, and all of an

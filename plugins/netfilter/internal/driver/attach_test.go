@@ -77,7 +77,7 @@ func TestTap(t *testing.T) {
 		clean := w.kernel()
 		req := tapRequest()
 		a := w.attach(req)
-		if diff := cmp.Diff(network.Attachment{InForce: req}, a); diff != "" {
+		if diff := cmp.Diff(network.Attachment{InForce: req, InterfaceMade: true}, a); diff != "" {
 			t.Errorf("attachment (-want +got)\n%s", diff)
 		}
 		fd, err := openTap(req.Interface)
@@ -279,8 +279,8 @@ func TestAttachAfterCrash(t *testing.T) {
 				}
 				// A driver that knows nothing, as after a restart.
 				w.driver = driver.New(driver.Config{NFTBinary: "nft", HostUUID: "0b1e"}, nullLogger())
-				if a := w.attach(req); a.Drifted {
-					t.Errorf("drift stays: %s", a.Drift)
+				if a := w.attach(req); a.Drifted || a.InterfaceMade != (name == "no tap") {
+					t.Errorf("drift stays, or the answer is wrong about the tap: %+v", a)
 				}
 				if a := w.list(""); len(a) != 1 || a[0].Drifted {
 					t.Errorf("drift stays: %+v", a)

@@ -90,7 +90,7 @@ func (d *Driver) repairPorts(h links.Handle, v view, host policy.Host) ([]string
 		if p.MakeTap && d.checkTap(v, link, p) != nil || !p.MakeTap && link.Master != v.links[host.Bridge].Index {
 			continue
 		}
-		if err := d.preparePort(h, p, host.Bridge); err != nil {
+		if _, err := d.preparePort(h, p, host.Bridge); err != nil {
 			return changes, err
 		}
 		changes = append(changes, "made "+p.Interface+" an isolated port of "+host.Bridge)

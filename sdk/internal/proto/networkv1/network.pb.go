@@ -273,6 +273,9 @@ type Attachment struct {
 	Drifted       bool                   `protobuf:"varint,2,opt,name=drifted,proto3" json:"drifted,omitempty"`
 	Drift         string                 `protobuf:"bytes,3,opt,name=drift,proto3" json:"drift,omitempty"` // what differs, for people
 	DeniedPackets uint64                 `protobuf:"varint,4,opt,name=denied_packets,json=deniedPackets,proto3" json:"denied_packets,omitempty"`
+	// Answer of Attach only: the interface was not there and was made. A VM that
+	// runs stays on the one that is gone, until it is stopped and started.
+	InterfaceMade bool `protobuf:"varint,5,opt,name=interface_made,json=interfaceMade,proto3" json:"interface_made,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -333,6 +336,13 @@ func (x *Attachment) GetDeniedPackets() uint64 {
 		return x.DeniedPackets
 	}
 	return 0
+}
+
+func (x *Attachment) GetInterfaceMade() bool {
+	if x != nil {
+		return x.InterfaceMade
+	}
+	return false
 }
 
 type DetachRequest struct {
@@ -1295,13 +1305,14 @@ const file_agentlab_network_v1_network_proto_rawDesc = "" +
 	"\aaddress\x18\b \x01(\tR\aaddress\x12-\n" +
 	"\x04mode\x18\t \x01(\x0e2\x19.agentlab.network.v1.ModeR\x04mode\x120\n" +
 	"\x05allow\x18\n" +
-	" \x03(\v2\x1a.agentlab.network.v1.AllowR\x05allow\"\xa2\x01\n" +
+	" \x03(\v2\x1a.agentlab.network.v1.AllowR\x05allow\"\xc9\x01\n" +
 	"\n" +
 	"Attachment\x12=\n" +
 	"\bin_force\x18\x01 \x01(\v2\".agentlab.network.v1.AttachRequestR\ainForce\x12\x18\n" +
 	"\adrifted\x18\x02 \x01(\bR\adrifted\x12\x14\n" +
 	"\x05drift\x18\x03 \x01(\tR\x05drift\x12%\n" +
-	"\x0edenied_packets\x18\x04 \x01(\x04R\rdeniedPackets\".\n" +
+	"\x0edenied_packets\x18\x04 \x01(\x04R\rdeniedPackets\x12%\n" +
+	"\x0einterface_made\x18\x05 \x01(\bR\rinterfaceMade\".\n" +
 	"\rDetachRequest\x12\x1d\n" +
 	"\n" +
 	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\"\x10\n" +

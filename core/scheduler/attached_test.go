@@ -2,8 +2,12 @@ package scheduler
 
 import (
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/sdk/network"
 )
 
@@ -42,4 +46,24 @@ func TestDiffersComparesTheWholeRequest(t *testing.T) {
 			t.Errorf("%s: %q", tt.name, what)
 		}
 	}
+}
+
+// A VM does not come back to a link that was made anew: who reads the event
+// must know.
+func TestLinkMadeAnewIsTold(t *testing.T) {
+	inBubble(t, "", func(b *bench) {
+		b.start(-1)
+		sb := b.submitSandbox("box")
+		b.settle()
+		b.world.mu.Lock()
+		b.world.linkless = true
+		delete(b.world.nets, sb.ID)
+		b.world.mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		told := b.events(lab.EventPolicyRestored)
+		if len(told) != 1 || !strings.Contains(told[0].Message, "stopped and started") {
+			t.Errorf("events: %+v", told)
+		}
+	})
 }
