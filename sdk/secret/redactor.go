@@ -14,8 +14,9 @@ import (
 const MinLength = 6
 
 // Redactor replaces known secret values in text, also where they were encoded
-// as base64, in a URL, or as a JSON string, and each line of a value of
-// several lines (a private key). It is immutable and safe for concurrent use.
+// as base64, alone or amid other text, in a URL, or as a JSON string, and each
+// line of a value of several lines (a private key). It is immutable and safe
+// for concurrent use.
 type Redactor struct {
 	needles [][]byte // longest first
 }
@@ -47,6 +48,11 @@ func forms(s string) []string {
 	for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
 		out = append(out, enc.EncodeToString([]byte(s)))
 	}
+	for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		for before := range 3 {
+			out = append(out, inBase64(enc, s, before))
+		}
+	}
 	if j, err := json.Marshal(s); err == nil {
 		out = append(out, string(j[1:len(j)-1]))
 	}
@@ -60,14 +66,19 @@ func forms(s string) []string {
 	return out
 }
 
-// Bytes returns b with every known value replaced by Mask; b is not changed.
+// inBase64 is s where it stands amid an encoded text, with that many bytes
+// before it more than a multiple of three. Characters at either end that a
+// neighbour has bits in as well are left out: they may be any.
+func inBase64(enc *base64.Encoding, s string, before int) string {
+	text := enc.EncodeToString(append(make([]byte, before), s...))
+	return text[(8*before+5)/6 : 8*(before+len(s))/6]
+}
+
+// Bytes returns b as a Stream would write it: every known value is replaced by
+// Mask, and so is the beginning of one with which b ends. b is not changed.
 func (r *Redactor) Bytes(b []byte) []byte {
-	for _, n := range r.needles {
-		if bytes.Contains(b, n) {
-			b = bytes.ReplaceAll(b, n, []byte(Mask))
-		}
-	}
-	return b
+	s := r.Stream()
+	return append(s.Next(b), s.End()...)
 }
 
 // String is Bytes for text.

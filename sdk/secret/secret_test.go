@@ -53,3 +53,27 @@ func TestRedactor(t *testing.T) {
 		t.Errorf("short value was redacted: %q", got)
 	}
 }
+
+// A value is seen wherever it stands in a text that was encoded as a whole, as
+// in the header of basic authentication.
+func TestRedactorSeesInsideBase64(t *testing.T) {
+	const plain = "ghp_~~~???s3cr3t"
+	r := secret.NewRedactor(secret.New(plain))
+	for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+		for before := range 7 {
+			for after := range 7 {
+				in := enc.EncodeToString([]byte("user:xy"[:before] + plain + "@host.x"[:after]))
+				got := r.String("Basic " + in + ";")
+				shown := len(strings.Replace(got, secret.Mask, "", 1)) - len("Basic ;")
+				// At most 4 bits of the value at either end are in a character
+				// that it shares.
+				if hidden := len(in) - shown; !strings.Contains(got, secret.Mask) || 6*hidden < 8*len(plain)-8 {
+					t.Errorf("%d bytes before and %d after: %q gives %q", before, after, in, got)
+				}
+			}
+		}
+	}
+	if got := r.String(base64.StdEncoding.EncodeToString([]byte("user:harmless-text"))); strings.Contains(got, secret.Mask) {
+		t.Errorf("harmless text gives %q", got)
+	}
+}
