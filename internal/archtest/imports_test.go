@@ -37,6 +37,7 @@ var layers = []layer{
 	{"cmd/*", []string{"core", "sdk"}, []string{"plugins/sim/world"}, "commands reach plugins through the daemon"},
 	{"internal/archtest", nil, nil, "rules depend on nothing that they judge"},
 	{"internal/testkit", []string{"core/api", "core/client", "sdk", "plugins/sim/world"}, nil, "the test kit drives the real programs from outside"},
+	{"bench", nil, []string{"core", "internal/testkit"}, "benchmarks drive the real programs from outside"},
 	{"internal/e2e", []string{"core", "sdk", "plugins/sim/world", "internal/testkit"}, nil, "end-to-end tests drive the real programs from outside"},
 }
 
