@@ -1,10 +1,12 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
 // Config is the daemon's configuration with defaults applied.
@@ -30,6 +32,13 @@ type Config struct {
 	ProvisionTimeout   time.Duration
 
 	Plugins []PluginBlock
+
+	body *hclsyntax.Body
+}
+
+// At is where the file sets the key, the file as a whole where it does not.
+func (c *Config) At(key string) hcl.Range {
+	return (&checker{body: c.body, file: c.File}).at(key)
 }
 
 // PluginBlock is one plugin block: one process of one kind.
@@ -40,7 +49,12 @@ type PluginBlock struct {
 	SHA256 string   // pin of the binary, hex; "" for none
 	Body   hcl.Body // of its config block; nil when there is none
 	Range  hcl.Range
+
+	source []string // its tokens without comments, to tell a change from a new line
 }
+
+// String is the block's head as it is written.
+func (b PluginBlock) String() string { return fmt.Sprintf("plugin %q %q", b.Kind, b.Name) }
 
 // Defaults. The directories are those of the packaged daemon.
 const (
@@ -69,4 +83,11 @@ var noEffectYet = map[string]bool{
 	"idle_stop_minutes_default": true, "idle_stop_cpu_threshold": true,
 	"artifact_token_ttl_minutes": true, "claude_skill_bundle_name": true,
 	"claude_skill_bundle_version": true,
+}
+
+// takesOver are the fields of Config that a running daemon takes over from a
+// file that is read anew; keys of all others need a restart.
+var takesOver = []string{
+	"ProfilesDir", "SSHPublicKeyPath", "SecretsBundle",
+	"ArtifactMaxBytes", "ArtifactQuotaBytes", "LogMaxBytes", "ProvisionTimeout",
 }

@@ -85,7 +85,7 @@ control_listen = "127.0.0.1:8845"
 
 func TestLoadSuggestsForUnknownKeys(t *testing.T) {
 	_, diags := config.Load(write(t, "config.hcl", "secrets_bundel = \"x\"\n"))
-	if got := diags.Error(); !strings.Contains(got, "config.hcl:1") || !strings.Contains(got, `Did you mean "secrets_bundle"?`) {
+	if got := diags.Error(); !strings.Contains(got, "config.hcl:1") || !strings.Contains(got, `did you mean "secrets_bundle"?`) {
 		t.Errorf("got %q", got)
 	}
 }

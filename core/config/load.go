@@ -4,14 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
-	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -68,33 +70,87 @@ type configForm struct {
 // Load reads the file. The Config is nil when the diagnostics hold an error;
 // warnings alone leave it usable.
 func Load(path string) (*Config, Diagnostics) {
-	diags := checkMode(path)
-	if diags.HasErrors() {
-		return nil, diags
-	}
-	var form fileForm
-	body, d := decodeFile(path, &form)
-	diags = append(diags, d...)
-	if diags.HasErrors() {
-		return nil, diags
-	}
-	cfg, d := form.resolve(path, body)
-	diags = append(diags, d...)
-	diags = append(diags, warnNoEffect(body)...)
+	cfg, diags := Inspect(path)
 	if diags.HasErrors() {
 		return nil, diags
 	}
 	return cfg, diags
 }
 
-func decodeFile(path string, into any) (*hclsyntax.Body, Diagnostics) {
-	file, diags := hclparse.NewParser().ParseHCLFile(path)
+// Inspect is Load for looking only: beside errors it gives what could be read,
+// nil when that is nothing. What is wrong has its default or no value.
+func Inspect(path string) (*Config, Diagnostics) {
+	diags, readable := checkFile(path)
+	if !readable {
+		return nil, diags
+	}
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return nil, diags.unreadable(path, err)
+	}
+	cfg, d := Parse(src, path)
+	return cfg, append(diags, d...)
+}
+
+// Parse is Inspect for the text of a file.
+func Parse(src []byte, path string) (*Config, Diagnostics) {
+	var form fileForm
+	body, diags := decode(src, path, &form, Schema())
+	if body == nil {
+		return nil, diags
+	}
+	cfg, d := form.resolve(path, body)
+	cfg.body = body
+	cfg.sources(body, src)
+	diags = append(diags, d...)
+	return cfg, append(diags, warnNoEffect(body)...)
+}
+
+// decode decodes what it can. The body is nil when the text is not HCL.
+func decode(src []byte, path string, into any, fields []Field) (*hclsyntax.Body, Diagnostics) {
+	file, diags := hclsyntax.ParseConfig(src, path, hcl.InitialPos)
 	if diags.HasErrors() {
 		return nil, Diagnostics(diags)
 	}
-	diags = append(diags, gohcl.DecodeBody(file.Body, nil, into)...)
-	body, _ := file.Body.(*hclsyntax.Body)
-	return body, Diagnostics(diags)
+	body := file.Body.(*hclsyntax.Body)
+	out := strangers(body, fields)
+	for _, d := range gohcl.DecodeBody(body, nil, into) {
+		if d.Summary != unsupportedKey && d.Summary != unsupportedBlock { // said by strangers
+			out = append(out, d)
+		}
+	}
+	return body, out
+}
+
+// How hclsyntax titles what strangers says better.
+const (
+	unsupportedKey   = "Unsupported argument"
+	unsupportedBlock = "Unsupported block type"
+)
+
+// strangers finds the keys and blocks that no field is for, at every depth.
+func strangers(body *hclsyntax.Body, fields []Field) Diagnostics {
+	var out Diagnostics
+	for _, name := range slices.Sorted(maps.Keys(body.Attributes)) {
+		at := body.Attributes[name].SrcRange
+		switch f, ok := Find(fields, name); {
+		case !ok:
+			out = out.Fail(at, Stranger(name, fields), "unknown key %q", name)
+		case f.Type == "":
+			out = out.Fail(at, "write "+name+strings.Repeat(` "…"`, f.Labels)+" { … }", "%q is a block", name)
+		}
+	}
+	for _, b := range body.Blocks {
+		switch f, ok := Find(fields, b.Type); {
+		case !ok:
+			out = out.Fail(b.DefRange(), Stranger(b.Type, fields), "unknown block %q", b.Type)
+		case f.Type != "":
+			out = out.Fail(b.DefRange(), "write "+b.Type+" = …", "%q is a key", b.Type)
+		case !f.Open:
+			out = append(out, strangers(b.Body, f.Fields)...)
+		}
+	}
+	return out
 }
 
 func (f *fileForm) resolve(path string, body *hclsyntax.Body) (*Config, Diagnostics) {
@@ -138,7 +194,7 @@ func (c *checker) network(cfg *Config, subnet, listen string) {
 		c.fail("agent_subnet", "%q is not an IPv4 subnet such as %s", subnet, defaultSubnet)
 		return
 	case prefix != prefix.Masked():
-		c.fail("agent_subnet", "%s has host bits set; did you mean %s?", subnet, prefix.Masked())
+		c.diags = c.diags.Fail(c.at("agent_subnet"), fmt.Sprintf("did you mean %s?", prefix.Masked()), "agent_subnet: %s has host bits set", subnet)
 		return
 	case prefix.Bits() > 28 || prefix.Bits() < 8:
 		c.fail("agent_subnet", "%s must be between /8 and /28", subnet)
@@ -170,7 +226,7 @@ func (c *checker) plugins(cfg *Config, forms []pluginForm) {
 			block.Body = p.Config.Body
 		}
 		if !known(p.Kind) {
-			c.failAt(p.Range, "%q is not a kind of plugin; kinds are hypervisor, network, secrets and exposure%s", p.Kind, suggest(p.Kind, Kinds()))
+			c.diags = c.diags.Fail(p.Range, suggest(p.Kind, Kinds()), "%q is not a kind of plugin; kinds are hypervisor, network, secrets and exposure", p.Kind)
 			continue
 		}
 		if prev, ok := seen[p.Kind]; ok {
@@ -186,25 +242,63 @@ func (c *checker) plugins(cfg *Config, forms []pluginForm) {
 	}
 }
 
-// checkMode refuses a file that others may read or the group may change: it
+// sources fills in what the blocks say, whatever their lines and comments.
+func (c *Config) sources(body *hclsyntax.Body, src []byte) {
+	for i, p := range c.Plugins {
+		b := blockAt(body, p.Range)
+		if b == nil {
+			continue
+		}
+		tokens, _ := hclsyntax.LexConfig(b.Range().SliceBytes(src), "", hcl.InitialPos)
+		for _, t := range tokens {
+			if t.Type != hclsyntax.TokenComment && t.Type != hclsyntax.TokenNewline {
+				c.Plugins[i].source = append(c.Plugins[i].source, string(t.Bytes))
+			}
+		}
+	}
+}
+
+// checkFile refuses a file that others may read or the group may change: it
 // names keys and may hold a token.
-func checkMode(path string) Diagnostics {
-	var diags Diagnostics
+func checkFile(path string) (diags Diagnostics, readable bool) {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return diags.add(hcl.DiagError, hcl.Range{Filename: path}, "no such file; create it, or name another with --config")
+		return diags.Fail(WholeFile(path), createHint(path), "no such file"), false
 	case err != nil:
-		return diags.add(hcl.DiagError, hcl.Range{Filename: path}, fmt.Sprintf("cannot be read: %v", err))
+		return diags.unreadable(path, err), false
+	case !st.Mode().IsRegular():
+		return diags.Fail(WholeFile(path), "", "is not a regular file"), false
 	}
-	mode := st.Mode().Perm()
-	switch {
+	switch mode := st.Mode().Perm(); {
 	case mode&0o027 != 0:
-		return diags.add(hcl.DiagError, hcl.Range{Filename: path}, fmt.Sprintf("mode %04o lets others read or change it; run chmod 0600 %s", mode, path))
+		diags = diags.Fail(WholeFile(path), "run chmod 0600 "+path, "mode %04o lets others read or change it", mode)
 	case mode&0o040 != 0:
-		return diags.add(hcl.DiagWarning, hcl.Range{Filename: path}, fmt.Sprintf("mode %04o lets its group read it; 0600 is better", mode))
+		diags = diags.Warn(WholeFile(path), "run chmod 0600 "+path, "mode %04o lets its group read it", mode)
 	}
-	return diags
+	return diags, true
+}
+
+func (d Diagnostics) unreadable(path string, err error) Diagnostics {
+	how := ""
+	if errors.Is(err, fs.ErrPermission) {
+		how = "root may read it"
+	}
+	if p := (*fs.PathError)(nil); errors.As(err, &p) {
+		err = p.Err // the place says which file
+	}
+	return d.Fail(WholeFile(path), how, "cannot be read: %v", err)
+}
+
+// createHint knows the YAML form that the file may still have.
+func createHint(path string) string {
+	for _, ext := range []string{".yaml", ".yml"} {
+		old := strings.TrimSuffix(path, filepath.Ext(path)) + ext
+		if _, err := os.Stat(old); err == nil {
+			return fmt.Sprintf("there is %s: run agentlab config convert -w %s", old, old)
+		}
+	}
+	return "create it, or name another file"
 }
 
 // Err turns diagnostics with errors into one error of class Invalid, nil

@@ -83,38 +83,86 @@ var profileName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 // out and its diagnostics say why; it never hides the good ones. A missing
 // directory is a warning.
 func LoadProfiles(dir string) (map[string]Profile, Diagnostics) {
-	profiles := map[string]Profile{}
-	var diags Diagnostics
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		text := fmt.Sprintf("cannot be read: %v", err)
 		if errors.Is(err, fs.ErrNotExist) {
 			text = "no such directory; put a profile there to run jobs"
 		}
-		return profiles, diags.add(hcl.DiagWarning, hcl.Range{Filename: dir}, text)
+		return map[string]Profile{}, Diagnostics{}.Warn(WholeFile(dir), "", "%s", text)
 	}
+	var files []string
 	for _, e := range entries {
-		if e.IsDir() || filepath.Ext(e.Name()) != ".hcl" {
-			continue
+		if !e.IsDir() && filepath.Ext(e.Name()) == ".hcl" {
+			files = append(files, filepath.Join(dir, e.Name()))
 		}
-		var form profilesForm
-		body, d := decodeFile(filepath.Join(dir, e.Name()), &form)
+	}
+	return LoadProfileFiles(files...)
+}
+
+// LoadProfileFiles is LoadProfiles for files wherever they are.
+func LoadProfileFiles(files ...string) (map[string]Profile, Diagnostics) {
+	profiles := map[string]Profile{}
+	var diags Diagnostics
+	for _, file := range files {
+		found, d := LoadProfileFile(file)
+		for _, p := range found {
+			if prev, dup := profiles[p.Name]; dup {
+				d = d.Fail(p.Range, "", "profile %q is already defined at %s:%d", p.Name, prev.Range.Filename, prev.Range.Start.Line)
+				continue
+			}
+			profiles[p.Name] = p
+		}
 		diags = append(diags, d...)
-		if d.HasErrors() {
-			continue
-		}
-		for i, pf := range form.Profiles {
-			p, d := pf.resolve(body.Blocks[i].Body)
-			if prev, dup := profiles[pf.Name]; dup {
-				d = d.add(hcl.DiagError, pf.Range, fmt.Sprintf("profile %q is already defined at %s:%d", pf.Name, prev.Range.Filename, prev.Range.Start.Line))
-			}
-			diags = append(diags, d...)
-			if !d.HasErrors() {
-				profiles[pf.Name] = p
-			}
-		}
 	}
 	return profiles, diags
+}
+
+// LoadProfileFile reads the profiles of one file, in its order. One with an
+// error is left out; a file that has an error outside of its profiles gives
+// none.
+func LoadProfileFile(path string) ([]Profile, Diagnostics) {
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return nil, Diagnostics{}.unreadable(path, err)
+	}
+	return ParseProfiles(src, path)
+}
+
+// ParseProfiles is LoadProfileFile for the text of a file.
+func ParseProfiles(src []byte, path string) ([]Profile, Diagnostics) {
+	var form profilesForm
+	body, diags := decode(src, path, &form, ProfileSchema())
+	if body == nil {
+		return nil, diags
+	}
+	var out []Profile
+	for _, pf := range form.Profiles {
+		block := blockAt(body, pf.Range)
+		if block == nil {
+			continue
+		}
+		p, d := pf.resolve(block.Body)
+		diags = diags.behind(d)
+		if !diags.errorsIn(block.Range()) {
+			out = append(out, p)
+		}
+	}
+	if diags.errorsOutside(body.Blocks) {
+		return nil, diags
+	}
+	return out, diags
+}
+
+// blockAt finds the block that begins at a place. Their order is no help: a
+// block with an error is not decoded.
+func blockAt(body *hclsyntax.Body, at hcl.Range) *hclsyntax.Block {
+	for _, b := range body.Blocks {
+		if b.DefRange().Start == at.Start {
+			return b
+		}
+	}
+	return nil
 }
 
 // Spec resolves the profile against the daemon's configuration. sshKey is the
@@ -164,6 +212,10 @@ func (f *profileForm) template(c *checker) string {
 		return *f.Template
 	case f.TemplateVMID != nil && *f.TemplateVMID > 0:
 		return strconv.FormatInt(*f.TemplateVMID, 10)
+	case c.has("template"):
+		c.fail("template", "must be the name of a template")
+	case c.has("template_vmid"):
+		c.fail("template_vmid", "must be a number above 0")
 	default:
 		c.failAt(f.Range, "profile %q needs template_vmid (a number above 0) or template (a name)", f.Name)
 	}
@@ -247,7 +299,7 @@ func (c *checker) within(name string, n, low, high int64) int64 {
 
 func (c *checker) oneOf(name, got string, names ...string) string {
 	if !slices.Contains(names, got) {
-		c.fail(name, "%q is not one of %s%s", got, strings.Join(names, ", "), suggest(got, names))
+		c.diags = c.diags.Fail(c.at(name), suggest(got, names), "%s: %q is not one of %s", name, got, strings.Join(names, ", "))
 	}
 	return got
 }

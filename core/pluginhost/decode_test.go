@@ -111,6 +111,28 @@ node "n3" {}
 	}
 }
 
+func TestStrangersAtEveryDepth(t *testing.T) {
+	for text, want := range map[string]string{
+		"bites = 1\n":                       `1 Unsupported argument; An argument named "bites" is not expected here. Did you mean "bytes"?`,
+		"singel {}\n":                       `1 Unsupported block type; Blocks of type "singel" are not expected here. Did you mean "single"?`,
+		"single {\n  prot = 1\n}\n":         `2 Unsupported argument; An argument named "prot" is not expected here. Did you mean "port"?`,
+		"item {}\nitem {\n  prot = 1\n}\n":  `3 Unsupported argument; An argument named "prot" is not expected here. Did you mean "port"?`,
+		"node \"a\" {\n\n  prot = 1\n}\n":   `3 Unsupported argument; An argument named "prot" is not expected here. Did you mean "port"?`,
+		"tags = {}\nbites = 1\nsingel {}\n": "2 and 3",
+	} {
+		got := lines(decodeText(t, text, nested()).diags)
+		if want == "2 and 3" {
+			if len(got) != 2 {
+				t.Errorf("%q: %q", text, got)
+			}
+			continue
+		}
+		if diff := cmp.Diff([]string{want}, got); diff != "" {
+			t.Errorf("%q: %s", text, diff)
+		}
+	}
+}
+
 func TestABrokenSchemaIsTold(t *testing.T) {
 	for _, a := range []plugin.Attribute{
 		{Name: "untyped"},

@@ -64,6 +64,27 @@ func bringUp(ctx context.Context, i *instance) (*upProcess, error) {
 	if err := makeStateDir(dir); err != nil {
 		return nil, err
 	}
+	up, err := begin(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	if err := up.configure(ctx, i, dir); err != nil {
+		up.abandon(ctx, i)
+		return nil, err
+	}
+	return up, nil
+}
+
+func (up *upProcess) abandon(ctx context.Context, i *instance) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+	defer cancel()
+	if err := up.process.Stop(ctx); err != nil {
+		i.log.Error("plugin stays though unused", "plugin", i.label(), "err", err)
+	}
+}
+
+// begin starts the process.
+func begin(ctx context.Context, i *instance) (*upProcess, error) {
 	tmp := i.cfg.TempDir
 	if tmp == "" {
 		tmp = "/tmp"
@@ -75,16 +96,7 @@ func bringUp(ctx context.Context, i *instance) (*upProcess, error) {
 	if err != nil {
 		return nil, err
 	}
-	up := &upProcess{process: process, base: plugin.NewClient(process.Conn())}
-	if err := up.configure(ctx, i, dir); err != nil {
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
-		defer cancel()
-		if stopErr := process.Stop(stop); stopErr != nil {
-			i.log.Error("plugin stays though unused", "plugin", i.label(), "err", stopErr)
-		}
-		return nil, err
-	}
-	return up, nil
+	return &upProcess{process: process, base: plugin.NewClient(process.Conn())}, nil
 }
 
 // makeStateDir makes a folder that others may pass through but not list: what
@@ -100,16 +112,26 @@ func makeStateDir(dir string) error {
 	return nil
 }
 
-func (up *upProcess) configure(ctx context.Context, i *instance, dir string) error {
+// accept asks the plugin for its schema and what it thinks of its block, which
+// it decodes.
+func (up *upProcess) accept(ctx context.Context, i *instance) (*decoded, error) {
 	schema, err := up.ask(ctx, i)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	cfg := decodeBlock(i.block, schema)
 	if !cfg.diags.HasErrors() {
 		if err := up.validate(ctx, cfg); err != nil {
-			return fmt.Errorf("validate configuration of plugin %s: %w", i.label(), cfg.redact(err))
+			return nil, fmt.Errorf("validate configuration of plugin %s: %w", i.label(), cfg.redact(err))
 		}
+	}
+	return cfg, nil
+}
+
+func (up *upProcess) configure(ctx context.Context, i *instance, dir string) error {
+	cfg, err := up.accept(ctx, i)
+	if err != nil {
+		return err
 	}
 	if !cfg.diags.HasErrors() {
 		ctx, cancel := context.WithTimeout(ctx, configureTimeout)

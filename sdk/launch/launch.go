@@ -75,9 +75,8 @@ func Start(ctx context.Context, spec Spec) (*Process, error) {
 	if spec.Log == nil {
 		spec.Log = hclog.NewNullLogger()
 	}
-	if len(spec.RunDir) > maxRunDir {
-		return nil, fault.New(fault.Invalid, "folder for plugin sockets %s is longer than %d bytes", spec.RunDir, maxRunDir).
-			WithHint("choose a shorter run_dir")
+	if err := CheckRunDir(spec.RunDir); err != nil {
+		return nil, err
 	}
 	file, err := openVerified(spec.Path, spec.SHA256)
 	if err != nil {
@@ -110,6 +109,16 @@ func Start(ctx context.Context, spec Spec) (*Process, error) {
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// CheckRunDir is fault.Invalid for a folder whose path leaves no room for the
+// names of sockets in it.
+func CheckRunDir(dir string) error {
+	if len(dir) <= maxRunDir {
+		return nil
+	}
+	return fault.New(fault.Invalid, "folder for plugin sockets %s is longer than %d bytes", dir, maxRunDir).
+		WithHint("choose a shorter run_dir")
 }
 
 // keepDescriptors makes what this process inherited itself end at exec. All

@@ -15,6 +15,16 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
+// Verify tells whether Start would take the binary: it is there, nobody but root
+// and us may change it, and it has the pinned content. It starts nothing.
+func Verify(path, pin string) error {
+	f, err := openVerified(path, pin)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 // openVerified opens the binary and checks it through the open file, so that
 // what is checked is what is executed. An empty pin means any content.
 func openVerified(path, pin string) (*os.File, error) {

@@ -1,0 +1,31 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/hcl/v2"
+)
+
+// Validate starts the block's plugin beside whatever runs, asks what it thinks
+// of its configuration, and ends it. The plugin is not configured, so it acts
+// on nothing. The diagnostics are the plugin's and those of its schema; an error
+// tells why it could not be asked. Of cfg it uses the directories of binaries
+// and sockets.
+func Validate(ctx context.Context, cfg Config, block Block, log hclog.Logger) (hcl.Diagnostics, error) {
+	i := newInstance(&cfg, block, log.Named(block.Kind).Named(block.Name))
+	up, err := begin(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	defer up.abandon(ctx, i)
+	decoded, err := up.accept(ctx, i)
+	if wrong := (*ConfigError)(nil); errors.As(err, &wrong) {
+		return wrong.Diagnostics, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return decoded.diags, nil
+}
