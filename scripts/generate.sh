@@ -1,6 +1,7 @@
 #!/bin/sh
 # Generates Go from proto/ into sdk/internal/proto/, docs/openapi.json, and from
-# the command table docs/cli.md, docs/man and docs/schema. Needs protoc with its
+# the command table docs/cli.md, docs/man and docs/schema, and the tables of
+# docs/configuration.md. Needs protoc with its
 # well-known types (apt-get install protobuf-compiler libprotobuf-dev); the Go
 # generators come from tools/go.mod, so their versions are pinned.
 set -eu
@@ -25,6 +26,8 @@ PATH=$bin:$PATH protoc -I proto -I /usr/include \
 	$(find proto -name '*.proto' | sort)
 
 # The API's description comes from the route table; reference, manual page and
-# schemas of the command line from its commands. The tests that want them committed write them.
+# schemas of the command line from its commands; the keys of the configuration from
+# core/config and, where make build has been run, from the plugins' binaries. The
+# tests that want them committed write them.
 go test ./core/control -run OpenAPI -update
-go test ./cmd/agentlab -run TestReference -update
+go test ./cmd/agentlab -run 'TestReference|TestConfigurationReference|TestPluginReference' -update

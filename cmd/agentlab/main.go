@@ -43,6 +43,8 @@ func app() *cli.App {
 			under(headHost, statusCommand()),
 			{Name: "plugin", Heading: headPlugins, Synopsis: "look at plugins"},
 			pluginListCommand(),
+			{Name: "config", Heading: headHost, Synopsis: "check and convert the daemon's configuration"},
+			configCheckCommand(), configConvertCommand(), configSchemaCommand(),
 			under(headClient, completionCommand()), completeCommand(), under(headClient, versionCommand()),
 		},
 	}

@@ -82,12 +82,15 @@ func (s schemas) check(t *testing.T, name, text string, lines bool) {
 }
 
 // answered are command lines with an answer of each kind, in an order that works;
-// $JOB, $BOX and $REPO are put in.
+// $JOB, $CONFIG, $YAML and $REPO are put in.
 var answered = []struct{ line, answer string }{
 	{"version", "version"},
 	{"completion bash", "completion"},
 	{"status", "status"},
 	{"plugin list", "plugins"},
+	{"config check $CONFIG", "config-check"},
+	{"config convert $YAML", "config-convert"},
+	{"config schema", "config-schema"},
 	{"sandbox new --profile plain --name fox", "sandbox"},
 	{"sandbox list", "sandboxes"},
 	{"sandbox show fox", "sandbox"},
@@ -115,8 +118,14 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	sim.Start(t)
 	covered := map[string]bool{}
 	repo, job := newRepo(t), ""
+	yaml := filepath.Join(t.TempDir(), "profile.yaml")
+	if err := os.WriteFile(yaml, []byte("name: p\ntemplate_vmid: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, step := range answered {
-		line := os.Expand(step.line, func(name string) string { return map[string]string{"REPO": repo, "JOB": job}[name] })
+		line := os.Expand(step.line, func(name string) string {
+			return map[string]string{"REPO": repo, "JOB": job, "CONFIG": sim.ConfigFile(), "YAML": yaml}[name]
+		})
 		got := runCLI(sim.Socket(), line)
 		if got.Code != 0 {
 			t.Fatalf("%s ended with %d: %s", line, got.Code, got.Stderr)

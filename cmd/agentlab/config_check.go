@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+
+	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
+	"github.com/agentlab/agentlab/core/config"
+	"github.com/agentlab/agentlab/core/config/check"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+// checked is what config check answers.
+type checked struct {
+	File     string           `json:"file"`
+	OK       bool             `json:"ok" doc:"there is no error; warnings do not count"`
+	Profiles []string         `json:"profiles" doc:"the usable ones"`
+	Problems []config.Problem `json:"problems"`
+}
+
+func configCheckCommand() cli.Command {
+	var plugins bool
+	return cli.Command{
+		Name: "config check", Args: "[FILE]", MaxArgs: 1, Synopsis: "check the daemon's configuration and what it names",
+		Help: `
+Checks the daemon's configuration FILE (default ` + config.DefaultFile + `), its
+profiles, who may read and change them, keys, directories and the plugins'
+binaries, and tells all that is wrong at once, with file, line and what to do.
+It needs no daemon and starts nothing; run it as root, who may read the files.
+
+With --plugins it also starts each plugin for a moment, beside any that run, and
+asks it about its config block.
+
+An error is what keeps the daemon, a profile or a plugin from working, and ends
+the command with code 2; a warning does not.`,
+		Answers: []cli.Answer{cli.AnswerOf[checked]("config-check")},
+		Flags: func(fs *flag.FlagSet) {
+			fs.BoolVar(&plugins, "plugins", false, "also ask the plugins about their config blocks")
+		},
+		Run: func(ctx context.Context, env *cli.Env, args []string) error {
+			file, err := daemonFile(env, args, "config check")
+			if err != nil {
+				return err
+			}
+			r := check.Run(file)
+			if plugins {
+				r.AskPlugins(ctx)
+			}
+			return reportCheck(env, file, r)
+		},
+	}
+}
+
+// daemonFile is the file that a command of the group config works on. It
+// refuses --config, which names another file.
+func daemonFile(env *cli.Env, args []string, command string) (string, error) {
+	if env.Global.Config != "" {
+		return "", fault.New(fault.Invalid, "--config names the client's configuration, which %s does not read", command).
+			WithHint("name the daemon's as an argument: agentlab %s %s", command, env.Global.Config)
+	}
+	if len(args) == 0 {
+		return config.DefaultFile, nil
+	}
+	return args[0], nil
+}
+
+func reportCheck(env *cli.Env, file string, r check.Report) error {
+	problems := r.Diagnostics.Problems()
+	wrong := count(problems, "error")
+	out := checked{file, wrong == 0, append([]string{}, r.Profiles...), append([]config.Problem{}, problems...)}
+	err := show(env, out, func(w io.Writer) {
+		printProblems(w, problems)
+		if wrong == 0 {
+			fmt.Fprintf(w, "%s: ok, %s, %s\n", file, several(len(r.Profiles), "profile"), several(len(problems), "warning"))
+		}
+	})
+	if err != nil || wrong == 0 {
+		return err
+	}
+	return fault.New(fault.Invalid, "%s: %s, %s", file, several(wrong, "error"), several(len(problems)-wrong, "warning"))
+}
+
+func count(problems []config.Problem, severity string) int {
+	n := 0
+	for _, p := range problems {
+		if p.Severity == severity {
+			n++
+		}
+	}
+	return n
+}
+
+// printProblems writes each as a line that editors can follow, with what to do
+// about it below.
+func printProblems(w io.Writer, problems []config.Problem) {
+	for _, p := range problems {
+		text := p.Severity + ": " + p.Message
+		if p.File != "" {
+			text = p.Place() + ": " + text
+		}
+		fmt.Fprintln(w, oneLine(text))
+		if p.Hint != "" {
+			fmt.Fprintln(w, "    "+oneLine(p.Hint))
+		}
+	}
+}
+
+func several(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
