@@ -24,7 +24,8 @@ import (
 
 // parts are what the daemon is made of.
 type parts struct {
-	cfg     *config.Config
+	cfg     *config.Config // as it started; settings has what is in force
+	reload  *reloader
 	dev     bool
 	log     hclog.Logger
 	store   *state.Store
@@ -36,6 +37,8 @@ type parts struct {
 
 // serve runs the daemon until ctx ends.
 func serve(ctx context.Context, o options) error {
+	hangups, stop := catchHangups()
+	defer stop()
 	cfg, diags := config.Load(o.config)
 	if err := diags.Err(); err != nil {
 		return err
@@ -60,7 +63,7 @@ func serve(ctx context.Context, o options) error {
 	for _, w := range diags.Warnings() {
 		log.Warn("configuration", "err", w)
 	}
-	p := &parts{cfg: cfg, dev: o.dev.on, log: log}
+	p := &parts{cfg: cfg, reload: newReloader(cfg, hangups, log), dev: o.dev.on, log: log}
 	if err := p.build(ctx, dirs); err != nil {
 		return err
 	}
@@ -108,10 +111,11 @@ func (p *parts) build(ctx context.Context, dirs layout) error {
 	})
 	gc := guest.Config{
 		Store: store, ArtifactsDir: dirs.artifacts(), ReposDir: dirs.repos(), Log: p.log,
-		Limits: guest.Limits{LogBytes: p.cfg.LogMaxBytes, FileBytes: p.cfg.ArtifactMaxBytes, JobBytes: p.cfg.ArtifactQuotaBytes},
+		Limits: guestLimits(p.cfg),
 	}
 	cc := control.Config{
-		Store: store, Scheduler: p.sched, Profiles: profiles{p.cfg}, Plugins: p.listPlugins, Hypervisor: p.plugins.Hypervisor(),
+		Store: store, Scheduler: p.sched, Profiles: profiles{&p.reload.settings}, Plugins: p.listPlugins,
+		Problems: p.reload.problems, Hypervisor: p.plugins.Hypervisor(),
 		ArtifactsDir: dirs.artifacts(), ReposDir: dirs.repos(), Dial: dialSandbox, Log: p.log,
 		Host: hostInfo(p.cfg, uuid, p.dev),
 	}
@@ -121,6 +125,7 @@ func (p *parts) build(ctx context.Context, dirs layout) error {
 	if p.guest, err = guest.New(gc); err != nil {
 		return err
 	}
+	p.reload.store, p.reload.apply = store, func(cfg *config.Config) { p.guest.SetLimits(guestLimits(cfg)) }
 	p.control, err = control.New(cc)
 	return err
 }
@@ -157,6 +162,7 @@ func (p *parts) run(ctx context.Context, dirs layout) error {
 	g.Go(func() error { return p.control.Serve(gctx, controlLn) })
 	g.Go(func() error { return p.guest.Serve(gctx, guestLn) })
 	g.Go(func() error { return p.work(gctx) })
+	g.Go(func() error { return p.reload.run(gctx) })
 	p.log.Info("serving", "version", version.String(), "socket", dirs.socket(), "guests", p.cfg.GuestListen.String())
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 	err = g.Wait()

@@ -59,20 +59,21 @@ func (p *parts) listPlugins() []api.Plugin {
 
 // profiles reads the profiles anew at each question: they are few and small,
 // and an edited one counts at once.
-type profiles struct{ cfg *config.Config }
+type profiles struct{ settings *settings }
 
 // Names implements control.Profiles.
 func (p profiles) Names() []string {
-	loaded, _ := config.LoadProfiles(p.cfg.ProfilesDir)
+	loaded, _ := config.LoadProfiles(p.settings.now().ProfilesDir)
 	return slices.Sorted(maps.Keys(loaded))
 }
 
 // Spec implements control.Profiles.
 func (p profiles) Spec(name string) (lab.Spec, error) {
-	loaded, diags := config.LoadProfiles(p.cfg.ProfilesDir)
+	cfg := p.settings.now()
+	loaded, diags := config.LoadProfiles(cfg.ProfilesDir)
 	profile, ok := loaded[name]
 	if !ok {
-		hint := "there is no usable profile in " + p.cfg.ProfilesDir
+		hint := "there is no usable profile in " + cfg.ProfilesDir
 		if len(loaded) > 0 {
 			hint = "there are: " + strings.Join(slices.Sorted(maps.Keys(loaded)), ", ")
 		}
@@ -82,27 +83,32 @@ func (p profiles) Spec(name string) (lab.Spec, error) {
 		}
 		return lab.Spec{}, err
 	}
-	key, err := p.operatorKey()
+	key, err := operatorKey(cfg)
 	if err != nil {
 		return lab.Spec{}, err
 	}
-	return profile.Spec(p.cfg, key), nil
+	return profile.Spec(cfg, key), nil
 }
 
 // Problems implements control.Profiles.
 func (p profiles) Problems() []string {
-	_, diags := config.LoadProfiles(p.cfg.ProfilesDir)
-	return diags.Lines()
+	cfg := p.settings.now()
+	_, diags := config.LoadProfiles(cfg.ProfilesDir)
+	problems := diags.Lines()
+	if _, err := operatorKey(cfg); err != nil {
+		problems = append(problems, err.Error())
+	}
+	return problems
 }
 
-func (p profiles) operatorKey() (string, error) {
-	if p.cfg.SSHPublicKeyPath == "" {
+func operatorKey(cfg *config.Config) (string, error) {
+	if cfg.SSHPublicKeyPath == "" {
 		return "", nil
 	}
-	b, err := os.ReadFile(p.cfg.SSHPublicKeyPath)
+	b, err := os.ReadFile(cfg.SSHPublicKeyPath)
 	if err != nil {
 		return "", fault.New(fault.Precondition, "read ssh_public_key_path: %w", err).
-			WithHint("make a key with ssh-keygen -t ed25519, or remove ssh_public_key_path from %s", p.cfg.File)
+			WithHint("make a key with ssh-keygen -t ed25519, or remove ssh_public_key_path from %s", cfg.File)
 	}
 	return strings.TrimSpace(string(b)), nil
 }

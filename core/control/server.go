@@ -67,13 +67,14 @@ type Bundles interface {
 // defaultFloor is what uploads leave free unless the configuration says more.
 const defaultFloor = 512 << 20
 
-// Config is what the API is built from. All fields are required but Secrets,
-// DiskFloor and Log.
+// Config is what the API is built from. All fields are required but Problems,
+// Secrets, DiskFloor and Log.
 type Config struct {
 	Store        Store
 	Scheduler    Scheduler
 	Profiles     Profiles
 	Plugins      func() []api.Plugin // answers from memory
+	Problems     func() []string     // of the daemon itself, one line each
 	Hypervisor   Templates
 	Secrets      Bundles // nil: profiles cannot name a bundle
 	ArtifactsDir string  // <ArtifactsDir>/<job>/<path>

@@ -30,8 +30,11 @@ func (s *Server) status(r *http.Request) (api.Status, error) {
 		Version: s.cfg.Host.Version, StartedAt: s.started.UTC(), Plugins: s.cfg.Plugins(),
 		Sandboxes: counts.Sandboxes, Jobs: counts.Jobs, ArtifactBytes: counts.ArtifactBytes,
 		FailedOperations: each(newestFirst(failed), apiOperation).Items,
-		Problems:         s.cfg.Profiles.Problems(),
 	}
+	if s.cfg.Problems != nil {
+		out.Problems = s.cfg.Problems()
+	}
+	out.Problems = append(out.Problems, s.cfg.Profiles.Problems()...)
 	for _, p := range out.Plugins {
 		if p.Message != "" {
 			out.Problems = append(out.Problems, fmt.Sprintf("%s plugin %s is %s: %s", p.Kind, p.Name, p.State, p.Message))

@@ -126,8 +126,8 @@ func (s *Server) jobPayload(sb lab.Sandbox, j lab.Job) *guestapi.Job {
 	return &guestapi.Job{
 		ID: j.ID, Task: j.Task, Profile: j.Profile, Mode: mode, RepoURL: j.RepoURL, Ref: j.Ref,
 		RepoDir: sb.Spec.RepoPath, Command: sb.Spec.AgentCommand, InnerSandbox: sb.Spec.InnerSandbox,
-		InnerArgs: sb.Spec.InnerArgs, TTL: j.TTL, LogMaxBytes: s.limits.LogBytes,
-		UploadMaxBytes: s.limits.FileBytes, Attempt: attempt,
+		InnerArgs: sb.Spec.InnerArgs, TTL: j.TTL, LogMaxBytes: s.limits().LogBytes,
+		UploadMaxBytes: s.limits().FileBytes, Attempt: attempt,
 	}
 }
 

@@ -51,7 +51,7 @@ func (s *Server) appendLog(w http.ResponseWriter, r *http.Request, sb lab.Sandbo
 }
 
 func (s *Server) writeLog(ctx context.Context, jobID string, offset int64, chunk []byte) (status int, size int64, err error) {
-	if err := disk.Room(s.dir, int64(len(chunk)), s.limits.DiskFloor); err != nil {
+	if err := disk.Room(s.dir, int64(len(chunk)), s.limits().DiskFloor); err != nil {
 		return 0, 0, s.noRoom(err)
 	}
 	unlock, err := s.locks.lock(ctx, "log "+jobID)
@@ -72,7 +72,7 @@ func (s *Server) writeLog(ctx context.Context, jobID string, offset int64, chunk
 		return http.StatusConflict, size, nil
 	}
 	status = http.StatusOK
-	if left := max(s.limits.LogBytes-size, 0); int64(len(chunk)) > left {
+	if left := max(s.limits().LogBytes-size, 0); int64(len(chunk)) > left {
 		status, chunk = http.StatusRequestEntityTooLarge, chunk[:left]
 	}
 	if _, err := f.WriteAt(chunk, size); err != nil {

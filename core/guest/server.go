@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -82,7 +83,7 @@ type Server struct {
 	dir       string // ArtifactsDir
 	artifacts *os.Root
 	repos     *os.Root
-	limits    Limits
+	bounds    atomic.Pointer[Limits] // see limits
 	log       hclog.Logger
 	callers   callers
 	known     redactors
@@ -101,8 +102,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		store: cfg.Store, secrets: cfg.Secrets, dir: cfg.ArtifactsDir,
-		limits: cfg.Limits.orDefault(), log: cfg.Log.Named("guest"),
+		log: cfg.Log.Named("guest"),
 	}
+	s.SetLimits(cfg.Limits)
 	var err error
 	if s.artifacts, err = disk.OpenDir(cfg.ArtifactsDir); err != nil {
 		return nil, err
@@ -125,6 +127,14 @@ func New(cfg Config) (*Server, error) {
 
 // Close releases the directories. Call it when Serve has returned.
 func (s *Server) Close() error { return errors.Join(s.artifacts.Close(), s.repos.Close()) }
+
+// SetLimits replaces the limits for what arrives from now on.
+func (s *Server) SetLimits(l Limits) {
+	l = l.orDefault()
+	s.bounds.Store(&l)
+}
+
+func (s *Server) limits() Limits { return *s.bounds.Load() }
 
 // Handler is the API without a listener.
 func (s *Server) Handler() http.Handler { return s.handler }

@@ -67,7 +67,7 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) 
 	if r.ContentLength > limit {
 		return tooLarge("file is larger than the %d bytes that are left", limit)
 	}
-	if err := disk.Room(s.dir, max(r.ContentLength, 0), s.limits.DiskFloor); err != nil {
+	if err := disk.Room(s.dir, max(r.ContentLength, 0), s.limits().DiskFloor); err != nil {
 		return s.noRoom(err)
 	}
 	part := path.Join(partsDir, rand.Text())
@@ -105,13 +105,14 @@ func (s *Server) allowance(ctx context.Context, sb lab.Sandbox, jobID, name stri
 			used += a.Size
 		}
 	}
-	if files >= s.limits.Files {
-		return 0, tooLarge("a job has at most %d files", s.limits.Files)
+	limits := s.limits()
+	if files >= limits.Files {
+		return 0, tooLarge("a job has at most %d files", limits.Files)
 	}
-	if used >= s.limits.JobBytes {
-		return 0, tooLarge("the job's %d bytes of artifacts are used up", s.limits.JobBytes)
+	if used >= limits.JobBytes {
+		return 0, tooLarge("the job's %d bytes of artifacts are used up", limits.JobBytes)
 	}
-	return min(s.limits.FileBytes, s.limits.JobBytes-used), nil
+	return min(limits.FileBytes, limits.JobBytes-used), nil
 }
 
 func (s *Server) receive(w http.ResponseWriter, r *http.Request, part string, limit int64, scan *scanner) (a lab.Artifact, err error) {
@@ -200,7 +201,7 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 		b.err = tooLarge("file is too large")
 	case b.since > 16<<20:
 		b.since = 0
-		if rerr := disk.Room(b.s.dir, 0, b.s.limits.DiskFloor); rerr != nil {
+		if rerr := disk.Room(b.s.dir, 0, b.s.limits().DiskFloor); rerr != nil {
 			b.err = b.s.noRoom(rerr)
 		}
 	case err != nil && !errors.Is(err, io.EOF):

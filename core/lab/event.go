@@ -35,6 +35,8 @@ const (
 	EventStepProgressed   = "step.progressed" // Fields: kind, step, phase, fraction
 	EventStepFailed       = "step.failed"     // Fields: kind, step, class, error, hint
 	EventOperationEnded   = "operation.ended" // Fields: kind, state, error, hint
+	EventConfigReloaded   = "config.reloaded" // Fields: restart, the keys that need one
+	EventConfigRejected   = "config.rejected" // the old configuration stays; Fields: error
 	EventGuestHello       = "guest.hello"     // Fields: boot_id, runner
 	EventGuestDenied      = "guest.denied"    // Fields: call, reason
 )

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+
+	"github.com/agentlab/agentlab/core/config"
+	"github.com/agentlab/agentlab/core/config/check"
+	"github.com/agentlab/agentlab/core/guest"
+	"github.com/agentlab/agentlab/core/lab"
+)
+
+// askTimeout bounds how long a reload waits for plugins whose blocks changed.
+const askTimeout = 30 * time.Second
+
+// settings is the configuration in force. It is replaced whole, so whoever
+// reads it once has parts that fit together.
+type settings struct{ cfg atomic.Pointer[config.Config] }
+
+func (s *settings) now() *config.Config { return s.cfg.Load() }
+
+// reloader reads the configuration anew when it is told to.
+type reloader struct {
+	settings settings
+	started  *config.Config // what only a restart changes is as in this one
+	hangups  <-chan os.Signal
+	log      hclog.Logger
+	store    interface {
+		AppendEvent(ctx context.Context, e lab.Event) error
+	}
+	apply func(*config.Config) // hands on what is not read from settings
+
+	mu sync.Mutex
+	// mu guards:
+	rejected []string // what was wrong with the file at the last reload
+	since    time.Time
+	restart  []string // keys whose change needs one
+}
+
+func newReloader(cfg *config.Config, hangups <-chan os.Signal, log hclog.Logger) *reloader {
+	r := &reloader{started: cfg, hangups: hangups, log: log.Named("config")}
+	r.settings.cfg.Store(cfg)
+	return r
+}
+
+// catchHangups keeps SIGHUP from ending the process, from its first moments on.
+// Several that come while one is worked on are one.
+func catchHangups() (<-chan os.Signal, func()) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGHUP)
+	return c, func() { signal.Stop(c) }
+}
+
+func (r *reloader) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.hangups:
+			r.reload(ctx)
+		}
+	}
+}
+
+// reload takes the file over, or leaves everything as it is and says why.
+func (r *reloader) reload(ctx context.Context) {
+	notify(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
+	next, diags := r.read(ctx)
+	var event lab.Event
+	var status string
+	if diags.HasErrors() {
+		event, status = r.reject(diags)
+	} else {
+		event, status = r.accept(next, diags)
+	}
+	if err := r.store.AppendEvent(ctx, event); err != nil {
+		r.log.Error("writing an event", "err", err)
+	}
+	notify(daemon.SdNotifyReady + "\nSTATUS=" + status)
+}
+
+// read gives the new configuration with all that is wrong with it. Plugins whose
+// blocks are as they were run already, so only others are asked.
+func (r *reloader) read(ctx context.Context) (*config.Config, config.Diagnostics) {
+	next, diags := config.Load(r.started.File)
+	if next == nil {
+		return nil, diags
+	}
+	diags = append(diags, check.Reload(next)...)
+	if changed := config.NewPlugins(r.started, next); len(changed) > 0 {
+		ctx, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		diags = append(diags, check.Plugins(ctx, next, changed)...)
+	}
+	return next, diags
+}
+
+func (r *reloader) reject(diags config.Diagnostics) (lab.Event, string) {
+	var wrong []string
+	for _, p := range diags.Problems() {
+		if p.Severity == "error" {
+			wrong = append(wrong, p.String())
+		}
+	}
+	r.mu.Lock()
+	r.rejected, r.since = wrong, time.Now()
+	r.mu.Unlock()
+	r.log.Error("the configuration is not taken over; the old one stays", "err", strings.Join(wrong, "\n"))
+	first, _, _ := strings.Cut(wrong[0], "\n")
+	return lab.Event{
+		Type: lab.EventConfigRejected, Message: "the configuration is not taken over: " + first,
+		Fields: map[string]string{"error": strings.Join(wrong, "\n")},
+	}, "Configuration not taken over: " + first
+}
+
+func (r *reloader) accept(next *config.Config, diags config.Diagnostics) (lab.Event, string) {
+	for _, w := range diags.Warnings() {
+		r.log.Warn("configuration", "err", w)
+	}
+	now, restart := config.TakeOver(r.started, next)
+	r.settings.cfg.Store(now)
+	r.apply(now)
+	r.mu.Lock()
+	r.rejected, r.restart = nil, restart
+	r.mu.Unlock()
+	event := lab.Event{Type: lab.EventConfigReloaded, Message: "the configuration is taken over"}
+	if len(restart) == 0 {
+		r.log.Info("configuration reloaded")
+		return event, "Configuration reloaded."
+	}
+	keys := strings.Join(restart, ", ")
+	r.log.Warn("configuration reloaded but for what needs a restart", "err", "needs a restart: "+keys)
+	event.Message += "; needs a restart: " + keys
+	event.Fields = map[string]string{"restart": keys}
+	return event, "Needs a restart: " + keys
+}
+
+// problems is what agentlab status says of the configuration.
+func (r *reloader) problems() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []string
+	for _, text := range r.rejected {
+		out = append(out, fmt.Sprintf("configuration not taken over at %s: %s", r.since.Format(time.TimeOnly), text))
+	}
+	for _, key := range r.restart {
+		out = append(out, "needs a restart: "+key)
+	}
+	return out
+}
+
+// notify tells systemd, where that started us.
+func notify(state string) { _, _ = daemon.SdNotify(false, state) }
+
+func guestLimits(cfg *config.Config) guest.Limits {
+	return guest.Limits{LogBytes: cfg.LogMaxBytes, FileBytes: cfg.ArtifactMaxBytes, JobBytes: cfg.ArtifactQuotaBytes}
+}
