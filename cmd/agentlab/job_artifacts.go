@@ -58,7 +58,11 @@ func jobDownloadCommand() cli.Command {
 		Help: `
 Copies all artifacts, or those whose paths are given, into a directory that
 nothing leaves, and compares checksums. Files that are there already are kept
-unless --force is given; then nothing is copied.`,
+unless --force is given; then nothing is copied.
+
+Files that git would take for a repository (.git, or HEAD beside objects and
+refs) are refused, --force or not: git runs what a repository's configuration
+names. The archive holds them; do not use git where you unpack it.`,
 		Answers: []cli.Answer{cli.AnswerOf[downloaded]("download")},
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&d.dir, "output", "", "`directory` to write to (default: the job's id)")
@@ -132,7 +136,7 @@ func (d *download) choose(ctx context.Context, paths []string) ([]api.Artifact, 
 	return slices.DeleteFunc(list, func(a api.Artifact) bool { return !slices.Contains(paths, a.Path) }), nil
 }
 
-// keep refuses to overwrite before anything is written.
+// keep refuses what would do harm before anything is written.
 func (d *download) keep(root *os.Root, list []api.Artifact) error {
 	for _, a := range list {
 		if !filepath.IsLocal(a.Path) {
@@ -142,7 +146,7 @@ func (d *download) keep(root *os.Root, list []api.Artifact) error {
 			return fault.New(fault.Exists, "%s is there already; nothing was copied", a.Path).WithHint("add --force, or name another --output")
 		}
 	}
-	return nil
+	return noRepository(root, list)
 }
 
 // downloaded is what was copied, for programs.
