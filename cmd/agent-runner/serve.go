@@ -31,7 +31,7 @@ const agentUser = "agent"
 const idleBeat = 3 * time.Second
 
 // refusedBeat is the same once the host has revoked the credential, as it does
-// for a kept sandbox whose job is over.
+// before it destroys a sandbox.
 const refusedBeat = 15 * time.Minute
 
 // innerSandbox is the variable with which an operator switches bubblewrap off.
@@ -47,7 +47,8 @@ type guest struct {
 }
 
 // serve makes the guest known, lays its secrets out, runs its job if it has
-// one, and then shows that it lives until there is another or ctx ends.
+// one, and then shows that it lives until there is another or ctx ends. A
+// sandbox is idle with no more secrets than its host gives it then.
 func serve(ctx context.Context, l layout.Layout, log hclog.Logger) error {
 	login, err := l.Login(agentUser)
 	if err != nil {
@@ -59,8 +60,9 @@ func serve(ctx context.Context, l layout.Layout, log hclog.Logger) error {
 	}
 	g := guest{layout: l, login: login, id: id, host: guestclient.New(id.Bootstrap.Controller, id.Credential), log: log}
 	defer g.host.Close()
+	cfg := enroll.Config{Layout: l, Host: g.host, Version: version.String(), Log: log, Console: console(l)}
 	for ctx.Err() == nil {
-		payload, err := enroll.Fetch(ctx, enroll.Config{Layout: l, Host: g.host, Version: version.String(), Log: log, Console: console(l)}, g.id)
+		payload, err := enroll.Fetch(ctx, cfg, g.id)
 		if err != nil {
 			return ended(ctx, err)
 		}
@@ -69,6 +71,11 @@ func serve(ctx context.Context, l layout.Layout, log hclog.Logger) error {
 			return ended(ctx, err)
 		}
 		g.id.Bootstrap.Token = "" // it has bought the credential
+		if payload.Job != nil {
+			if err := g.settle(ctx, cfg); err != nil {
+				return ended(ctx, err)
+			}
+		}
 		idle(ctx, g.host)
 	}
 	return nil
@@ -110,6 +117,21 @@ func (g guest) work(ctx context.Context, p guestapi.Payload) error {
 		Beat: guestapi.HeartbeatEvery, Log: g.log,
 	}
 	return r.Run(ctx, *p.Job)
+}
+
+// settle lays out what the sandbox may have once its job is over: the job that
+// it was made for takes the secrets with it. A host that refuses to answer is
+// done with the sandbox.
+func (g guest) settle(ctx context.Context, cfg enroll.Config) error {
+	payload, err := enroll.Again(ctx, cfg, g.id)
+	if ctx.Err() != nil {
+		return err
+	}
+	if err != nil {
+		g.log.Warn("secrets are removed", "err", err)
+	}
+	payload.Job = nil // idle learns of another
+	return g.work(ctx, payload)
 }
 
 // refuse reports a job that cannot be begun.

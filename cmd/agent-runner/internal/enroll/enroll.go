@@ -110,6 +110,16 @@ func Fetch(ctx context.Context, c Config, id Identity) (guestapi.Payload, error)
 	}
 }
 
+// Again gets the payload anew, for a guest that has had one. Unlike Fetch it
+// takes the host's refusal for an answer.
+func Again(ctx context.Context, c Config, id Identity) (guestapi.Payload, error) {
+	p, err := c.once(ctx, id)
+	if err != nil {
+		return guestapi.Payload{}, fmt.Errorf("fetch payload again: %w", err)
+	}
+	return p, nil
+}
+
 func (c Config) once(ctx context.Context, id Identity) (guestapi.Payload, error) {
 	key, err := os.ReadFile(c.Layout.HostKey() + ".pub")
 	if err != nil {
