@@ -107,27 +107,29 @@ func (x *run) uploadFiles(ctx context.Context, result *guestapi.JobResult) error
 		return fmt.Errorf("open job directory: %w", err)
 	}
 	defer own.Close()
+	var bundle error // one that is too large takes nothing else with it
 	if _, err := own.Lstat(guestapi.ArtifactChanges); err == nil {
-		if err := x.sender(own).Send(ctx, guestapi.ArtifactChanges, guestapi.ArtifactChanges); err != nil {
-			return err
-		}
+		bundle = x.sender(own).Send(ctx, guestapi.ArtifactChanges, guestapi.ArtifactChanges)
 	}
 	root, err := own.OpenRoot(artifactsName)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // the agent removed it
+		return bundle // the agent removed it
 	}
 	if err != nil {
-		return fmt.Errorf("open artifacts: %w", err)
+		return errors.Join(bundle, fmt.Errorf("open artifacts: %w", err))
 	}
 	defer root.Close()
+	return errors.Join(bundle, x.uploadBelow(ctx, root, result))
+}
+
+// uploadBelow uploads the files in the artifacts directory: as many as there may
+// be, and those that nothing is wrong with.
+func (x *run) uploadBelow(ctx context.Context, root *os.Root, result *guestapi.JobResult) error {
 	files, passed, err := upload.List(root)
-	if err != nil {
-		return err
-	}
 	if passed > 0 {
 		x.say("%d links or special files in the artifacts directory were passed over", passed)
 	}
-	var errs []error
+	errs := []error{err}
 	for _, f := range files {
 		name := artifactPath(f.Path)
 		if found, err := upload.Holds(root, f.Path, x.Redactor); err == nil && found {

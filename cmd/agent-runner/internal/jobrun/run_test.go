@@ -226,6 +226,27 @@ func TestRestartWhileUploading(t *testing.T) {
 	}
 }
 
+// What cannot be uploaded takes nothing else with it.
+func TestUploadInPart(t *testing.T) {
+	for name, c := range map[string]struct{ command, message string }{
+		"large commits":  {"head -c 2000000 /dev/urandom >big; git add big; git commit -qm big", "upload changes.bundle"},
+		"too many files": {"cd $AGENTLAB_ARTIFACTS_DIR; touch $(seq 100000 100989)", "more than 990 files"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.packed(map[string]string{"README": "hello"})
+			if err := newGuest(t, h).Run(t.Context(), job("echo hi >$AGENTLAB_ARTIFACTS_DIR/0.md;"+c.command)); err != nil {
+				t.Fatal(err)
+			}
+			h.check("failed", 125, c.message, false)
+			if h.files["0.md"] != "hi\n" || h.files["report.json"] == "" {
+				t.Errorf("%d files arrived", len(h.files))
+			}
+		})
+	}
+}
+
 func TestUploadRefused(t *testing.T) {
 	for name, refuse := range map[string]func(*http.Request) int{
 		"quota":     func(r *http.Request) int { return map[bool]int{true: 413}[r.URL.Query().Get("path") == "f"] },

@@ -23,7 +23,7 @@ type File struct {
 
 // List gives the regular files below root, in order, and how many other things
 // (links, pipes, devices) were passed over. Links are never followed.
-// fault.Exhausted: there are more than MostFiles.
+// fault.Exhausted: there are more than MostFiles, of which it gives the first.
 func List(root *os.Root) (files []File, passed int, err error) {
 	err = fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -50,7 +50,7 @@ func List(root *os.Root) (files []File, passed int, err error) {
 		return nil
 	})
 	if err != nil {
-		return nil, passed, fmt.Errorf("list artifacts: %w", err)
+		return files, passed, fmt.Errorf("list artifacts: %w", err)
 	}
 	return files, passed, nil
 }

@@ -3,6 +3,7 @@ package upload_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -46,6 +47,19 @@ func TestList(t *testing.T) {
 	want := []upload.File{{"a/deep/x", 1}, {"b.txt", 2}, {"leak", 300<<10 + 14}}
 	if diff := cmp.Diff(want, files); err != nil || passed != 3 || diff != "" {
 		t.Errorf("passed %d, %v, %s", passed, err, diff)
+	}
+}
+
+func TestListTooMany(t *testing.T) {
+	root, dir := tree(t)
+	for i := range upload.MostFiles {
+		if err := os.WriteFile(fmt.Sprintf("%s/f%04d", dir, i), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, _, err := upload.List(root)
+	if !errors.Is(err, fault.Exhausted) || len(files) != upload.MostFiles || files[0].Path != "a/deep/x" {
+		t.Errorf("%d files, %v", len(files), err)
 	}
 }
 
