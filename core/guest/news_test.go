@@ -7,6 +7,7 @@ import (
 
 	"github.com/agentlab/agentlab/core/guest"
 	"github.com/agentlab/agentlab/core/guestapi"
+	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
@@ -24,8 +25,8 @@ func TestNewsIsBounded(t *testing.T) {
 			_, err := sb.call("POST", guestapi.FetchPath, req, nil)
 			return err
 		},
-		"upload": func(sb *sandbox, _ int) error {
-			_, _, err := sb.upload(sb.job, "same", []byte("x"))
+		"upload": func(sb *sandbox, i int) error {
+			_, _, err := sb.upload(sb.job, "same", []byte(fmt.Sprint(i)))
 			return err
 		},
 	} {
@@ -47,6 +48,33 @@ func TestNewsIsBounded(t *testing.T) {
 				t.Errorf("a heartbeat is refused as well: %v", err)
 			}
 		})
+	}
+}
+
+// A runner that was restarted while it uploaded sends all files again.
+func TestUploadAgainIsNoNews(t *testing.T) {
+	h := newHost(t, guest.Limits{})
+	sb := h.addSandbox()
+	sb.mustFetch()
+	const files = 150 // more than the host takes news of
+	for _, text := range []string{"same", "same", "other"} {
+		var err error
+		for i := 0; i < files && err == nil; i++ {
+			_, _, err = sb.upload(sb.job, fmt.Sprint("f", i), []byte(text))
+		}
+		if (err != nil) != (text == "other") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if got := h.read(sb.job, "f0"); got != "other" {
+		t.Errorf("a file that was replaced holds %q", got)
+	}
+	rows, err := h.store.Artifacts(t.Context(), sb.job)
+	h.must(err)
+	events, err := h.store.Events(t.Context(), state.EventFilter{SandboxID: sb.id, Types: []string{lab.EventArtifactStored}, Limit: 1000})
+	h.must(err)
+	if len(rows) != files || len(events) < files || len(events) >= 2*files {
+		t.Errorf("%d rows, %d events of %d files", len(rows), len(events), files)
 	}
 }
 

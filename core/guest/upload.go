@@ -60,7 +60,7 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) 
 		return err
 	}
 	defer unlock()
-	limit, err := s.allowance(r.Context(), sb, j.ID, name)
+	limit, old, err := s.allowance(r.Context(), j.ID, name)
 	if err != nil {
 		return err
 	}
@@ -76,6 +76,13 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) 
 	if err != nil {
 		return err
 	}
+	// The number of files does not bound these. A runner that was restarted sends
+	// all files again, though: those are no news.
+	if old.Path != "" && (old.SHA256 != a.SHA256 || old.Flagged != a.Flagged) {
+		if err := s.callers.get(sb.Address).tell(); err != nil {
+			return err
+		}
+	}
 	a.JobID, a.Path, a.CreatedAt = j.ID, name, time.Now()
 	if err := s.place(part, path.Join(j.ID, name)); err != nil {
 		return err
@@ -86,33 +93,32 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) 
 	return answer(w, http.StatusOK, guestapi.UploadReply{Path: a.Path, Size: a.Size, SHA256: a.SHA256})
 }
 
-// allowance is how many bytes the file may have.
-func (s *Server) allowance(ctx context.Context, sb lab.Sandbox, jobID, name string) (int64, error) {
+// allowance is how many bytes the file may have, and the row that it has already.
+func (s *Server) allowance(ctx context.Context, jobID, name string) (limit int64, old lab.Artifact, err error) {
 	rows, err := s.store.Artifacts(ctx, jobID)
 	if err != nil {
-		return 0, fmt.Errorf("list artifacts: %w", err)
+		return 0, old, fmt.Errorf("list artifacts: %w", err)
 	}
 	var files int
 	var used int64
 	for _, a := range rows {
-		if a.Path == name { // again: the number of files does not bound these
-			if err := s.callers.get(sb.Address).tell(); err != nil {
-				return 0, err
-			}
-		}
-		if a.Path != name && a.Path != guestapi.ArtifactLog {
+		switch a.Path {
+		case name:
+			old = a
+		case guestapi.ArtifactLog:
+		default:
 			files++
 			used += a.Size
 		}
 	}
 	limits := s.limits()
 	if files >= limits.Files {
-		return 0, tooLarge("a job has at most %d files", limits.Files)
+		return 0, old, tooLarge("a job has at most %d files", limits.Files)
 	}
 	if used >= limits.JobBytes {
-		return 0, tooLarge("the job's %d bytes of artifacts are used up", limits.JobBytes)
+		return 0, old, tooLarge("the job's %d bytes of artifacts are used up", limits.JobBytes)
 	}
-	return min(limits.FileBytes, limits.JobBytes-used), nil
+	return min(limits.FileBytes, limits.JobBytes-used), old, nil
 }
 
 func (s *Server) receive(w http.ResponseWriter, r *http.Request, part string, limit int64, scan *scanner) (a lab.Artifact, err error) {

@@ -17,7 +17,8 @@ func scanArtifact(row scanner) (a lab.Artifact, err error) {
 	return a, err
 }
 
-// PutArtifact records a file of a job, or replaces the row of the same path.
+// PutArtifact records a file of a job, or replaces the row of the same path. A
+// file that is as its row says is no news: nothing changes, and no event.
 func (s *Store) PutArtifact(ctx context.Context, a lab.Artifact) error {
 	if a.CreatedAt.IsZero() {
 		a.CreatedAt = time.Now()
@@ -27,11 +28,12 @@ func (s *Store) PutArtifact(ctx context.Context, a lab.Artifact) error {
 		if err != nil {
 			return err
 		}
-		err = t.exec(ctx, `INSERT INTO artifacts (`+artifactColumns+`) VALUES (?,?,?,?,?,?,?)
+		news, err := t.change(ctx, `INSERT INTO artifacts (`+artifactColumns+`) VALUES (?,?,?,?,?,?,?)
 			ON CONFLICT (job_id, path) DO UPDATE SET size = excluded.size, sha256 = excluded.sha256, mime = excluded.mime,
-				flagged = excluded.flagged, created_at = excluded.created_at`,
+				flagged = excluded.flagged, created_at = excluded.created_at
+			WHERE (size, sha256, flagged) <> (excluded.size, excluded.sha256, excluded.flagged)`,
 			a.JobID, a.Path, a.Size, a.SHA256, a.MIME, a.Flagged, millis(a.CreatedAt))
-		if err != nil {
+		if err != nil || !news {
 			return err
 		}
 		return t.emit(ctx, lab.Event{

@@ -158,13 +158,17 @@ func TestArtifactOfTheSamePathIsOneRow(t *testing.T) {
 	s := open(t)
 	ctx := t.Context()
 	j := putJob(t, s, putSandbox(t, s, "a").ID)
-	for _, a := range []lab.Artifact{{Path: "a/b", Size: 10}, {Path: "c", Size: 5}, {Path: "a/b", Size: 3, SHA256: "ff"}} {
+	for _, a := range []lab.Artifact{{Path: "a/b", Size: 10}, {Path: "c", Size: 5}, {Path: "a/b", Size: 3, SHA256: "ff"}, {Path: "a/b", Size: 3, SHA256: "ff"}} {
 		a.JobID = j.ID
 		check(t, s.PutArtifact(ctx, a))
 	}
 	got, err := s.Artifacts(ctx, j.ID)
 	if err != nil || len(got) != 2 || got[0].Size != 3 || got[0].SHA256 != "ff" {
 		t.Errorf("artifacts are %+v, %v", got, err)
+	}
+	events, err := s.Events(ctx, EventFilter{Types: []string{lab.EventArtifactStored}})
+	if err != nil || len(events) != 3 { // the last file was as its row said
+		t.Errorf("%d events, %v", len(events), err)
 	}
 	checkCounts(t, s)
 	wantClass(t, s.PutArtifact(ctx, lab.Artifact{JobID: "job_none", Path: "x"}), fault.NotFound)
