@@ -44,9 +44,9 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) 
 	if err != nil {
 		return err
 	}
-	name, err := cleanPath(r.URL.Query().Get("path"))
+	name, err := guestapi.CleanPath(r.URL.Query().Get("path"))
 	if err != nil {
-		return err
+		return fault.New(fault.Invalid, "%w", err)
 	}
 	red, err := s.redactor(r.Context(), sb)
 	if err != nil {

@@ -52,6 +52,7 @@ func TestAnswers(t *testing.T) {
 		{403, fault.Denied, true},
 		{401, fault.Denied, true},
 		{404, fault.NotFound, true},
+		{412, fault.Precondition, true},
 		{413, fault.Exhausted, true},
 		{507, fault.Exhausted, true},
 		{429, fault.Unavailable, false},

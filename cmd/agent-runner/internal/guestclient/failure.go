@@ -47,6 +47,8 @@ func classOf(status int) fault.Class {
 		return fault.NotFound
 	case http.StatusConflict:
 		return fault.Conflict
+	case http.StatusPreconditionFailed:
+		return fault.Precondition
 	case http.StatusRequestEntityTooLarge, http.StatusInsufficientStorage:
 		return fault.Exhausted
 	case http.StatusTooManyRequests, http.StatusRequestTimeout, http.StatusLocked:

@@ -10,12 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/guestclient"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/repotask"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/upload"
 	"github.com/agentlab/agentlab/core/guestapi"
+	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 // Bounds of the work after the agent.
@@ -122,8 +124,8 @@ func (x *run) uploadFiles(ctx context.Context, result *guestapi.JobResult) error
 	return errors.Join(bundle, x.uploadBelow(ctx, root, result))
 }
 
-// uploadBelow uploads the files in the artifacts directory: as many as there may
-// be, and those that nothing is wrong with.
+// uploadBelow uploads the files in the artifacts directory, as many as there may
+// be. One whose name the host does not take is no failure, as a link is none.
 func (x *run) uploadBelow(ctx context.Context, root *os.Root, result *guestapi.JobResult) error {
 	files, passed, err := upload.List(root)
 	if passed > 0 {
@@ -131,22 +133,30 @@ func (x *run) uploadBelow(ctx context.Context, root *os.Root, result *guestapi.J
 	}
 	errs := []error{err}
 	for _, f := range files {
+		if ctx.Err() != nil {
+			return errors.Join(append(errs, ctx.Err())...)
+		}
 		name := artifactPath(f.Path)
+		shown := x.Redactor.String(name) // before quoting changes it
+		err := x.sender(root).Send(ctx, f.Path, name)
+		if e, ok := errors.AsType[*fault.Error](err); ok && (e.Class == fault.Invalid || e.Class == fault.Conflict) { // its name
+			x.say("artifact %q was passed over: %s", shown, e)
+			continue
+		}
+		errs = append(errs, err)
 		if found, err := upload.Holds(root, f.Path, x.Redactor); err == nil && found {
 			result.Flagged = append(result.Flagged, name)
-			x.say("artifact %s holds a secret", name)
-		}
-		errs = append(errs, x.sender(root).Send(ctx, f.Path, name))
-		if ctx.Err() != nil {
-			break
+			x.say("artifact %q holds a secret", shown)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// artifactPath keeps the agent's files apart from the runner's own.
+// artifactPath keeps the agent's files and directories apart from the runner's
+// own files.
 func artifactPath(path string) string {
-	if slices.Contains([]string{guestapi.ArtifactLog, guestapi.ArtifactReport, guestapi.ArtifactArchive, guestapi.ArtifactChanges}, path) {
+	first, _, _ := strings.Cut(path, "/")
+	if slices.Contains([]string{guestapi.ArtifactLog, guestapi.ArtifactReport, guestapi.ArtifactArchive, guestapi.ArtifactChanges}, first) {
 		return artifactsName + "/" + path
 	}
 	return path

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -89,11 +90,31 @@ func (h *fakeHost) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		json.NewEncoder(w).Encode(guestapi.LogReply{Offset: int64(len(h.log))})
 	case guestapi.UploadPath:
-		h.files[r.URL.Query().Get("path")] = string(body)
-		io.WriteString(w, "{}")
+		h.upload(w, r.URL.Query().Get("path"), string(body))
 	case guestapi.ReportPath:
 		h.report(w, body)
 	}
+}
+
+// upload takes and refuses the same names as the real host.
+func (h *fakeHost) upload(w http.ResponseWriter, raw, body string) {
+	path, err := guestapi.CleanPath(raw)
+	if err == nil && strings.Contains(path, planted) {
+		err = errors.New("path of the file holds a secret")
+	}
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		json.NewEncoder(w).Encode(map[string]string{"detail": err.Error()})
+		return
+	}
+	for other := range h.files {
+		if strings.HasPrefix(other, path+"/") || strings.HasPrefix(path, other+"/") {
+			w.WriteHeader(http.StatusConflict)
+			return
+		}
+	}
+	h.files[path] = body
+	io.WriteString(w, "{}")
 }
 
 func (h *fakeHost) report(w io.Writer, body []byte) {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -244,6 +245,34 @@ func TestUploadInPart(t *testing.T) {
 				t.Errorf("%d files arrived", len(h.files))
 			}
 		})
+	}
+}
+
+// Names that the host does not take are the agent's doing, as links are.
+func TestOddNames(t *testing.T) {
+	h := newHost(t)
+	h.packed(map[string]string{"README": "hello"})
+	command := `cd $AGENTLAB_ARTIFACTS_DIR
+mkdir agent.log report.json changes.bundle; touch agent.log/x report.json/x changes.bundle/x artifacts
+touch fine "$(printf 'at 9\342\200\257AM')" "$(printf 'two\nlines')" 'a\b' "$(printf '\377')" "<$MY_KEY>"
+echo c >"$AGENTLAB_REPO_DIR/c"; cd "$AGENTLAB_REPO_DIR"; git add c; git commit -qm c`
+	if err := newGuest(t, h).Run(t.Context(), job(command)); err != nil {
+		t.Fatal(err)
+	}
+	h.check("completed", 0, "", true)
+	var got []string
+	for name := range h.files {
+		got = append(got, name)
+	}
+	slices.Sort(got)
+	want := []string{"artifacts/agent.log/x", "artifacts/changes.bundle/x", "artifacts/report.json/x", "changes.bundle", "fine", "report.json"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	for _, line := range []string{`"at 9\u202fAM" was passed over: `, `"two\nlines" `, `"a\\b" `, `"\xff" `, `"<[REDACTED]>" `, `"artifacts" `, "characters that are not allowed"} {
+		if !strings.Contains(string(h.log), line) {
+			t.Errorf("the log lacks %s:\n%s", line, h.log)
+		}
 	}
 }
 

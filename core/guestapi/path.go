@@ -1,14 +1,12 @@
-package guest
+package guestapi
 
 import (
+	"errors"
 	"path"
 	"path/filepath"
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/agentlab/agentlab/core/guestapi"
-	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 const (
@@ -17,11 +15,11 @@ const (
 	deepest     = 32 // parts
 )
 
-// cleanPath makes a relative, slash separated path of what a guest sent, or
-// refuses it. The log and the archive have their names to themselves.
-func cleanPath(raw string) (string, error) {
+// CleanPath makes a relative, slash separated path of the name of an artifact,
+// or refuses it. The log and the archive have their names to themselves.
+func CleanPath(raw string) (string, error) {
 	bad := func(why string) (string, error) {
-		return "", fault.New(fault.Invalid, "path of the file %s", why)
+		return "", errors.New("path of the file " + why)
 	}
 	switch {
 	case raw == "":
@@ -46,7 +44,7 @@ func cleanPath(raw string) (string, error) {
 		return bad("names no file")
 	}
 	first, _, _ := strings.Cut(p, "/")
-	if first == guestapi.ArtifactLog || first == guestapi.ArtifactArchive {
+	if first == ArtifactLog || first == ArtifactArchive {
 		return bad("is reserved")
 	}
 	if strings.Count(p, "/") >= deepest {
