@@ -52,8 +52,9 @@ func (x *run) finish(ctx context.Context, shipped <-chan error) error {
 	if err != nil {
 		x.degrade(&result, err)
 	}
-	if err := x.uploadResult(bounded, result); err != nil {
-		x.degrade(&result, err)
+	if lost := x.uploadResult(bounded, result); lost != nil {
+		x.degrade(&result, lost)
+		err = errors.Join(err, lost)
 	}
 	return x.report(ctx, result, err == nil)
 }

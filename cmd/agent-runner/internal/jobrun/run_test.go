@@ -279,6 +279,7 @@ echo c >"$AGENTLAB_REPO_DIR/c"; cd "$AGENTLAB_REPO_DIR"; git add c; git commit -
 func TestUploadRefused(t *testing.T) {
 	for name, refuse := range map[string]func(*http.Request) int{
 		"quota":     func(r *http.Request) int { return map[bool]int{true: 413}[r.URL.Query().Get("path") == "f"] },
+		"report":    func(r *http.Request) int { return map[bool]int{true: 413}[r.URL.Query().Get("path") == "report.json"] },
 		"log quota": func(r *http.Request) int { return map[bool]int{true: 413}[r.URL.Path == guestapi.LogPath] },
 		"flaky": func() func(*http.Request) int {
 			n := 0
@@ -295,6 +296,8 @@ func TestUploadRefused(t *testing.T) {
 			switch name {
 			case "quota":
 				h.check("failed", 125, "upload f", false)
+			case "report":
+				h.check("failed", 125, "upload report.json", false)
 			case "log quota":
 				h.check("failed", 125, "log exceeded", true)
 			default:
