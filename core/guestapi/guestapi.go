@@ -58,7 +58,7 @@ type Job struct {
 	TTL            time.Duration `json:"ttl"`              // from the runner's start of the job
 	LogMaxBytes    int64         `json:"log_max_bytes"`    // beyond it the job is failed
 	UploadMaxBytes int64         `json:"upload_max_bytes"` // per file
-	Attempt        int           `json:"attempt"`          // 1, more after a reboot in mid-job
+	Attempt        int           `json:"attempt"`          // 1, more once the runner has reported a stage of it
 }
 
 // Report is a sign of life or a result.

@@ -2,6 +2,7 @@ package jobrun
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -58,14 +59,24 @@ func failed(format string, args ...any) outcome {
 	return outcome{statusFailed, exitOurs, fmt.Sprintf(format, args...)}
 }
 
-// load reads the journal of the job; ok is false when it is another job's.
-func load(l layout.Layout, job string) (journal, bool) {
-	var j journal
+// load reads the journal of the job. os.ErrNotExist: there is none, or another
+// job's.
+func load(l layout.Layout, job string) (journal, error) {
 	b, err := os.ReadFile(l.Journal())
-	if err != nil || json.Unmarshal(b, &j) != nil || j.Job != job {
-		return journal{}, false
+	if err != nil {
+		return journal{}, fmt.Errorf("read journal: %w", err)
 	}
-	return j, true
+	var j journal
+	if err := json.Unmarshal(b, &j); err != nil {
+		return journal{}, fmt.Errorf("read journal: %w", err)
+	}
+	switch j.Job {
+	case job:
+		return j, nil
+	case "":
+		return journal{}, errors.New("read journal: it names no job")
+	}
+	return journal{}, fmt.Errorf("read journal: it is of %s: %w", j.Job, os.ErrNotExist)
 }
 
 func (j journal) save(l layout.Layout) error {

@@ -69,18 +69,12 @@ type run struct {
 // only when ctx ends or when the guest's own disk fails; called again, after a
 // restart or a reboot, it goes on.
 func (r *Runner) Run(ctx context.Context, job guestapi.Job) error {
-	j, known := load(r.Layout, job.ID)
-	if known && j.Phase == phaseReported {
-		return nil
+	j, err := load(r.Layout, job.ID)
+	if err != nil {
+		j, err = r.begin(job, err)
 	}
-	if !known {
-		j = journal{Job: job.ID, Phase: phaseCloning, BootID: r.Layout.BootID(), StartedAt: time.Now().UTC()}
-		if err := r.prepare(job); err != nil {
-			return err
-		}
-		if err := j.save(r.Layout); err != nil {
-			return err
-		}
+	if err != nil || j.Phase == phaseReported {
+		return err
 	}
 	log, err := stream.Open(r.Layout.Spool(), job.LogMaxBytes, r.Redactor)
 	if err != nil {
@@ -89,6 +83,21 @@ func (r *Runner) Run(ctx context.Context, job guestapi.Job) error {
 	defer log.Close()
 	x := &run{Runner: r, job: job, journal: j, log: log}
 	return x.toTheEnd(ctx)
+}
+
+// begin starts the journal of a job that has none; why says so. A job that may
+// have come as far as its agent before is not run again: it has failed.
+func (r *Runner) begin(job guestapi.Job, why error) (journal, error) {
+	j := journal{Job: job.ID, Phase: phaseCloning, BootID: r.Layout.BootID(), StartedAt: time.Now().UTC()}
+	if job.Attempt > 1 || !errors.Is(why, os.ErrNotExist) {
+		r.Log.Error("journal is lost", "job", job.ID, "err", why)
+		j.Phase, j.EndedAt = phaseEnded, j.StartedAt
+		j.Outcome = failed("the guest has lost its notes on the job, whose agent may have run already")
+	}
+	if err := r.prepare(job); err != nil {
+		return j, err
+	}
+	return j, j.save(r.Layout)
 }
 
 // prepare makes the job's directory, new and empty.

@@ -198,6 +198,55 @@ func TestRestartWhileTheAgentRuns(t *testing.T) {
 	}
 }
 
+// An agent never runs twice, also when the guest has forgotten that it ran.
+func TestLostJournal(t *testing.T) {
+	for name, c := range map[string]struct {
+		journal string // "" for none
+		attempt int
+		runs    string
+	}{
+		"new":           {"", 1, "x\nx\n"},
+		"another job's": {`{"job":"job_0","phase":"running"}`, 1, "x\nx\n"},
+		"gone":          {"", 2, "x\n"},
+		"restored":      {`{"job":"job_0","phase":"reported"}`, 2, "x\n"},
+		"empty":         {"\n", 1, "x\n"},
+		"cut":           {`{"job":"job_1","pha`, 1, "x\n"},
+		"nothing in it": {"{}", 1, "x\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.packed(map[string]string{"README": "hello"})
+			g := newGuest(t, h)
+			j := job("echo x >>$HOME/runs; echo kept >$AGENTLAB_ARTIFACTS_DIR/f")
+			if err := g.Run(t.Context(), j); err != nil {
+				t.Fatal(err)
+			}
+			h.with(func() { clear(h.files) })
+			err := os.Remove(g.Layout.Journal())
+			if c.journal != "" {
+				err = os.WriteFile(g.Layout.Journal(), []byte(c.journal), 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			j.Attempt = c.attempt
+			if err := g.Run(t.Context(), j); err != nil {
+				t.Fatal(err)
+			}
+			runs, _ := os.ReadFile(g.Layout.At("/home/agent/runs"))
+			if string(runs) != c.runs || h.files["f"] != "kept\n" {
+				t.Errorf("runs %q, files %q", runs, h.files)
+			}
+			if c.runs == "x\n" {
+				h.check("failed", 125, "lost its notes on the job", true)
+			} else {
+				h.check("completed", 0, "", true)
+			}
+		})
+	}
+}
+
 func TestRestartWhileUploading(t *testing.T) {
 	h := newHost(t)
 	h.packed(map[string]string{"README": "hello"})
