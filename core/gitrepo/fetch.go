@@ -12,6 +12,10 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
+// allocLimit bounds, for git, each piece of memory that a foreign bundle makes it
+// take: a few bytes in a pack may stand for a tree of many gigabytes.
+const allocLimit = "GIT_ALLOC_LIMIT=1g"
+
 // incomingRef holds the bundle's commit in the temporary repository.
 const incomingRef = "refs/agentlab/incoming"
 
@@ -51,6 +55,7 @@ func Fetch(ctx context.Context, dir, bundlePath, branch string) (string, error) 
 	if err != nil {
 		return "", err
 	}
+	stage.env = append(stage.env, allocLimit)
 	if err := stage.admit(ctx, head, bundlePath); err != nil {
 		return "", err
 	}
@@ -101,6 +106,7 @@ func (s *source) adopt(ctx context.Context, stage staging, branch string) (strin
 		}
 	}
 	g := s.git
+	g.env = append(append([]string{}, s.env...), allocLimit)
 	g.config = append(append([]string{}, s.config...), "fetch.fsckObjects=true", "transfer.fsckObjects=true", "protocol.file.allow=always")
 	_, err := g.run(ctx, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance",
 		"--no-recurse-submodules", "--no-prune", "--refmap=", stage.dir, incomingRef+":"+ref)

@@ -3,6 +3,9 @@ package gitrepo_test
 import (
 	"archive/tar"
 	"bytes"
+	"compress/zlib"
+	"crypto/sha1"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -63,6 +66,35 @@ func TestChangesComeBack(t *testing.T) {
 			}
 			r.git("fsck", "--strict")
 		})
+	}
+}
+
+// A pack that says that a tree of it is huge must not make git take the memory.
+func TestFetchTakesLittleMemory(t *testing.T) {
+	r := newRepo(t)
+	base := r.git("rev-parse", "HEAD")
+	pack := []byte{'P', 'A', 'C', 'K', 0, 0, 0, 2, 0, 0, 0, 1}
+	const tree, size = 2, uint64(64 << 30)
+	pack = append(pack, 0x80|tree<<4|byte(size&15))
+	pack = binary.AppendUvarint(pack, size>>4)
+	var body bytes.Buffer
+	z := zlib.NewWriter(&body)
+	if _, err := z.Write(make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	pack = append(pack, body.Bytes()...)
+	sum := sha1.Sum(pack)
+	bundle := filepath.Join(t.TempDir(), "b")
+	text := "# v2 git bundle\n-" + base + "\n" + strings.Repeat("1", 40) + " HEAD\n\n" + string(pack) + string(sum[:])
+	if err := os.WriteFile(bundle, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := gitrepo.Fetch(t.Context(), r.dir, bundle, "agentlab/job_1")
+	if !errors.Is(err, fault.Invalid) || !strings.Contains(fault.HintOf(err), "1 GiB") {
+		t.Errorf("error %v, hint %q", err, fault.HintOf(err))
 	}
 }
 

@@ -136,6 +136,9 @@ func classify(command string, err error, stderr string) error {
 		e.Stderr = ""
 	case strings.Contains(stderr, "No space left"):
 		e.Class = fault.Exhausted
+	case strings.Contains(stderr, "attempting to allocate"):
+		e.Class = fault.Exhausted
+		e.Hint = "the commits hold an object that takes more than 1 GiB of memory to read; have them made without it"
 	}
 	return e
 }
