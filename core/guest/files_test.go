@@ -81,6 +81,17 @@ func TestLogByOffset(t *testing.T) {
 	}
 }
 
+func TestLongestChunk(t *testing.T) {
+	h := newHost(t, guest.Limits{})
+	sb := h.addSandbox()
+	sb.mustFetch()
+	_, _, err := sb.log(sb.job, 0, strings.Repeat("x", 512<<10+1))
+	wantClass(t, err, fault.Invalid)
+	if at, _, err := sb.log(sb.job, 0, strings.Repeat("x", 512<<10)); err != nil || at != 512<<10 {
+		t.Errorf("at %d, %v", at, err)
+	}
+}
+
 func TestHostHidesSecretsTheRunnerMissed(t *testing.T) {
 	h := newHost(t, guest.Limits{})
 	sb := h.addSandbox()

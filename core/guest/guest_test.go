@@ -189,3 +189,21 @@ func TestConnectionsPerAddressAreLimited(t *testing.T) {
 		t.Error("no payload")
 	}
 }
+
+func TestCallsPerAddressAreLimited(t *testing.T) {
+	h := newHost(t, guest.Limits{})
+	for _, path := range []string{"/nothing", guestapi.ReportPath, "/v1//runner", guestapi.FetchPath} {
+		sb := h.addSandbox()
+		sb.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+		begin := time.Now()
+		const calls, least = 300, 900 * time.Millisecond // 200 at once, then 100 per second
+		for range calls {
+			if _, err := sb.call(http.MethodGet, path, nil, nil); err == nil {
+				t.Fatalf("%s was answered", path)
+			}
+		}
+		if took := time.Since(begin); took < least {
+			t.Errorf("%d calls of %s took %v", calls, path, took)
+		}
+	}
+}

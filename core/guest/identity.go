@@ -27,18 +27,24 @@ const (
 
 type call func(w http.ResponseWriter, r *http.Request, from netip.Addr) error
 
-// limited is what every call passes: rate, panics, errors.
-func (s *Server) limited(f call) http.Handler {
+// limited holds each address to its rate, also where it calls what there is not.
+func (s *Server) limited(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		from := sourceOf(r.RemoteAddr)
 		rc := http.NewResponseController(w)
 		_ = rc.SetReadDeadline(time.Now().Add(jsonDeadline))
 		_ = rc.SetWriteDeadline(time.Now().Add(2 * jsonDeadline))
-		err := s.callers.get(from).wait(r.Context())
-		if err == nil {
-			err = s.attempt(f, w, r, from)
+		if err := s.callers.get(sourceOf(r.RemoteAddr)).wait(r.Context()); err != nil {
+			s.refuse(w, r, err)
+			return
 		}
-		if err != nil {
+		next.ServeHTTP(w, r)
+	})
+}
+
+// answered turns panics and errors of a call into answers.
+func (s *Server) answered(f call) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.attempt(f, w, r, sourceOf(r.RemoteAddr)); err != nil {
 			s.refuse(w, r, err)
 		}
 	})
@@ -86,7 +92,7 @@ func tooLarge(format string, args ...any) error {
 
 // credentialed adds the caller's sandbox.
 func (s *Server) credentialed(name string, f func(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) error) http.Handler {
-	return s.limited(func(w http.ResponseWriter, r *http.Request, from netip.Addr) error {
+	return s.answered(func(w http.ResponseWriter, r *http.Request, from netip.Addr) error {
 		sb, err := s.authenticate(r, name, from)
 		if err != nil {
 			return err

@@ -16,7 +16,7 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
-const longestChunk = 4 << 20 // bytes
+const longestChunk = 512 << 10 // bytes; a runner sends half of it
 
 // appendLog adds a chunk to the job's log if it begins where the log ends; else
 // 409 with the offset to go on from. Of a chunk that goes over the quota the

@@ -116,12 +116,12 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	mux := http.NewServeMux()
-	mux.Handle("POST "+guestapi.FetchPath, s.limited(s.fetch))
+	mux.Handle("POST "+guestapi.FetchPath, s.answered(s.fetch))
 	mux.Handle("GET "+guestapi.RepoPath, s.credentialed("repo", s.repo))
 	mux.Handle("POST "+guestapi.ReportPath, s.credentialed("report", s.report))
 	mux.Handle("POST "+guestapi.LogPath, s.credentialed("log", s.appendLog))
 	mux.Handle("POST "+guestapi.UploadPath, s.credentialed("upload", s.upload))
-	s.handler = mux
+	s.handler = s.limited(mux)
 	return s, nil
 }
 
