@@ -70,9 +70,9 @@ job=$(agentlab job list --limit 1 --json | python3 -c 'import json, sys; print(j
 stage report "of $job"
 rm -rf ".build/demo/$job"
 agentlab job artifacts download "$job" --output ".build/demo/$job" >/dev/null
-sed 's/^/           /' ".build/demo/$job/report.json"
-stage files "artifacts are in $PWD/.build/demo/$job:"
-(cd ".build/demo/$job" && find . -type f -printf '           %P (%s bytes)\n' | sort)
+# Through the program: what a guest has written may hold more than text.
+agentlab job show "$job" --events-tail 0 | sed 's/^/           /'
+stage files "artifacts are in $PWD/.build/demo/$job"
 if [ "$code" -eq 0 ]; then
   agentlab job fetch "$job"
 fi

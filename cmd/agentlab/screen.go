@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -81,12 +82,18 @@ func forPeople(w io.Writer) io.Writer {
 
 // screen lets text, line ends, tabs and colours through to a terminal and drops
 // whatever else could move its cursor, change its settings or make it answer.
+// Colours last to the end of their line, and what others write to the terminal
+// between two Writes has none of them.
 type screen struct {
-	w      io.Writer
-	state  escape
-	params []byte // of the sequence being read
-	rest   []byte // of a character cut by the end of a Write
+	w       io.Writer
+	state   escape
+	params  []byte // of the sequence being read
+	rest    []byte // of a character cut by the end of a Write
+	colours []byte // sequences in force
 }
+
+// colourless ends all colours.
+const colourless = "\x1b[0m"
 
 // escape is where in a control sequence the reading stands.
 type escape int
@@ -104,6 +111,7 @@ func (s *screen) Write(p []byte) (int, error) {
 	data := append(s.rest, p...)
 	s.rest = nil
 	var out bytes.Buffer
+	out.Write(s.colours)
 	for len(data) > 0 {
 		if !utf8.FullRune(data) {
 			s.rest = bytes.Clone(data)
@@ -112,6 +120,9 @@ func (s *screen) Write(p []byte) (int, error) {
 		r, n := utf8.DecodeRune(data)
 		data = data[n:]
 		s.take(r, &out)
+	}
+	if len(s.colours) > 0 {
+		out.WriteString(colourless)
 	}
 	if _, err := s.w.Write(out.Bytes()); err != nil {
 		return 0, err
@@ -150,6 +161,9 @@ func (s *screen) text(r rune, out *bytes.Buffer) {
 		s.state, s.params = inCSI, s.params[:0]
 	case r == 0x90 || r == 0x98 || r >= 0x9d && r <= 0x9f:
 		s.state = inString
+	case r == '\n' && len(s.colours) > 0:
+		out.WriteString(colourless + "\n")
+		s.colours = nil
 	case r == '\n' || r == '\t' || r == '\r' || !harmful(r):
 		out.WriteRune(r)
 	}
@@ -175,7 +189,7 @@ func (s *screen) csi(r rune, out *bytes.Buffer) {
 	case r >= '@' && r <= '~':
 		s.state = inText
 		if r == 'm' && len(s.params) <= longest && !bytes.ContainsFunc(s.params, notColour) {
-			fmt.Fprintf(out, "\x1b[%sm", s.params)
+			s.colour(string(s.params), out)
 		}
 	case r >= ' ' && r <= '?':
 		if len(s.params) <= longest {
@@ -189,3 +203,45 @@ func (s *screen) csi(r rune, out *bytes.Buffer) {
 }
 
 func notColour(r rune) bool { return (r < '0' || r > '9') && r != ';' && r != ':' }
+
+// colour passes on what is harmless of a colour sequence.
+func (s *screen) colour(params string, out *bytes.Buffer) {
+	const most = 1024 // bytes of colours in one line; further ones are not shown
+	params, ok := harmless(params)
+	if !ok || len(s.colours) > most {
+		return
+	}
+	sequence := "\x1b[" + params + "m"
+	out.WriteString(sequence)
+	if s.colours = append(s.colours, sequence...); strings.Trim(params, "0;") == "" {
+		s.colours = nil
+	}
+}
+
+// harmless leaves out of a colour sequence what hides text or changes the font.
+// One whose meaning depends on the terminal is not ok.
+func harmless(params string) (kept string, ok bool) {
+	fields := strings.Split(params, ";")
+	var out []string
+	for i := 0; i < len(fields); i++ {
+		first, _, whole := strings.Cut(fields[i], ":")
+		n, _ := strconv.Atoi(first) // nothing is 0
+		end := i + 1
+		if (n == 38 || n == 48) && !whole { // the colour is in the next fields
+			if end == len(fields) {
+				return "", false
+			}
+			end += map[string]int{"5": 2, "2": 4}[fields[end]]
+			if end == i+1 || end > len(fields) {
+				return "", false
+			}
+		}
+		if n <= 7 || n == 9 || n >= 21 && n <= 55 || n >= 90 && n <= 107 {
+			out = append(out, fields[i:end]...)
+		} else if n == 58 { // a colour where it is known, others where not
+			return "", false
+		}
+		i = end - 1
+	}
+	return strings.Join(out, ";"), len(out) > 0
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestScreen(t *testing.T) {
@@ -27,6 +28,11 @@ func TestScreen(t *testing.T) {
 		"a\x1b]0;x\x1b[31mb\x1b\x1b[0mc":               "a\x1b[31mb\x1b[0mc",
 		"a\x1b[" + strings.Repeat("1;", 99) + "mb":     "ab",
 		"raw \x9b2J \xff":                              "raw \ufffd2J \ufffd",
+		"\x1b[30;40ma\nb\x1b[31m\nc":                   "\x1b[30;40ma\x1b[0m\nb\nc",
+		"\x1b[8ma\x1b[1;08;4mb\x1b[;8mc":               "a\x1b[1;4mb\x1b[mc",
+		"\x1b[38;5;8ma\x1b[48;2;1;2;8;8;1mb":           "\x1b[38;5;8ma\x1b[48;2;1;2;8;1mb",
+		"\x1b[38;8ma\x1b[38mb\x1b[48;2;1;8mc":          "abc",
+		"\x1b[58;5;8ma\x1b[11mb\x1b[8:1mc\x1b[4:3md":   "abc\x1b[4:3md",
 	} {
 		for cut := range len(in) + 1 {
 			var out bytes.Buffer
@@ -35,12 +41,34 @@ func TestScreen(t *testing.T) {
 				if n, err := s.Write([]byte(part)); n != len(part) || err != nil {
 					t.Fatalf("%q: wrote %d, %v", in, n, err)
 				}
+				if _, left := painted(out.String()); left != "" {
+					t.Errorf("%q cut at %d leaves %q to others", in, cut, left)
+				}
 			}
-			if got := out.String(); got != want {
+			got, _ := painted(out.String())
+			if want, _ := painted(want); got != want {
 				t.Errorf("%q cut at %d:\ngot  %q\nwant %q", in, cut, got, want)
 			}
 		}
 	}
+}
+
+// painted writes the colours in force in front of each character, and gives
+// those after the last one.
+func painted(s string) (all, left string) {
+	for len(s) > 0 {
+		if params, ok := strings.CutPrefix(s, "\x1b["); ok && strings.Contains(params, "m") {
+			params, s, _ = strings.Cut(params, "m")
+			if left += "<" + params + ">"; strings.Trim(params, "0;") == "" {
+				left = ""
+			}
+			continue
+		}
+		_, n := utf8.DecodeRuneInString(s)
+		all += left + s[:n]
+		s = s[n:]
+	}
+	return all, left
 }
 
 const hostile = "a\nb\tc\x1b[2J\u009b31m\x07\u202ed\x00e\x7f"
