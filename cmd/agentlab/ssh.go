@@ -40,6 +40,7 @@ through the daemon. The guest's host key must be the one that the guest reported
 to the daemon over its own channel. What stands behind -- is handed to ssh as it
 is: the guest's shell reads the words joined by spaces.
 
+Only keys are tried: a guest is not given a chance to ask for a password.
 Forwardings and shared connections of the ssh configuration are not used. Exits
 with the command's code, 255 like ssh when the connection fails, and 125 when
 AgentLab does.`,
@@ -127,6 +128,9 @@ func (r *sshRun) argv(env *cli.Env, s api.Sandbox, known string, direct bool) ([
 		"-o", "HostKeyAlias=" + s.ID, "-o", "UserKnownHostsFile=" + known, "-o", "GlobalKnownHostsFile=/dev/null",
 		"-o", "StrictHostKeyChecking=yes", "-o", "CheckHostIP=no", "-o", "LogLevel=ERROR",
 		"-o", "HostKeyAlgorithms=ssh-ed25519",
+		// A guest must not ask a person for a password. (An ssh without GSSAPI would
+		// complain of being told not to use it.)
+		"-o", "PreferredAuthentications=publickey", "-o", "PasswordAuthentication=no", "-o", "KbdInteractiveAuthentication=no",
 		"-o", "UpdateHostKeys=no", "-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "ForwardAgent=no",
 		"-o", "ForwardX11=no", "-o", "ClearAllForwardings=yes", "-o", "PermitLocalCommand=no",
 		"-p", strconv.Itoa(r.port), "-l", cmp.Or(r.user, s.SSHUser, "agent"),
