@@ -26,6 +26,7 @@ runner=""
 refresh=""
 prune=""
 work=""
+recipe=""
 child=""
 
 usage() {
@@ -103,6 +104,18 @@ check_host() {
 	free=$(df -Pm "$cache" | awk 'NR == 2 { print $4 }')
 	[ "$free" -ge "$NEEDED_MB" ] ||
 		die "$cache has $free MB free, a build needs $NEEDED_MB" "images/build.sh --prune, or --cache DIR on a larger disk"
+}
+
+# take_recipe: from here on, runner and sources are a copy of our own, so that what
+# is hashed is what is installed, however long the build takes.
+take_recipe() {
+	find "$cache/tmp" -mindepth 1 -maxdepth 1 -name 'recipe.*' -mmin +1440 -exec rm -rf {} +
+	recipe=$(mktemp -d "$cache/tmp/recipe.XXXXXX")
+	mkdir "$recipe/scripts"
+	cp "$here/../scripts/lib.sh" "$recipe/scripts/"
+	cp -r "$here" "$recipe/images"
+	cp "$runner" "$recipe/agent-runner"
+	here=$recipe/images runner=$recipe/agent-runner
 }
 
 # lock KEY: waits for another build of the same thing; then its leftovers are dead.
@@ -287,9 +300,10 @@ main() {
 	fi
 	if use_cached; then return; fi
 	check_host
-	trap 'unlock' EXIT
+	trap 'unlock; rm -rf "$recipe"' EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
+	take_recipe
 	key=$(rootfs_key)
 	ensure_rootfs "$key"
 	ensure_image "$key"

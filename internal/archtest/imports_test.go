@@ -35,6 +35,7 @@ var layers = []layer{
 	},
 	{"plugins/*", []string{"sdk"}, nil, "a plugin must build without the core and other plugins, as a vendor's does"},
 	{"cmd/*", []string{"core", "sdk"}, []string{"plugins/sim/world"}, "commands reach plugins through the daemon"},
+	{"images", nil, nil, "the scripts of the guest image are tested from outside"},
 	{"internal/archtest", nil, nil, "rules depend on nothing that they judge"},
 	{"internal/testkit", []string{"core/api", "core/client", "sdk", "plugins/sim/world"}, nil, "the test kit drives the real programs from outside"},
 	{"bench", nil, []string{"core", "internal/testkit"}, "benchmarks drive the real programs from outside"},
