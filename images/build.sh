@@ -188,7 +188,8 @@ explain_rootfs_failure() {
 build_rootfs() {
 	local key=$1 label="Debian packages" log=$cache/logs/rootfs-$1.log started old output follower failed=""
 	started=$(now_ms)
-	: >"$log"
+	rm -f "$log"
+	(umask 077 && : >"$log")
 	[ -t 2 ] || note "$label: about a minute"
 	exec {output}> >(follow "$label" "$log")
 	follower=$!
@@ -200,7 +201,8 @@ build_rootfs() {
 	sync -f "$work/rootfs.tar"
 	old=$cache/rootfs/$key
 	if [ -e "$old" ]; then mv -T "$old" "$cache/tmp/$key.old"; fi
-	chmod 0755 "$work"
+	chmod 0600 "$work/rootfs.tar"
+	chmod 0755 "$work" # anybody may ask for the id
 	mv -T "$work" "$old"
 	work=""
 	rm -rf "$cache/tmp/$key.old"

@@ -50,14 +50,13 @@ find_sources() {
 # so neither a kill nor a crash leaves a mount or a half-alive dpkg behind.
 # shellcheck disable=SC2016  # the hook's $1 belongs to mmdebstrap
 build_tree() {
-	local folder=$1 option options=()
-	while IFS= read -r option; do
-		if [ "$option" ]; then options+=(--aptopt="$option"); fi
-	done <<<"$(host_apt_options)"
+	local folder=$1 options=$1/tmp/apt.conf
+	# A proxy's password is for nobody else: not in argv, and not in the tar.
+	(umask 077 && host_apt_options >"$options")
 	TMPDIR=$folder/tmp SOURCE_DATE_EPOCH=1700000000 \
 		setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --mount-proc \
 		mmdebstrap --mode=root --variant=minbase --architectures=amd64 --verbose \
-		--keyring="$KEYRING" "${options[@]}" \
+		--keyring="$KEYRING" --aptopt="$options" \
 		--aptopt='Acquire::Languages "none"' --aptopt='Acquire::Retries "3"' \
 		--dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -66,6 +65,7 @@ build_tree() {
 		--dpkgopt='path-include=/usr/share/doc/*/copyright' \
 		--include="$(read_packages)" \
 		--customize-hook='chroot "$1" dpkg-query -W -f "\${Package} \${Version}\n" >"'"$folder"'/packages"' \
+		--customize-hook='rm -rf "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/*' \
 		"$RELEASE" "$folder/rootfs.tar" - <<<"$sources"
 }
 
