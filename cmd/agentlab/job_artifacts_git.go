@@ -35,7 +35,7 @@ func noRepository(root *os.Root, list []api.Artifact) error {
 		return nil
 	}
 	slices.Sort(bad)
-	names, more := bad, ""
+	names, more := slices.Compact(bad), ""
 	if most := 5; len(names) > most {
 		names, more = names[:most], ", …"
 	}

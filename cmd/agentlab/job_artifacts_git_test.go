@@ -23,7 +23,7 @@ func TestNoRepository(t *testing.T) {
 		git    bool   // git on this machine runs the trap
 		refuse string // in the error; "" takes the files
 	}{
-		"checkout":    {nil, map[string]string{".git/HEAD": "ref: refs/heads/x\n", ".git/objects/x": "", ".git/refs/x": "", ".git/config": trapConfig}, true, ".git/HEAD"},
+		"checkout":    {nil, map[string]string{".git/HEAD": "ref: refs/heads/x\n", ".git/objects/x": "", ".git/refs/x": "", ".git/config": trapConfig}, true, "at .git/HEAD, .git/config, .git/objects/x, .git/refs/x for"},
 		"bare":        {nil, map[string]string{"HEAD": "ref: refs/heads/x\n", "objects/x": "", "refs/x": "", "config": trapConfig}, true, "HEAD"},
 		"bare, below": {nil, map[string]string{"a/b/HEAD": "ref: refs/heads/x\n", "a/b/objects/x": "", "a/b/refs/x": ""}, false, "a/b/HEAD"},
 		"worktree": {nil, map[string]string{

@@ -208,14 +208,18 @@ func notColour(r rune) bool { return (r < '0' || r > '9') && r != ';' && r != ':
 func (s *screen) colour(params string, out *bytes.Buffer) {
 	const most = 1024 // bytes of colours in one line; further ones are not shown
 	params, ok := harmless(params)
-	if !ok || len(s.colours) > most {
-		return
-	}
 	sequence := "\x1b[" + params + "m"
-	out.WriteString(sequence)
-	if s.colours = append(s.colours, sequence...); strings.Trim(params, "0;") == "" {
+	switch {
+	case !ok:
+		return
+	case strings.Trim(params, "0;") == "":
 		s.colours = nil
+	case len(s.colours) > most:
+		return
+	default:
+		s.colours = append(s.colours, sequence...)
 	}
+	out.WriteString(sequence)
 }
 
 // harmless leaves out of a colour sequence what hides text or changes the font.

@@ -53,6 +53,17 @@ func TestScreen(t *testing.T) {
 	}
 }
 
+// However many colours an agent asks for, their end is shown.
+func TestScreenEndsColours(t *testing.T) {
+	var out bytes.Buffer
+	if _, err := (&screen{w: &out}).Write([]byte(strings.Repeat("\x1b[1m", 600) + "a\x1b[mb")); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := painted(out.String()); !strings.HasSuffix(got, ">ab") || len(got) > 1000 {
+		t.Errorf("%q", got)
+	}
+}
+
 // painted writes the colours in force in front of each character, and gives
 // those after the last one.
 func painted(s string) (all, left string) {
