@@ -48,7 +48,7 @@ func reserve(ctx context.Context, w *work) (state.Commit, error) {
 	}
 	_, err = w.cfg.Store.Reserve(ctx, w.sb.ID, state.Range{
 		First: host.VMIDFirst, Last: host.VMIDLast, Subnet: w.cfg.Subnet, HostAddr: w.cfg.HostAddress,
-		InterfacePattern: host.InterfacePattern,
+		InterfacePattern: host.InterfacePattern, CreatesInterface: host.CreatesInterface,
 	})
 	return w.sandboxTo(lab.SandboxProvisioning, ""), err
 }

@@ -17,17 +17,13 @@ const (
 	uploadRest  = time.Hour             // for a caller to submit the job of its upload
 )
 
-// keep runs the loops that no request starts: it keeps policies in force,
-// compares rows with VMs, ends leases and forgets old events. It first runs at
-// once.
+// keep runs the loops that no request starts: it ends leases, compares rows with
+// VMs and forgets old events. It first runs at once.
 func (s *Scheduler) keep(ctx context.Context) {
 	tick := time.NewTicker(s.cfg.Timing.Sweep)
 	defer tick.Stop()
-	watch := time.NewTicker(s.cfg.Timing.NetworkWatch)
-	defer watch.Stop()
 	var pruned time.Time
 	for {
-		s.try(ctx, "keep the network", s.keepNetwork)
 		s.try(ctx, "end leases", s.endLeases)
 		s.try(ctx, "end stranded jobs", s.endStranded)
 		s.try(ctx, "compare rows with VMs", s.sweep)
@@ -36,23 +32,26 @@ func (s *Scheduler) keep(ctx context.Context) {
 			pruned = time.Now()
 			s.try(ctx, "prune events", s.prune)
 		}
-		if !s.rest(ctx, tick.C, watch.C) {
+		select {
+		case <-ctx.Done():
 			return
+		case <-tick.C:
 		}
 	}
 }
 
-// rest waits for the tick. Meanwhile it looks after the network more often:
-// where rules are lost, sandboxes are open until it has looked.
-func (s *Scheduler) rest(ctx context.Context, tick, watch <-chan time.Time) bool {
+// watchNetwork keeps policies in force. It waits for nothing but the network
+// plugin and the store: where rules are lost, sandboxes are open until it has
+// looked. It first runs at once.
+func (s *Scheduler) watchNetwork(ctx context.Context) {
+	tick := time.NewTicker(s.cfg.Timing.NetworkWatch)
+	defer tick.Stop()
 	for {
+		s.try(ctx, "keep the network", s.keepNetwork)
 		select {
 		case <-ctx.Done():
-			return false
-		case <-tick:
-			return true
-		case <-watch:
-			s.try(ctx, "keep the network", s.keepNetwork)
+			return
+		case <-tick.C:
 		}
 	}
 }

@@ -116,9 +116,10 @@ func (s *Scheduler) keepAttached(ctx context.Context, id string, found []network
 	})
 }
 
-// attachRequest is the policy that the sandbox shall have.
+// attachRequest is the policy that the sandbox shall have. It is told by rows
+// alone: a hypervisor plugin that is down must not keep a policy from its place.
 func (s *Scheduler) attachRequest(ctx context.Context, sb lab.Sandbox) (network.AttachRequest, error) {
-	host, err := s.hostReport(ctx)
+	held, err := s.cfg.Store.Reservation(ctx, sb.ID)
 	if err != nil {
 		return network.AttachRequest{}, err
 	}
@@ -128,7 +129,7 @@ func (s *Scheduler) attachRequest(ctx context.Context, sb lab.Sandbox) (network.
 	}
 	req := network.AttachRequest{
 		RequestID: "keep", SandboxID: sb.ID, Generation: sb.Generation, Bridge: s.cfg.Bridge,
-		Interface: sb.Interface, CreateInterface: !host.CreatesInterface, MAC: sb.MAC,
+		Interface: sb.Interface, CreateInterface: !held.CreatesInterface, MAC: sb.MAC,
 		Address: sb.Address.String(), Mode: network.Mode(sb.Spec.NetworkMode),
 	}
 	for _, r := range rules {

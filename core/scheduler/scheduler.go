@@ -66,6 +66,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	s.started = time.Now()
 	s.mu.Unlock()
 	s.workers.Go(func() { s.keep(ctx) })
+	s.workers.Go(func() { s.watchNetwork(ctx) })
 	defer s.workers.Wait()
 	tick := time.NewTicker(s.cfg.Timing.Tick)
 	defer tick.Stop()
