@@ -30,7 +30,7 @@ func (s *Scheduler) createSandbox() kind {
 		steps: []step{
 			{name: stepReserve, run: reserve, timeout: call, retries: modest},
 			{name: "attach-network", run: attachNetwork, undo: detachNetwork, timeout: call, retries: modest},
-			{name: "create-vm", run: createVM, undo: removeVM, retries: modest},
+			{name: "create-vm", run: createVM, undo: cutAndRemoveVM, retries: modest},
 			{name: "start-vm", run: startVM, timeout: call, retries: modest},
 			{name: "wait-hello", run: waitHello, limit: readyLimit},
 		},

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/state"
@@ -14,6 +15,9 @@ import (
 	"github.com/agentlab/agentlab/sdk/network"
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
+
+// attachTimeout bounds a restored attachment: whoever detaches waits for it.
+const attachTimeout = 30 * time.Second
 
 // applyHost makes the host's side of the agent network so, and tells what it
 // had to change and what it finds wanting, the latter when that is news.
@@ -101,6 +105,8 @@ func (s *Scheduler) keepAttached(ctx context.Context, id string, found []network
 			return nil
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, attachTimeout)
+	defer cancel()
 	s.log.Warn("policy is not in force, attaching again", "sandbox", id, "vmid", sb.VMID, "err", drift)
 	got, err := s.attach(ctx, req)
 	if err != nil {

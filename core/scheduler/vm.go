@@ -56,6 +56,22 @@ func (w *work) sandboxTo(to lab.SandboxState, reason string) state.Commit {
 	return state.Commit{Sandboxes: []state.SandboxChange{{ID: w.sb.ID, To: to, Reason: reason}}}
 }
 
+// cutAndRemoveVM takes the VM off the network first, so that one that cannot be
+// destroyed is at least shut in. It is stopped hard and its guest is not heard
+// any more, so it has nothing left to say. A network plugin that is down must
+// not keep a VM alive either: the step after this one detaches for certain.
+func cutAndRemoveVM(ctx context.Context, w *work) error {
+	cutCtx, cancel := context.WithTimeout(ctx, lookTimeout)
+	cut := w.detach(cutCtx, w.sb.ID)
+	cancel()
+	err := removeVM(ctx, w)
+	if err != nil && cut != nil && !patient.again(err, w.op.Attempt) {
+		// No reason to give up while it is on the network.
+		return fmt.Errorf("detach VM that cannot be destroyed (%v): %w", err, cut)
+	}
+	return err
+}
+
 // removeVM destroys the sandbox's VM if there is one, and nothing else. A VM
 // that certainly is another's is reported and left alone; where that is in
 // doubt the driver compares the mark and refuses, and so do we.
