@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
 func repeat(err error, n int) []error { return slices.Repeat([]error{err}, n) }
@@ -73,5 +75,39 @@ func TestNetworkThatIsDownKeepsNoVMAlive(t *testing.T) {
 		}
 		b.settle()
 		b.checkWorld(t)
+	})
+}
+
+// leftovers is a hypervisor some of whose VMs lost all but their program, which
+// only a destruction finds.
+type leftovers struct {
+	hypervisor.Driver
+	programs map[hypervisor.Ref]bool // by VMID and owner
+}
+
+func (l leftovers) DestroyVM(ctx context.Context, ref hypervisor.Ref) error {
+	delete(l.programs, hypervisor.Ref{VMID: ref.VMID, Owner: ref.Owner})
+	return l.Driver.DestroyVM(ctx, ref)
+}
+
+func TestWhatIsLeftOfAVMThatIsGoneIsEnded(t *testing.T) {
+	inBubble(t, "hang", func(b *bench) {
+		programs := map[hypervisor.Ref]bool{}
+		b.adapt = func(c *Config) { c.Hypervisor = leftovers{c.Hypervisor, programs} }
+		b.start(-1)
+		job := b.submitJob("destroy")
+		time.Sleep(time.Minute)
+		sb := b.sandbox(job.SandboxID)
+		b.world.mu.Lock()
+		delete(b.world.vms, sb.VMID)
+		b.world.mu.Unlock()
+		programs[hypervisor.Ref{VMID: sb.VMID, Owner: sb.Owner}] = true
+		b.settle()
+		if got := b.job(job.ID); !strings.Contains(got.Reason, "the VM is gone") {
+			t.Errorf("job is %s (%s)", got.State, got.Reason)
+		}
+		if sb := b.sandbox(sb.ID); sb.State != lab.SandboxDestroyed || len(programs) != 0 {
+			t.Errorf("sandbox is %s, programs left are %v", sb.State, programs)
+		}
 	})
 }

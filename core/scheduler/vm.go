@@ -72,8 +72,9 @@ func cutAndRemoveVM(ctx context.Context, w *work) error {
 	return err
 }
 
-// removeVM destroys the sandbox's VM if there is one, and nothing else. A VM
-// that certainly is another's is reported and left alone; where that is in
+// removeVM destroys the sandbox's VM, and nothing else. It asks for that where
+// the VM is said to be gone too: only the driver knows what may be left of one.
+// A VM that certainly is another's is reported and left alone; where that is in
 // doubt the driver compares the mark and refuses, and so do we.
 func removeVM(ctx context.Context, w *work) error {
 	held, err := w.cfg.Store.Reservation(ctx, w.sb.ID)
@@ -86,7 +87,9 @@ func removeVM(ctx context.Context, w *work) error {
 	vm, err := w.cfg.Hypervisor.GetVM(ctx, w.ref())
 	switch {
 	case errors.Is(err, fault.NotFound):
-		return w.confirmGone(ctx)
+		if err := w.confirmGone(ctx); err != nil {
+			return err
+		}
 	case err != nil:
 		return fmt.Errorf("read owner: %w", err)
 	case vm.Ref.Owner != "" && vm.Ref.Owner != w.sb.Owner:
