@@ -66,7 +66,7 @@ func (s *Scheduler) try(ctx context.Context, what string, f func(context.Context
 }
 
 // endLeases destroys what nobody wants any more: expired sandboxes, and failed
-// ones that were made for a job.
+// ones that were made for a job and shall go with it.
 func (s *Scheduler) endLeases(ctx context.Context) error {
 	expired, err := s.cfg.Store.ExpiredSandboxes(ctx, leaseBatch)
 	if err != nil {
@@ -77,14 +77,11 @@ func (s *Scheduler) endLeases(ctx context.Context) error {
 		return err
 	}
 	for _, sb := range failed {
-		if sb.JobID == "" || sb.Keep {
-			continue
-		}
-		job, err := s.cfg.Store.Job(ctx, sb.JobID)
+		goes, err := s.unwanted(ctx, sb)
 		if err != nil {
 			return err
 		}
-		if !job.Borrowed {
+		if goes {
 			expired = append(expired, sb)
 		}
 	}
@@ -102,6 +99,24 @@ func (s *Scheduler) endLeases(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// unwanted reports whether a failed sandbox was made for a job and shall not
+// outlive it. What the profile says to stop or keep is left to be looked at,
+// unless it never came so far, or somebody asked for its end in vain.
+func (s *Scheduler) unwanted(ctx context.Context, sb lab.Sandbox) (bool, error) {
+	if sb.JobID == "" || sb.Keep {
+		return false, nil
+	}
+	job, err := s.cfg.Store.Job(ctx, sb.JobID)
+	if err != nil || job.Borrowed {
+		return false, err
+	}
+	if stays := sb.Spec.OnJobEnd == endStop || sb.Spec.OnJobEnd == endKeep; !stays || sb.ReadyAt.IsZero() {
+		return true, nil
+	}
+	ops, err := s.cfg.Store.Operations(ctx, state.OperationFilter{Subject: sb.ID, Limit: 1})
+	return err == nil && len(ops) == 1 && ops[0].Kind == lab.OpDestroySandbox, err
 }
 
 // collectRepos removes uploads that nothing needs any more. A job's own end

@@ -159,3 +159,47 @@ func TestOneVMThatCannotBeSweptHidesNoOther(t *testing.T) {
 		}
 	})
 }
+
+// TestFailedFinishKeepsWhatTheProfileKeeps: a defect at the very end of a job is
+// no reason to destroy what shall stay, nor to keep what shall go.
+func TestFailedFinishKeepsWhatTheProfileKeeps(t *testing.T) {
+	tests := []struct {
+		onEnd, call string
+		want        lab.SandboxState
+	}{
+		{"stop", "SetPower", lab.SandboxFailed},
+		{"keep", "GetVM", lab.SandboxFailed},
+		{"destroy", "DestroyVM", lab.SandboxDestroyed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.onEnd, func(t *testing.T) {
+			inBubble(t, "", func(b *bench) {
+				b.start(-1)
+				job := b.submitJob(tt.onEnd)
+				time.Sleep(15 * time.Second) // the job takes 20 s
+				b.world.failing(tt.call, repeat(fault.New(fault.Internal, "defect"), 12)...)
+				time.Sleep(2 * time.Hour)
+				synctest.Wait()
+				sb := b.sandbox(job.SandboxID)
+				if sb.State != tt.want {
+					t.Errorf("sandbox is %s (%s), want %s", sb.State, sb.Reason, tt.want)
+				}
+				if _, ok := b.world.machine(sb.VMID); ok != (tt.want == lab.SandboxFailed) {
+					t.Errorf("VM is there: %v; effects are %v", ok, b.world.effects)
+				}
+				if tt.want != lab.SandboxFailed {
+					return
+				}
+				b.world.failing("DestroyVM", fault.New(fault.Precondition, "its disk is in use"))
+				if _, err := b.DestroySandbox(context.Background(), sb.ID); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(15 * time.Minute)
+				synctest.Wait()
+				if sb := b.sandbox(sb.ID); sb.State != lab.SandboxDestroyed {
+					t.Errorf("sandbox that somebody asked to destroy is %s (%s)", sb.State, sb.Reason)
+				}
+			})
+		})
+	}
+}
