@@ -17,13 +17,14 @@ const (
 	uploadRest  = time.Hour             // for a caller to submit the job of its upload
 )
 
-// keep runs the loops that no request starts: it ends leases, compares rows with
-// VMs and forgets old events. It first runs at once.
+// keep runs the loops that no request starts: it begins and ends leases, compares
+// rows with VMs and forgets old events. It first runs at once.
 func (s *Scheduler) keep(ctx context.Context) {
 	tick := time.NewTicker(s.cfg.Timing.Sweep)
 	defer tick.Stop()
 	var pruned time.Time
 	for {
+		s.try(ctx, "begin leases", s.beginLeases)
 		s.try(ctx, "end leases", s.endLeases)
 		s.try(ctx, "end stranded jobs", s.endStranded)
 		s.try(ctx, "compare rows with VMs", s.sweep)
@@ -63,6 +64,22 @@ func (s *Scheduler) try(ctx context.Context, what string, f func(context.Context
 	if err := f(ctx); err != nil && ctx.Err() == nil {
 		s.log.Warn("loop failed, will run again", "step", what, "err", err)
 	}
+}
+
+// beginLeases gives one to each sandbox that was made for a job and stays after
+// it, unless somebody asked to keep it: it would hold its memory, its disk and
+// its names for ever. A job that takes longer leaves more time to look at it.
+func (s *Scheduler) beginLeases(ctx context.Context) error {
+	left, err := s.cfg.Store.LeftSandboxes(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, sb := range left {
+		s.log.Info("sandbox stays after its job, lease begins", "sandbox", sb.ID, "vmid", sb.VMID)
+		errs = append(errs, s.cfg.Store.BeginLease(ctx, sb.ID, stamp().Add(max(s.cfg.Timing.AfterJob, sb.Spec.TTL))))
+	}
+	return errors.Join(errs...)
 }
 
 // endLeases destroys what nobody wants any more: expired sandboxes, and failed

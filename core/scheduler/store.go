@@ -54,6 +54,8 @@ type lookup interface {
 
 // keeper is what the loops need.
 type keeper interface {
+	LeftSandboxes(ctx context.Context) ([]lab.Sandbox, error)
+	BeginLease(ctx context.Context, sandboxID string, expires time.Time) error
 	ExpiredSandboxes(ctx context.Context, limit int) ([]lab.Sandbox, error)
 	Sandboxes(ctx context.Context, f state.SandboxFilter) ([]lab.Sandbox, error)
 	IdleSandboxes(ctx context.Context, states ...lab.SandboxState) ([]lab.Sandbox, error)
