@@ -32,6 +32,7 @@ type worker interface {
 	WatchSandbox(id string) (wake <-chan struct{}, stop func())
 	PutToken(ctx context.Context, sandboxID string, tokenHash []byte, expires time.Time) error
 	ExtendTokens(ctx context.Context, sandboxID string, expires time.Time) error
+	WriteFailed() time.Time
 }
 
 // addresser keeps VMIDs and addresses.
