@@ -233,7 +233,7 @@ func TestWhatStaysAfterAJobHasALease(t *testing.T) {
 				}
 				b.settle()
 				ended := b.job(sandboxes[0].JobID).EndedAt
-				time.Sleep(ended.Add(tt.lease - time.Minute).Sub(time.Now()))
+				time.Sleep(time.Until(ended.Add(tt.lease - time.Minute)))
 				synctest.Wait()
 				left := b.sandbox(sandboxes[0].ID)
 				if left.State != lab.SandboxStopped && left.State != lab.SandboxReady {
