@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/agentlab/agentlab/core/api"
@@ -128,8 +127,6 @@ func (s *Server) checkProfile(ctx context.Context, name string, runsAgent bool) 
 	if err := checkNetwork(spec); err != nil {
 		return spec, fmt.Errorf("profile %q: %w", name, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*askTimeout)
-	defer cancel()
 	tmpl, err := s.findTemplate(ctx, spec.Template)
 	if err != nil {
 		return spec, fmt.Errorf("profile %q: %w", name, err)
@@ -199,39 +196,6 @@ func (s *Server) findTemplate(ctx context.Context, want string) (hypervisor.Temp
 
 func isTemplate(t hypervisor.Template, want string) bool {
 	return t.Name == want || strconv.FormatUint(uint64(t.VMID), 10) == want
-}
-
-// templateCache spares the hypervisor plugin a question per request.
-type templateCache struct {
-	mu sync.Mutex
-	// mu guards:
-	list []hypervisor.Template
-	at   time.Time
-}
-
-// templatesFresh is how long an answer is believed when it holds what is wanted.
-const templatesFresh = 10 * time.Second
-
-// find gives a list that holds want, or a new one. When the plugin is down, what
-// it last said is used.
-func (c *templateCache) find(ctx context.Context, from Templates, want string) ([]hypervisor.Template, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	known := slices.ContainsFunc(c.list, func(t hypervisor.Template) bool { return isTemplate(t, want) })
-	if known && time.Since(c.at) < templatesFresh {
-		return c.list, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	list, err := from.ListTemplates(ctx)
-	if err != nil {
-		if known {
-			return c.list, nil
-		}
-		return nil, err
-	}
-	c.list, c.at = list, time.Now()
-	return list, nil
 }
 
 func orNone(names []string) string {

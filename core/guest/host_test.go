@@ -139,7 +139,7 @@ func (h *host) addSandboxWith(change func(*lab.Job)) *sandbox {
 		token: rand.Text(), credential: rand.Text() + rand.Text(), hostKey: newHostKey(h.t),
 	}
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(sb.addr)}, Timeout: 5 * time.Second}
-	transport := &http.Transport{DialContext: dialer.DialContext}
+	transport := &http.Transport{DialContext: dialer.DialContext, ExpectContinueTimeout: 30 * time.Second}
 	sb.http = &http.Client{Transport: transport, Timeout: 30 * time.Second}
 	h.t.Cleanup(transport.CloseIdleConnections)
 	now := time.Now()
@@ -205,6 +205,9 @@ func (sb *sandbox) call(method, path string, body, out any) (int, error) {
 	req, err := http.NewRequestWithContext(sb.h.t.Context(), method, sb.h.base+path, r)
 	sb.h.must(err)
 	req.Header.Set("Authorization", "Bearer "+sb.credential)
+	if _, ok := r.(*io.PipeReader); ok { // nothing of it is sent before the host reads
+		req.Header.Set("Expect", "100-continue")
+	}
 	resp, err := sb.http.Do(req)
 	if err != nil {
 		return 0, err

@@ -157,9 +157,31 @@ func (s *Server) ownJob(ctx context.Context, sb lab.Sandbox, id, name string) (l
 func (s *Server) openJob(ctx context.Context, sb lab.Sandbox, id, name string) (lab.Job, error) {
 	j, err := s.ownJob(ctx, sb, id, name)
 	if err == nil && over(j) {
-		return j, fault.New(fault.Precondition, "the job is over")
+		err = errOver
 	}
 	return j, err
+}
+
+var errOver = fault.New(fault.Precondition, "the job is over")
+
+// holdFiles takes the lock under which a job's files change and its report
+// closes them. errOver when the job ended while its call waited or received.
+func (s *Server) holdFiles(ctx context.Context, jobID string) (release func(), err error) {
+	release, err = s.locks.lock(ctx, "files "+jobID)
+	if err != nil {
+		return nil, err
+	}
+	j, err := s.store.Job(ctx, jobID)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("read job: %w", err)
+	case over(j):
+		err = errOver
+	default:
+		return release, nil
+	}
+	release()
+	return nil, err
 }
 
 func over(j lab.Job) bool { return j.State.Ended() || j.Reported != nil }

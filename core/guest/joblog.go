@@ -54,11 +54,11 @@ func (s *Server) writeLog(ctx context.Context, jobID string, offset int64, chunk
 	if err := disk.Room(s.dir, int64(len(chunk)), s.limits().DiskFloor); err != nil {
 		return 0, 0, s.noRoom(err)
 	}
-	unlock, err := s.locks.lock(ctx, "log "+jobID)
+	release, err := s.holdFiles(ctx, jobID)
 	if err != nil {
 		return 0, 0, err
 	}
-	defer unlock()
+	defer release()
 	f, err := s.openLog(jobID)
 	if err != nil {
 		return 0, 0, fault.New(fault.Internal, "open log: %w", err)

@@ -94,12 +94,20 @@ func (s *Server) finish(ctx context.Context, sb lab.Sandbox, j lab.Job, rep gues
 		return fault.New(fault.Invalid, "commit is not a commit id")
 	}
 	if over(j) {
-		return nil
+		return nil // asked before secrets are: it may be long over
 	}
 	red, err := s.redactor(ctx, sb)
 	if err != nil {
 		return err
 	}
+	release, err := s.holdFiles(ctx, j.ID)
+	if errors.Is(err, errOver) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := s.sealLog(ctx, j.ID); err != nil {
 		return err
 	}
@@ -110,13 +118,9 @@ func (s *Server) finish(ctx context.Context, sb lab.Sandbox, j lab.Job, rep gues
 	})
 }
 
-// sealLog records the log as an artifact. A job without output has none.
+// sealLog records the log as an artifact. A job without output has none. The
+// caller holds the job's files until the report that ends their growth.
 func (s *Server) sealLog(ctx context.Context, jobID string) error {
-	unlock, err := s.locks.lock(ctx, "log "+jobID)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	f, err := s.artifacts.Open(path.Join(jobID, guestapi.ArtifactLog))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -84,11 +84,8 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) 
 		}
 	}
 	a.JobID, a.Path, a.CreatedAt = j.ID, name, time.Now()
-	if err := s.place(part, path.Join(j.ID, name)); err != nil {
+	if err := s.keep(r.Context(), part, a); err != nil {
 		return err
-	}
-	if err := s.store.PutArtifact(r.Context(), a); err != nil {
-		return fmt.Errorf("record artifact: %w", err)
 	}
 	return answer(w, http.StatusOK, guestapi.UploadReply{Path: a.Path, Size: a.Size, SHA256: a.SHA256})
 }
@@ -154,6 +151,23 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, part string, li
 		a.Flagged = flaggedSecret
 	}
 	return a, nil
+}
+
+// keep puts a whole part in its place and writes its row, unless the job has
+// ended since the upload began.
+func (s *Server) keep(ctx context.Context, part string, a lab.Artifact) error {
+	release, err := s.holdFiles(ctx, a.JobID)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := s.place(part, path.Join(a.JobID, a.Path)); err != nil {
+		return err
+	}
+	if err := s.store.PutArtifact(ctx, a); err != nil {
+		return fmt.Errorf("record artifact: %w", err)
+	}
+	return nil
 }
 
 // place renames a whole part to its place and syncs the directory.

@@ -28,6 +28,7 @@ type bench struct {
 	denied    atomic.Int64
 	timing    Timing
 	cleanRepo func(ctx context.Context, id string) error // may be nil
+	adapt     func(*Config)                              // the last word; may be nil
 
 	stop   func() // of the present life
 	lives  sync.WaitGroup
@@ -65,14 +66,18 @@ func (b *bench) start(effect int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.crash = &crasher{left: effect, kill: cancel}
 	d := &drivers{b.world, b.crash}
-	b.Scheduler = New(Config{
+	cfg := Config{
 		Store: mortalStore{b.store, b.crash}, Hypervisor: d, Network: netDriver{d}, HostUUID: "host", Bridge: "vmbr1",
 		Subnet: netip.MustParsePrefix("10.77.0.0/16"), HostAddress: netip.MustParseAddr("10.77.0.1"), GuestURL: "http://10.77.0.1:8844",
 		RenderSeed: func(in SeedInput) (hypervisor.Seed, error) {
 			return hypervisor.Seed{UserData: []byte(in.Token.Reveal())}, nil
 		},
 		CleanRepo: b.cleanRepo, Timing: b.timing,
-	})
+	}
+	if b.adapt != nil {
+		b.adapt(&cfg)
+	}
+	b.Scheduler = New(cfg)
 	s := b.Scheduler
 	b.lives.Go(func() { _ = s.Run(ctx) })
 	b.stop = func() { cancel(); b.lives.Wait() }

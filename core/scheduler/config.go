@@ -57,6 +57,7 @@ type Timing struct {
 	NetworkWatch  time.Duration // between comparisons of policies and what is in force; 10 s
 	RetryFirst    time.Duration // pause before a second attempt, doubled for each further one; 500 ms
 	RetryMost     time.Duration // longest such pause; 1 min
+	AfterJob      time.Duration // least lease of a sandbox that stays after its job; 24 h
 	EventsKept    time.Duration // age at which events are removed; 30 days
 }
 
@@ -77,6 +78,7 @@ func (t Timing) withDefaults() Timing {
 		NetworkWatch:  cmp.Or(t.NetworkWatch, 10*time.Second),
 		RetryFirst:    cmp.Or(t.RetryFirst, 500*time.Millisecond),
 		RetryMost:     cmp.Or(t.RetryMost, time.Minute),
+		AfterJob:      cmp.Or(t.AfterJob, 24*time.Hour),
 		EventsKept:    cmp.Or(t.EventsKept, 30*24*time.Hour),
 	}
 }

@@ -30,7 +30,7 @@ func (s *Scheduler) createSandbox() kind {
 		steps: []step{
 			{name: stepReserve, run: reserve, timeout: call, retries: modest},
 			{name: "attach-network", run: attachNetwork, undo: detachNetwork, timeout: call, retries: modest},
-			{name: "create-vm", run: createVM, undo: removeVM, retries: modest},
+			{name: "create-vm", run: createVM, undo: cutAndRemoveVM, retries: modest},
 			{name: "start-vm", run: startVM, timeout: call, retries: modest},
 			{name: "wait-hello", run: waitHello, limit: readyLimit},
 		},
@@ -48,7 +48,7 @@ func reserve(ctx context.Context, w *work) (state.Commit, error) {
 	}
 	_, err = w.cfg.Store.Reserve(ctx, w.sb.ID, state.Range{
 		First: host.VMIDFirst, Last: host.VMIDLast, Subnet: w.cfg.Subnet, HostAddr: w.cfg.HostAddress,
-		InterfacePattern: host.InterfacePattern,
+		InterfacePattern: host.InterfacePattern, CreatesInterface: host.CreatesInterface,
 	})
 	return w.sandboxTo(lab.SandboxProvisioning, ""), err
 }

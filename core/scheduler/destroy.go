@@ -37,7 +37,7 @@ func revoke(ctx context.Context, w *work) (state.Commit, error) {
 }
 
 func destroyVM(ctx context.Context, w *work) (state.Commit, error) {
-	return state.Commit{}, removeVM(ctx, w)
+	return state.Commit{}, cutAndRemoveVM(ctx, w)
 }
 
 func detachFinally(ctx context.Context, w *work) (state.Commit, error) {

@@ -17,17 +17,14 @@ const (
 	uploadRest  = time.Hour             // for a caller to submit the job of its upload
 )
 
-// keep runs the loops that no request starts: it keeps policies in force,
-// compares rows with VMs, ends leases and forgets old events. It first runs at
-// once.
+// keep runs the loops that no request starts: it begins and ends leases, compares
+// rows with VMs and forgets old events. It first runs at once.
 func (s *Scheduler) keep(ctx context.Context) {
 	tick := time.NewTicker(s.cfg.Timing.Sweep)
 	defer tick.Stop()
-	watch := time.NewTicker(s.cfg.Timing.NetworkWatch)
-	defer watch.Stop()
 	var pruned time.Time
 	for {
-		s.try(ctx, "keep the network", s.keepNetwork)
+		s.try(ctx, "begin leases", s.beginLeases)
 		s.try(ctx, "end leases", s.endLeases)
 		s.try(ctx, "end stranded jobs", s.endStranded)
 		s.try(ctx, "compare rows with VMs", s.sweep)
@@ -36,23 +33,26 @@ func (s *Scheduler) keep(ctx context.Context) {
 			pruned = time.Now()
 			s.try(ctx, "prune events", s.prune)
 		}
-		if !s.rest(ctx, tick.C, watch.C) {
+		select {
+		case <-ctx.Done():
 			return
+		case <-tick.C:
 		}
 	}
 }
 
-// rest waits for the tick. Meanwhile it looks after the network more often:
-// where rules are lost, sandboxes are open until it has looked.
-func (s *Scheduler) rest(ctx context.Context, tick, watch <-chan time.Time) bool {
+// watchNetwork keeps policies in force. It waits for nothing but the network
+// plugin and the store: where rules are lost, sandboxes are open until it has
+// looked. It first runs at once.
+func (s *Scheduler) watchNetwork(ctx context.Context) {
+	tick := time.NewTicker(s.cfg.Timing.NetworkWatch)
+	defer tick.Stop()
 	for {
+		s.try(ctx, "keep the network", s.keepNetwork)
 		select {
 		case <-ctx.Done():
-			return false
-		case <-tick:
-			return true
-		case <-watch:
-			s.try(ctx, "keep the network", s.keepNetwork)
+			return
+		case <-tick.C:
 		}
 	}
 }
@@ -66,8 +66,24 @@ func (s *Scheduler) try(ctx context.Context, what string, f func(context.Context
 	}
 }
 
+// beginLeases gives one to each sandbox that was made for a job and stays after
+// it, unless somebody asked to keep it: it would hold its memory, its disk and
+// its names for ever. A job that takes longer leaves more time to look at it.
+func (s *Scheduler) beginLeases(ctx context.Context) error {
+	left, err := s.cfg.Store.LeftSandboxes(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, sb := range left {
+		s.log.Info("sandbox stays after its job, lease begins", "sandbox", sb.ID, "vmid", sb.VMID)
+		errs = append(errs, s.cfg.Store.BeginLease(ctx, sb.ID, stamp().Add(max(s.cfg.Timing.AfterJob, sb.Spec.TTL))))
+	}
+	return errors.Join(errs...)
+}
+
 // endLeases destroys what nobody wants any more: expired sandboxes, and failed
-// ones that were made for a job.
+// ones that were made for a job and shall go with it.
 func (s *Scheduler) endLeases(ctx context.Context) error {
 	expired, err := s.cfg.Store.ExpiredSandboxes(ctx, leaseBatch)
 	if err != nil {
@@ -78,14 +94,11 @@ func (s *Scheduler) endLeases(ctx context.Context) error {
 		return err
 	}
 	for _, sb := range failed {
-		if sb.JobID == "" || sb.Keep {
-			continue
-		}
-		job, err := s.cfg.Store.Job(ctx, sb.JobID)
+		goes, err := s.unwanted(ctx, sb)
 		if err != nil {
 			return err
 		}
-		if !job.Borrowed {
+		if goes {
 			expired = append(expired, sb)
 		}
 	}
@@ -103,6 +116,24 @@ func (s *Scheduler) endLeases(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// unwanted reports whether a failed sandbox was made for a job and shall not
+// outlive it. What the profile says to stop or keep is left to be looked at,
+// unless it never came so far, or somebody asked for its end in vain.
+func (s *Scheduler) unwanted(ctx context.Context, sb lab.Sandbox) (bool, error) {
+	if sb.JobID == "" || sb.Keep {
+		return false, nil
+	}
+	job, err := s.cfg.Store.Job(ctx, sb.JobID)
+	if err != nil || job.Borrowed {
+		return false, err
+	}
+	if stays := sb.Spec.OnJobEnd == endStop || sb.Spec.OnJobEnd == endKeep; !stays || sb.ReadyAt.IsZero() {
+		return true, nil
+	}
+	ops, err := s.cfg.Store.Operations(ctx, state.OperationFilter{Subject: sb.ID, Limit: 1})
+	return err == nil && len(ops) == 1 && ops[0].Kind == lab.OpDestroySandbox, err
 }
 
 // collectRepos removes uploads that nothing needs any more. A job's own end

@@ -159,3 +159,119 @@ func TestOneVMThatCannotBeSweptHidesNoOther(t *testing.T) {
 		}
 	})
 }
+
+// TestFailedFinishKeepsWhatTheProfileKeeps: a defect at the very end of a job is
+// no reason to destroy what shall stay, nor to keep what shall go.
+func TestFailedFinishKeepsWhatTheProfileKeeps(t *testing.T) {
+	tests := []struct {
+		onEnd, call string
+		want        lab.SandboxState
+	}{
+		{"stop", "SetPower", lab.SandboxFailed},
+		{"keep", "GetVM", lab.SandboxFailed},
+		{"destroy", "DestroyVM", lab.SandboxDestroyed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.onEnd, func(t *testing.T) {
+			inBubble(t, "", func(b *bench) {
+				b.start(-1)
+				job := b.submitJob(tt.onEnd)
+				time.Sleep(15 * time.Second) // the job takes 20 s
+				b.world.failing(tt.call, repeat(fault.New(fault.Internal, "defect"), 12)...)
+				time.Sleep(2 * time.Hour)
+				synctest.Wait()
+				sb := b.sandbox(job.SandboxID)
+				if sb.State != tt.want {
+					t.Errorf("sandbox is %s (%s), want %s", sb.State, sb.Reason, tt.want)
+				}
+				if _, ok := b.world.machine(sb.VMID); ok != (tt.want == lab.SandboxFailed) {
+					t.Errorf("VM is there: %v; effects are %v", ok, b.world.effects)
+				}
+				if tt.want != lab.SandboxFailed {
+					return
+				}
+				b.world.failing("DestroyVM", fault.New(fault.Precondition, "its disk is in use"))
+				if _, err := b.DestroySandbox(context.Background(), sb.ID); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(15 * time.Minute)
+				synctest.Wait()
+				if sb := b.sandbox(sb.ID); sb.State != lab.SandboxDestroyed {
+					t.Errorf("sandbox that somebody asked to destroy is %s (%s)", sb.State, sb.Reason)
+				}
+			})
+		})
+	}
+}
+
+// TestWhatStaysAfterAJobHasALease: a sandbox made for a job goes in the end,
+// however it came to stay, unless somebody asked for it.
+func TestWhatStaysAfterAJobHasALease(t *testing.T) {
+	tests := []struct {
+		name, task, onEnd string
+		ttl, lease        time.Duration
+	}{
+		{"stop", "", "stop", 10 * time.Minute, 30 * time.Minute},
+		{"keep", "", "keep", 10 * time.Minute, 30 * time.Minute},
+		{"long job", "", "keep", time.Hour, time.Hour},
+		{"did not end by itself", "hang", "keep", 10 * time.Minute, 30 * time.Minute},
+		{"off", "off", "keep", 10 * time.Minute, 30 * time.Minute},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, tt.task, func(b *bench) {
+				ctx := context.Background()
+				b.timing.AfterJob = 30 * time.Minute
+				b.start(-1)
+				var sandboxes []lab.Sandbox
+				for _, keep := range []bool{false, true} {
+					_, sb, _, err := b.RunJob(ctx, JobRequest{Task: tt.task, Spec: spec(tt.onEnd), Keep: keep, TTL: tt.ttl})
+					if err != nil {
+						t.Fatal(err)
+					}
+					sandboxes = append(sandboxes, sb)
+				}
+				b.settle()
+				ended := b.job(sandboxes[0].JobID).EndedAt
+				time.Sleep(time.Until(ended.Add(tt.lease - time.Minute)))
+				synctest.Wait()
+				left := b.sandbox(sandboxes[0].ID)
+				if left.State != lab.SandboxStopped && left.State != lab.SandboxReady {
+					t.Errorf("sandbox is %s (%s) before its time", left.State, left.Reason)
+				}
+				if over := left.ExpiresAt.Sub(ended.Add(tt.lease)); over < 0 || over > 2*time.Minute {
+					t.Errorf("lease ends at %s, the job ended at %s", left.ExpiresAt, ended)
+				}
+				time.Sleep(5 * time.Minute)
+				b.settle()
+				if sb := b.sandbox(sandboxes[0].ID); sb.State != lab.SandboxDestroyed {
+					t.Errorf("sandbox is %s (%s) after its time", sb.State, sb.Reason)
+				}
+				if sb := b.sandbox(sandboxes[1].ID); !sb.State.Live() || !sb.ExpiresAt.IsZero() {
+					t.Errorf("sandbox that shall be kept is %s, lease until %s", sb.State, sb.ExpiresAt)
+				}
+				b.checkWorld(t)
+			})
+		})
+	}
+}
+
+func TestBorrowedSandboxWithoutALeaseGetsNone(t *testing.T) {
+	inBubble(t, "", func(b *bench) {
+		b.start(-1)
+		endless := spec("destroy")
+		endless.TTL = 0
+		_, sb, err := b.CreateSandbox(context.Background(), SandboxRequest{Name: "box", Spec: endless})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.settle()
+		b.borrow(sb, "")
+		b.settle()
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if sb := b.sandbox(sb.ID); sb.State != lab.SandboxReady || !sb.ExpiresAt.IsZero() {
+			t.Errorf("sandbox is %s, lease until %s", sb.State, sb.ExpiresAt)
+		}
+	})
+}

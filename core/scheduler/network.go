@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/state"
@@ -14,6 +15,9 @@ import (
 	"github.com/agentlab/agentlab/sdk/network"
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
+
+// attachTimeout bounds a restored attachment: whoever detaches waits for it.
+const attachTimeout = 30 * time.Second
 
 // applyHost makes the host's side of the agent network so, and tells what it
 // had to change and what it finds wanting, the latter when that is news.
@@ -101,6 +105,8 @@ func (s *Scheduler) keepAttached(ctx context.Context, id string, found []network
 			return nil
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, attachTimeout)
+	defer cancel()
 	s.log.Warn("policy is not in force, attaching again", "sandbox", id, "vmid", sb.VMID, "err", drift)
 	got, err := s.attach(ctx, req)
 	if err != nil {
@@ -116,9 +122,10 @@ func (s *Scheduler) keepAttached(ctx context.Context, id string, found []network
 	})
 }
 
-// attachRequest is the policy that the sandbox shall have.
+// attachRequest is the policy that the sandbox shall have. It is told by rows
+// alone: a hypervisor plugin that is down must not keep a policy from its place.
 func (s *Scheduler) attachRequest(ctx context.Context, sb lab.Sandbox) (network.AttachRequest, error) {
-	host, err := s.hostReport(ctx)
+	held, err := s.cfg.Store.Reservation(ctx, sb.ID)
 	if err != nil {
 		return network.AttachRequest{}, err
 	}
@@ -128,7 +135,7 @@ func (s *Scheduler) attachRequest(ctx context.Context, sb lab.Sandbox) (network.
 	}
 	req := network.AttachRequest{
 		RequestID: "keep", SandboxID: sb.ID, Generation: sb.Generation, Bridge: s.cfg.Bridge,
-		Interface: sb.Interface, CreateInterface: !host.CreatesInterface, MAC: sb.MAC,
+		Interface: sb.Interface, CreateInterface: !held.CreatesInterface, MAC: sb.MAC,
 		Address: sb.Address.String(), Mode: network.Mode(sb.Spec.NetworkMode),
 	}
 	for _, r := range rules {

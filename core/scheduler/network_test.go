@@ -3,12 +3,14 @@ package scheduler
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
 	"github.com/agentlab/agentlab/sdk/network"
 )
 
@@ -89,6 +91,67 @@ func TestWithoutANetworkJobsFailAndOthersEndInTime(t *testing.T) {
 		}
 		if got := b.job(late.ID); got.State != lab.JobFailed || !strings.Contains(got.Reason, "plugin network netfilter is not available") {
 			t.Errorf("job that came is %s (%s)", got.State, got.Reason)
+		}
+	})
+}
+
+// hungHypervisor makes its interfaces itself and, while hangs is set, answers
+// nothing before its caller gives up.
+type hungHypervisor struct {
+	hypervisor.Driver
+	hangs *atomic.Bool
+}
+
+func (h hungHypervisor) CheckHost(ctx context.Context) (hypervisor.HostReport, error) {
+	if h.hangs.Load() {
+		<-ctx.Done()
+		return hypervisor.HostReport{}, ctx.Err()
+	}
+	report, err := h.Driver.CheckHost(ctx)
+	report.CreatesInterface = true
+	return report, err
+}
+
+func (h hungHypervisor) GetVM(ctx context.Context, ref hypervisor.Ref) (hypervisor.VM, error) {
+	if h.hangs.Load() {
+		<-ctx.Done()
+		return hypervisor.VM{}, ctx.Err()
+	}
+	return h.Driver.GetVM(ctx, ref)
+}
+
+func (h hungHypervisor) ListVMs(ctx context.Context, prefix string, all bool) ([]hypervisor.VM, error) {
+	if h.hangs.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return h.Driver.ListVMs(ctx, prefix, all)
+}
+
+// TestHungHypervisorDoesNotKeepPoliciesAway flushes all rules while the
+// hypervisor plugin hangs, before and after a restart of the daemon.
+func TestHungHypervisorDoesNotKeepPoliciesAway(t *testing.T) {
+	inBubble(t, "", func(b *bench) {
+		var hangs atomic.Bool
+		b.adapt = func(c *Config) { c.Hypervisor = hungHypervisor{c.Hypervisor, &hangs} }
+		b.start(-1)
+		box := b.submitSandbox("box")
+		b.settle()
+		hangs.Store(true)
+		time.Sleep(10 * time.Minute)
+		for life := range 2 {
+			b.world.mu.Lock()
+			b.world.flushed = true
+			delete(b.world.nets, box.ID)
+			b.world.mu.Unlock()
+			time.Sleep(10*time.Second + time.Millisecond)
+			synctest.Wait()
+			if req, ok := b.attached(box.ID); !ok || req.CreateInterface {
+				t.Errorf("life %d: ten seconds after a flush the sandbox is attached: %v, as %+v", life, ok, req)
+			}
+			b.stop()
+			b.start(-1)
+			time.Sleep(time.Minute)
 		}
 	})
 }

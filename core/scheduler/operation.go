@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -148,14 +149,48 @@ func (w *work) runOne(ctx context.Context, k kind, st step) error {
 	return w.fail(ctx, k, err)
 }
 
-// call runs the step under its timeout.
+// call runs the step under its timeout, and cuts it off when the operation is
+// cancelled meanwhile: the undo covers what is half done.
 func (w *work) call(ctx context.Context, st step) (state.Commit, error) {
+	cancellable, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer w.onCancel(cancellable, func() { cancel(errCancelled) })()
+	runCtx := cancellable
 	if st.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, st.timeout)
-		defer cancel()
+		var stop context.CancelFunc
+		runCtx, stop = context.WithTimeout(cancellable, st.timeout)
+		defer stop()
 	}
-	return st.run(ctx, w)
+	c, err := st.run(runCtx, w)
+	if err != nil && errors.Is(context.Cause(cancellable), errCancelled) {
+		err = errCancelled
+	}
+	return c, err
+}
+
+// onCancel calls f once the operation is cancelled, until stop, which waits.
+func (w *work) onCancel(ctx context.Context, f func()) (stop func()) {
+	wake, unwatch := w.cfg.Store.WatchSandbox(w.sb.ID)
+	ctx, end := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for {
+			if errors.Is(w.cancelled(ctx), errCancelled) {
+				f()
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-wake:
+			}
+		}
+	})
+	return func() {
+		end()
+		watch.Wait()
+		unwatch()
+	}
 }
 
 // begin commits that an attempt of the step starts, before anything is called.

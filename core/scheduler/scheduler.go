@@ -13,8 +13,10 @@ import (
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
-// storePause is how long a worker rests when the store itself fails.
-const storePause = time.Second
+const (
+	storePause = time.Second      // of a worker when the store itself fails
+	clockStep  = 30 * time.Second // between two looks at the clock: nobody looked in between
+)
 
 // Scheduler drives operations. Its submitting methods may be called at any
 // time, also while Run is not.
@@ -31,7 +33,9 @@ type Scheduler struct {
 
 	mu sync.Mutex
 	// mu guards:
-	started  time.Time           // of Run
+	heard    time.Time           // since when guests can be, see resumed
+	looked   time.Time           // at the clock, last
+	failed   time.Time           // the last write of the store that we know of
 	claimed  map[string]struct{} // subjects that somebody works on
 	host     hypervisor.HostReport
 	applied  bool             // the host's side of the network, by us
@@ -47,7 +51,6 @@ func New(cfg Config) *Scheduler {
 		log:     cfg.Log,
 		limits:  limits{size: cfg.CreatesPerTemplate},
 		wake:    make(chan struct{}, 1),
-		started: time.Now(),
 		claimed: map[string]struct{}{},
 	}
 	s.kinds = map[lab.OperationKind]kind{
@@ -63,9 +66,11 @@ func New(cfg Config) *Scheduler {
 // again by the next Run.
 func (s *Scheduler) Run(ctx context.Context) error {
 	s.mu.Lock()
-	s.started = time.Now()
+	s.heard = time.Now()
+	s.looked = s.heard
 	s.mu.Unlock()
 	s.workers.Go(func() { s.keep(ctx) })
+	s.workers.Go(func() { s.watchNetwork(ctx) })
 	defer s.workers.Wait()
 	tick := time.NewTicker(s.cfg.Timing.Tick)
 	defer tick.Stop()
@@ -92,6 +97,7 @@ func (s *Scheduler) Wake() {
 
 // dispatch starts a worker for each subject that has open operations and none.
 func (s *Scheduler) dispatch(ctx context.Context) error {
+	s.resumed() // looks at the clock also while nobody waits for a guest
 	open, err := s.cfg.Store.Operations(ctx, state.OperationFilter{Open: true})
 	if err != nil {
 		return err
@@ -141,12 +147,25 @@ func (s *Scheduler) work(ctx context.Context, subject string) {
 	}
 }
 
-// resumed is when the grace after our own start ends: what fell due while
-// nobody looked must not count before guests had time to be heard.
+// resumed is when the grace ends in which guests are to be heard again: after our
+// own start, after the clock jumped or the host slept, and after the store could
+// not write their signs of life. What fell due meanwhile does not count before.
 func (s *Scheduler) resumed() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.started.Add(s.cfg.Timing.ResumeGrace)
+	now := time.Now()
+	// The clock that only runs while the host does misses a sleep, the other
+	// one may be set; a step of either is looked for.
+	step := max(now.Sub(s.looked), now.Round(0).Sub(s.looked.Round(0)).Abs())
+	if step > max(clockStep, 2*s.cfg.Timing.Tick) {
+		s.log.Warn("the clock jumped or the host slept, guests get time to be heard", "took", step)
+		s.heard = now
+	}
+	if failed := s.cfg.Store.WriteFailed(); !failed.Equal(s.failed) {
+		s.failed, s.heard = failed, now
+	}
+	s.looked = now
+	return s.heard.Add(s.cfg.Timing.ResumeGrace)
 }
 
 // sleep waits for d or the end of ctx.

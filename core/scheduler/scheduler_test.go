@@ -22,7 +22,7 @@ func TestJobRunsAndNothingIsLeft(t *testing.T) {
 		if sb.State != lab.SandboxDestroyed || sb.HostKey == "" {
 			t.Errorf("sandbox is %s", sb.State)
 		}
-		want := []string{"attach tap1000i0", "create 1000", "power on 1000", "destroy 1000", "detach tap1000i0"}
+		want := []string{"attach tap1000i0", "create 1000", "power on 1000", "detach tap1000i0", "destroy 1000"}
 		if diff := cmp.Diff(want, b.world.effects); diff != "" {
 			t.Errorf("effects (-want +got):\n%s", diff)
 		}

@@ -32,6 +32,7 @@ type worker interface {
 	WatchSandbox(id string) (wake <-chan struct{}, stop func())
 	PutToken(ctx context.Context, sandboxID string, tokenHash []byte, expires time.Time) error
 	ExtendTokens(ctx context.Context, sandboxID string, expires time.Time) error
+	WriteFailed() time.Time
 }
 
 // addresser keeps VMIDs and addresses.
@@ -54,6 +55,8 @@ type lookup interface {
 
 // keeper is what the loops need.
 type keeper interface {
+	LeftSandboxes(ctx context.Context) ([]lab.Sandbox, error)
+	BeginLease(ctx context.Context, sandboxID string, expires time.Time) error
 	ExpiredSandboxes(ctx context.Context, limit int) ([]lab.Sandbox, error)
 	Sandboxes(ctx context.Context, f state.SandboxFilter) ([]lab.Sandbox, error)
 	IdleSandboxes(ctx context.Context, states ...lab.SandboxState) ([]lab.Sandbox, error)

@@ -56,8 +56,25 @@ func (w *work) sandboxTo(to lab.SandboxState, reason string) state.Commit {
 	return state.Commit{Sandboxes: []state.SandboxChange{{ID: w.sb.ID, To: to, Reason: reason}}}
 }
 
-// removeVM destroys the sandbox's VM if there is one, and nothing else. A VM
-// that certainly is another's is reported and left alone; where that is in
+// cutAndRemoveVM takes the VM off the network first, so that one that cannot be
+// destroyed is at least shut in. It is stopped hard and its guest is not heard
+// any more, so it has nothing left to say. A network plugin that is down must
+// not keep a VM alive either: the step after this one detaches for certain.
+func cutAndRemoveVM(ctx context.Context, w *work) error {
+	cutCtx, cancel := context.WithTimeout(ctx, lookTimeout)
+	cut := w.detach(cutCtx, w.sb.ID)
+	cancel()
+	err := removeVM(ctx, w)
+	if err != nil && cut != nil && !patient.again(err, w.op.Attempt) {
+		// No reason to give up while it is on the network.
+		return fmt.Errorf("detach VM that cannot be destroyed (%v): %w", err, cut)
+	}
+	return err
+}
+
+// removeVM destroys the sandbox's VM, and nothing else. It asks for that where
+// the VM is said to be gone too: only the driver knows what may be left of one.
+// A VM that certainly is another's is reported and left alone; where that is in
 // doubt the driver compares the mark and refuses, and so do we.
 func removeVM(ctx context.Context, w *work) error {
 	held, err := w.cfg.Store.Reservation(ctx, w.sb.ID)
@@ -70,7 +87,9 @@ func removeVM(ctx context.Context, w *work) error {
 	vm, err := w.cfg.Hypervisor.GetVM(ctx, w.ref())
 	switch {
 	case errors.Is(err, fault.NotFound):
-		return w.confirmGone(ctx)
+		if err := w.confirmGone(ctx); err != nil {
+			return err
+		}
 	case err != nil:
 		return fmt.Errorf("read owner: %w", err)
 	case vm.Ref.Owner != "" && vm.Ref.Owner != w.sb.Owner:

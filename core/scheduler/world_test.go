@@ -103,7 +103,9 @@ func (w *world) machine(vmid uint32) (machine, bool) {
 func (w *world) setPower(vmid uint32, p hypervisor.Power) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.vms[vmid].power = p
+	if m, ok := w.vms[vmid]; ok { // a guest may have gone with its VM
+		m.power = p
+	}
 }
 
 // drivers is what one life of the daemon sees of the world.

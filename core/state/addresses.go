@@ -28,13 +28,15 @@ type Range struct {
 	Subnet           netip.Prefix // IPv4
 	HostAddr         netip.Addr   // the host's own, never given away
 	InterfacePattern string       // fmt pattern over the VMID: "tap%di0"
+	CreatesInterface bool         // the hypervisor makes it, not the network plugin
 }
 
 // Reservation is what a sandbox holds.
 type Reservation struct {
-	VMID      uint32
-	Address   netip.Addr
-	Attempted bool // a VM of this number may exist
+	VMID             uint32
+	Address          netip.Addr
+	CreatesInterface bool // the hypervisor makes its interface
+	Attempted        bool // a VM of this number may exist
 }
 
 type held struct {
@@ -58,7 +60,7 @@ func (s *Store) Reserve(ctx context.Context, sandboxID string, r Range) (sb lab.
 		}
 		sb.MAC = randomMAC()
 		sb.Interface = fmt.Sprintf(r.InterfacePattern, sb.VMID)
-		return t.hold(ctx, sb)
+		return t.hold(ctx, sb, r.CreatesInterface)
 	})
 	return sb, err
 }
@@ -146,10 +148,10 @@ func randomMAC() string {
 	return fmt.Sprintf("52:54:00:%02x:%02x:%02x", b[0], b[1], b[2])
 }
 
-func (t *tx) hold(ctx context.Context, sb lab.Sandbox) error {
+func (t *tx) hold(ctx context.Context, sb lab.Sandbox, createsInterface bool) error {
 	vmid, address := strconv.FormatUint(uint64(sb.VMID), 10), sb.Address.String()
-	err := t.exec(ctx, `INSERT INTO addresses (vmid, sandbox_id, address, mac, interface, reason, created_at) VALUES (?,?,?,?,?,?,?)`,
-		sb.VMID, sb.ID, address, sb.MAC, sb.Interface, "sandbox "+sb.Name, millis(t.now))
+	err := t.exec(ctx, `INSERT INTO addresses (vmid, sandbox_id, address, mac, interface, creates_interface, reason, created_at) VALUES (?,?,?,?,?,?,?,?)`,
+		sb.VMID, sb.ID, address, sb.MAC, sb.Interface, createsInterface, "sandbox "+sb.Name, millis(t.now))
 	if err != nil {
 		return err
 	}
@@ -222,10 +224,10 @@ func (s *Store) MarkAttempted(ctx context.Context, sandboxID string) error {
 func (s *Store) Reservation(ctx context.Context, sandboxID string) (Reservation, error) {
 	return one(ctx, s.reader, func(row scanner) (r Reservation, err error) {
 		var address string
-		if err := row.Scan(&r.VMID, &address, &r.Attempted); err != nil {
+		if err := row.Scan(&r.VMID, &address, &r.CreatesInterface, &r.Attempted); err != nil {
 			return r, err
 		}
 		r.Address, err = netip.ParseAddr(address)
 		return r, err
-	}, "reservation of sandbox "+sandboxID, `SELECT vmid, address, attempted FROM addresses WHERE sandbox_id = ? AND burned = 0`, sandboxID)
+	}, "reservation of sandbox "+sandboxID, `SELECT vmid, address, creates_interface, attempted FROM addresses WHERE sandbox_id = ? AND burned = 0`, sandboxID)
 }

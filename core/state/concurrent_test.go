@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -144,5 +145,34 @@ func TestHostUUIDNeverChanges(t *testing.T) {
 	}
 	if ids[0] != ids[1] || len(ids[0]) != 36 {
 		t.Errorf("host uuid is %q, then %q", ids[0], ids[1])
+	}
+}
+
+func TestWriteFailedTellsOfTheDatabaseAlone(t *testing.T) {
+	s := open(t)
+	fill := func(ctx context.Context) (err error) {
+		for range 200 {
+			if err = s.AppendEvent(ctx, lab.Event{Type: "test.filled", Message: strings.Repeat("x", 4096)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	check(t, fill(t.Context()))
+	wantClass(t, s.JobReported(t.Context(), "job_none", lab.JobReport{}), fault.NotFound)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if fill(gone) == nil {
+		t.Error("wrote for a caller who is gone")
+	}
+	if at := s.WriteFailed(); !at.IsZero() {
+		t.Fatalf("write failed at %s, says a database that refused a call or lost a caller", at)
+	}
+	before := time.Now().Truncate(time.Millisecond)
+	_, err := s.writer.ExecContext(t.Context(), "PRAGMA max_page_count = 1") // as large as it is
+	check(t, err)
+	wantClass(t, fill(t.Context()), fault.Exhausted)
+	if at := s.WriteFailed(); at.Before(before) {
+		t.Errorf("write failed at %s, want the time of the failure", at)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/agentlab/agentlab/core/lab"
 )
@@ -98,6 +99,24 @@ func (s *Store) SandboxByAddress(ctx context.Context, address netip.Addr) (lab.S
 func sandboxAt(ctx context.Context, q queryer, address netip.Addr) (lab.Sandbox, error) {
 	return one(ctx, q, scanSandbox, "sandbox with address "+address.String(),
 		`SELECT `+sandboxColumns+` FROM sandboxes WHERE address = ? AND address <> '' AND state <> 'DESTROYED'`, address.Unmap().String())
+}
+
+// LeftSandboxes lists what was made for a job that has ended, has no lease, is
+// not to be kept, and on which nothing works any more.
+func (s *Store) LeftSandboxes(ctx context.Context) ([]lab.Sandbox, error) {
+	return many(ctx, s.reader, scanSandbox, "sandboxes left by jobs", `SELECT `+sandboxColumns+` FROM sandboxes s
+		WHERE state <> 'DESTROYED' AND keep = 0 AND expires_at = 0
+			AND EXISTS (SELECT 1 FROM jobs j WHERE j.sandbox_id = s.id AND j.borrowed = 0 AND j.ended_at <> 0)
+			AND NOT EXISTS (SELECT 1 FROM operations o WHERE o.subject = s.id AND o.ended_at = 0)
+		ORDER BY seq`)
+}
+
+// BeginLease sets the end of a sandbox that has none yet.
+func (s *Store) BeginLease(ctx context.Context, sandboxID string, expires time.Time) error {
+	return s.write(ctx, "begin lease", func(ctx context.Context, t *tx) error {
+		t.touched[sandboxID] = true
+		return t.exec(ctx, `UPDATE sandboxes SET expires_at = ? WHERE id = ? AND keep = 0 AND expires_at = 0`, millis(expires), sandboxID)
+	})
 }
 
 // ExpiredSandboxes lists live sandboxes without Keep whose lease is over, which

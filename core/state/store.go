@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"sync/atomic"
 	"time"
 
 	_ "github.com/mattn/go-sqlite3" // driver "sqlite3"
@@ -32,6 +33,7 @@ type Store struct {
 	writer   *sql.DB // one connection: with two, a busy wait ignores the context
 	reader   *sql.DB
 	watchers watchers
+	failed   atomic.Int64 // see WriteFailed
 }
 
 // Open opens or makes the database file and brings its schema up to date; an

@@ -30,25 +30,50 @@ type tx struct {
 
 // write runs f in one transaction. f must only read and write through the tx.
 func (s *Store) write(ctx context.Context, what string, f func(ctx context.Context, t *tx) error) error {
+	err := s.transact(ctx, f)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() == nil && unable(err) {
+		s.failed.Store(time.Now().UnixMilli())
+	}
+	return fmt.Errorf("%s: %w", what, classify(err))
+}
+
+func (s *Store) transact(ctx context.Context, f func(ctx context.Context, t *tx) error) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	raw, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, classify(err))
+		return err
 	}
 	t := &tx{Tx: raw, now: time.Now(), touched: map[string]bool{}}
 	if err := f(ctx, t); err != nil {
 		_ = raw.Rollback() // the context may have rolled it back already
-		return fmt.Errorf("%s: %w", what, classify(err))
+		return err
 	}
 	if err := raw.Commit(); err != nil {
-		return fmt.Errorf("%s: %w", what, classify(err))
+		return err
 	}
 	if len(t.touched) > 0 {
 		s.watchers.wake(t.touched)
 	}
 	return nil
 }
+
+// unable reports whether the database could not do what it was asked, as on a
+// full disk, rather than refuse it.
+func unable(err error) bool {
+	var e sqlite3.Error
+	if errors.As(err, &e) {
+		return e.Code != sqlite3.ErrConstraint
+	}
+	return errors.Is(err, context.DeadlineExceeded)
+}
+
+// WriteFailed is when the database last could not write, zero for never: what
+// others wanted to leave in it then is missing.
+func (s *Store) WriteFailed() time.Time { return fromMillis(s.failed.Load()) }
 
 // emit writes an event with the transaction.
 func (t *tx) emit(ctx context.Context, e lab.Event) error {

@@ -32,7 +32,8 @@ type Driver interface {
 	// it off once grace has passed.
 	SetPower(ctx context.Context, ref Ref, target Power, grace time.Duration) (VM, error)
 	// DestroyVM frees the VM, its own disks and its seed, never an attached
-	// volume. A running VM is stopped hard first. Gone is success.
+	// volume. A running VM is stopped hard first. Gone is success, but whatever
+	// is left of it, such as a program that runs on, is ended and freed.
 	DestroyVM(ctx context.Context, ref Ref) error
 }
 

@@ -18,7 +18,8 @@ type Driver interface {
 	// Attach puts the policy in force and, when asked, makes a persistent tap.
 	// A generation older than the one in force is fault.Conflict.
 	Attach(ctx context.Context, req AttachRequest) (Attachment, error)
-	// Detach removes rules and the tap that Attach made. Gone is success.
+	// Detach removes rules and the tap that Attach made. Gone is success. What is
+	// not attached is shut in: a VM that still runs reaches nothing any more.
 	Detach(ctx context.Context, sandboxID string) error
 	// ListAttachments reads back from the kernel; "" lists all.
 	ListAttachments(ctx context.Context, sandboxID string) ([]Attachment, error)

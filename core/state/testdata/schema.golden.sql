@@ -49,7 +49,7 @@ CREATE TABLE addresses (
     attempted  INTEGER NOT NULL DEFAULT 0,
     reason     TEXT    NOT NULL,
     created_at INTEGER NOT NULL
-) STRICT;
+, creates_interface INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE artifacts (
     job_id     TEXT    NOT NULL REFERENCES jobs (id),
     path       TEXT    NOT NULL,

@@ -3,6 +3,7 @@ package crash_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/agentlab/agentlab/core/api"
@@ -14,12 +15,13 @@ import (
 
 // wrongEffects names what of the world's log should not have happened: a broken
 // rule, a thing made while it was there, removed while it was not, or not
-// removed at all.
+// removed at all. What is off the network only waits for its end.
 func wrongEffects(log []world.Effect) []string {
 	var wrong []string
 	made := map[string]int{}   // how often, by thing
 	there := map[string]bool{} // now
 	home := map[string]string{}
+	shutIn := map[string]bool{} // sandboxes
 	for _, e := range log {
 		thing := e.Op[:3] + " " + e.Subject + " " + e.Owner
 		say := func(what string) {
@@ -47,6 +49,13 @@ func wrongEffects(log []world.Effect) []string {
 			there[thing], home[e.Owner] = false, ""
 			made[thing]--
 		}
+		if e.Op == "network.detach" {
+			shutIn[e.Subject] = true
+		}
+		_, sandbox, _ := strings.Cut(e.Owner, "/")
+		if shutIn[sandbox] && e.Op != "vm.destroy" && e.Op != "vm.discard" {
+			say("its sandbox is off the network already")
+		}
 	}
 	for thing, n := range made {
 		if n > 1 || there[thing] {
@@ -69,20 +78,24 @@ func effects(t *testing.T, s *testkit.Sim) []world.Effect {
 func TestWrongEffects(t *testing.T) {
 	life := []world.Effect{
 		{Op: "network.attach", Subject: "sbx_a"},
-		{Op: "vm.create", Subject: "1000", Owner: "a"},
-		{Op: "vm.destroy", Subject: "1000", Owner: "a"},
+		{Op: "vm.create", Subject: "1000", Owner: "host/sbx_a"},
+		{Op: "vm.destroy", Subject: "1000", Owner: "host/sbx_a"},
 		{Op: "network.detach", Subject: "sbx_a"},
 	}
-	if w := wrongEffects(life); w != nil {
-		t.Errorf("a good life: %q", w)
+	cut := slices.Concat(life[:2], life[3:], life[2:3]) // before it was destroyed
+	for _, good := range [][]world.Effect{life, cut} {
+		if w := wrongEffects(good); w != nil {
+			t.Errorf("a good life: %q", w)
+		}
 	}
 	for name, log := range map[string][]world.Effect{
 		"left":       life[:2],
 		"attached":   slices.Concat(life[:1], life[1:3]),
 		"made twice": slices.Concat(life[:2], life[1:]),
-		"two VMs":    slices.Concat(life[:2], []world.Effect{{Op: "vm.create", Subject: "1001", Owner: "a"}, {Op: "vm.destroy", Subject: "1001", Owner: "a"}}, life[2:]),
+		"two VMs":    slices.Concat(life[:2], []world.Effect{{Op: "vm.create", Subject: "1001", Owner: "host/sbx_a"}, {Op: "vm.destroy", Subject: "1001", Owner: "host/sbx_a"}}, life[2:]),
 		"again":      slices.Concat(life[:3], life[1:]),
 		"gone twice": slices.Concat(life, life[2:3]),
+		"cut off":    slices.Concat(cut[:3], []world.Effect{{Op: "vm.power", Subject: "1000", Owner: "host/sbx_a"}}, cut[3:]),
 		"broken":     slices.Concat(life, []world.Effect{{Op: "vm.power", Broken: "no policy"}}),
 	} {
 		if wrongEffects(log) == nil {

@@ -24,11 +24,16 @@ const (
 	lifeLog = "the simulated agent begins\nfirst\n[REDACTED]**************\nthe simulated agent ends\n"
 )
 
-// story is what happened, without who and when.
+// story is what happened, without who and when. A VM is off the network before
+// it is destroyed, unless the network plugin dies just then: that comes to the
+// same.
 func story(log []world.Effect) []string {
 	var out []string
 	for _, e := range log {
 		out = append(out, e.Op+" "+e.Detail)
+		if n := len(out); n > 1 && e.Op == "network.detach" && out[n-2] == "vm.destroy " {
+			out[n-1], out[n-2] = out[n-2], out[n-1]
+		}
 	}
 	return out
 }

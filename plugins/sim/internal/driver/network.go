@@ -8,7 +8,6 @@ import (
 
 	"github.com/agentlab/agentlab/plugins/sim/world"
 	"github.com/agentlab/agentlab/sdk/fault"
-	"github.com/agentlab/agentlab/sdk/hypervisor"
 	"github.com/agentlab/agentlab/sdk/network"
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
@@ -161,7 +160,7 @@ func vacant(tx *world.Tx, req network.AttachRequest) error {
 	return nil
 }
 
-// Detach forgets the policy.
+// Detach forgets the policy. A machine that is on is shut in from then on.
 func (n *Network) Detach(ctx context.Context, sandboxID string) error {
 	if err := n.world.Reach(ctx, "network.detach", sandboxID); err != nil {
 		return err
@@ -170,21 +169,11 @@ func (n *Network) Detach(ctx context.Context, sandboxID string) error {
 		return fault.New(fault.Invalid, "%q is not the id of a sandbox", sandboxID)
 	}
 	return n.world.Change(ctx, func(tx *world.Tx) error {
-		have, found, err := tx.Attachment(sandboxID)
+		_, found, err := tx.Attachment(sandboxID)
 		if err != nil || !found {
 			return err
 		}
-		e := world.Effect{Op: "network.detach", Subject: sandboxID}
-		list, err := tx.VMs()
-		if err != nil {
-			return err
-		}
-		for _, vm := range list {
-			if vm.Power != hypervisor.PowerOff && vm.NIC.MAC == have.MAC {
-				e.Broken = "vm " + subject(vm.VMID) + " is still " + string(vm.Power)
-			}
-		}
-		tx.Record(e)
+		tx.Record(world.Effect{Op: "network.detach", Subject: sandboxID})
 		tx.DeleteAttachment(sandboxID)
 		return nil
 	})

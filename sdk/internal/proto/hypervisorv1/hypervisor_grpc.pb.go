@@ -84,7 +84,8 @@ type HypervisorServiceClient interface {
 	SetPower(ctx context.Context, in *SetPowerRequest, opts ...grpc.CallOption) (*VM, error)
 	// PRECONDITION unless the stored owner equals ref.expect_owner. Stops a
 	// running VM hard. Frees the seed and the VM's own disks, never an attached
-	// volume. Gone is success.
+	// volume. Gone is success, but whatever is left of it, such as a program that
+	// runs on, is ended and freed.
 	DestroyVM(ctx context.Context, in *DestroyVMRequest, opts ...grpc.CallOption) (*DestroyVMResponse, error)
 	// PRECONDITION while a volume is attached where the hypervisor would include
 	// it: a workspace is never in a VM snapshot. Capability snapshot, as for the
@@ -390,7 +391,8 @@ type HypervisorServiceServer interface {
 	SetPower(context.Context, *SetPowerRequest) (*VM, error)
 	// PRECONDITION unless the stored owner equals ref.expect_owner. Stops a
 	// running VM hard. Frees the seed and the VM's own disks, never an attached
-	// volume. Gone is success.
+	// volume. Gone is success, but whatever is left of it, such as a program that
+	// runs on, is ended and freed.
 	DestroyVM(context.Context, *DestroyVMRequest) (*DestroyVMResponse, error)
 	// PRECONDITION while a volume is attached where the hypervisor would include
 	// it: a workspace is never in a VM snapshot. Capability snapshot, as for the

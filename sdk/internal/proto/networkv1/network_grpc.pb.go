@@ -52,7 +52,8 @@ type NetworkServiceClient interface {
 	// By sandbox, newer generation wins: one older than that in force is
 	// CONFLICT.
 	Attach(ctx context.Context, in *AttachRequest, opts ...grpc.CallOption) (*Attachment, error)
-	// Removes rules and the tap that Attach made. Gone is success.
+	// Removes rules and the tap that Attach made. Gone is success. What is not
+	// attached is shut in: a VM that still runs reaches nothing any more.
 	Detach(ctx context.Context, in *DetachRequest, opts ...grpc.CallOption) (*DetachResponse, error)
 	// As read back from the kernel, with drift.
 	ListAttachments(ctx context.Context, in *ListAttachmentsRequest, opts ...grpc.CallOption) (*ListAttachmentsResponse, error)
@@ -198,7 +199,8 @@ type NetworkServiceServer interface {
 	// By sandbox, newer generation wins: one older than that in force is
 	// CONFLICT.
 	Attach(context.Context, *AttachRequest) (*Attachment, error)
-	// Removes rules and the tap that Attach made. Gone is success.
+	// Removes rules and the tap that Attach made. Gone is success. What is not
+	// attached is shut in: a VM that still runs reaches nothing any more.
 	Detach(context.Context, *DetachRequest) (*DetachResponse, error)
 	// As read back from the kernel, with drift.
 	ListAttachments(context.Context, *ListAttachmentsRequest) (*ListAttachmentsResponse, error)
