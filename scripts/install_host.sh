@@ -30,6 +30,7 @@ TEXT
 programs=/usr/local/bin
 plugins=/usr/lib/agentlab/plugins
 units=/etc/systemd/system
+manual=/usr/local/share/man/man1
 config=/etc/agentlab
 start=yes
 changed=""
@@ -92,6 +93,8 @@ install_files() {
 		*) put 0755 "$file" "$plugins/${file##*/}" ;;
 		esac
 	done
+	install -d -m 0755 "$manual"
+	put 0644 docs/man/agentlab.1 "$manual/agentlab.1"
 	put 0644 packaging/systemd/agentlabd.service "$units/agentlabd.service"
 }
 

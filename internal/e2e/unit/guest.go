@@ -1,0 +1,130 @@
+package unit
+
+import (
+	"archive/tar"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/agentlab/agentlab/internal/testkit"
+)
+
+// Guest is a booted Debian with systemd, bash and python3, and with nothing of
+// AgentLab's host side in it.
+type Guest struct {
+	// Root runs a bash script as root, with the given standard input.
+	Root func(t testing.TB, script string, stdin io.Reader, within time.Duration) testkit.Result
+}
+
+// prelude is what every script may use.
+const prelude = `set -eu
+show() { systemctl show -p "$1" --value agentlabd; }
+field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
+job_state() { agentlab job show "$1" --json | field state; }
+await() { # SECONDS WHAT COMMAND…
+  local end=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    [ "$SECONDS" -lt "$end" ] || { echo "not in time: $what" >&2; return 1; }
+    sleep 0.3
+  done
+}
+is() { [ "$("${@:2}")" = "$1" ]; }
+not() { ! "$@"; }
+`
+
+// try runs a script, for at most two minutes.
+func (g Guest) try(t testing.TB, script string) testkit.Result {
+	t.Helper()
+	return g.Root(t, prelude+script, nil, 2*time.Minute)
+}
+
+// must is try for a script that has to succeed, and gives what it printed.
+func (g Guest) must(t testing.TB, script string) string {
+	t.Helper()
+	r := g.try(t, script)
+	if r.Code != 0 {
+		log := g.try(t, "systemctl status agentlabd --no-pager -l; journalctl -u agentlabd -n 40 --no-pager -o short-precise")
+		t.Fatalf("exit %d\n%s%s\nof the script\n%s\nthe service:\n%s%s", r.Code, r.Stdout, r.Stderr, script, log.Stdout, log.Stderr)
+	}
+	return r.Stdout
+}
+
+// want is must for a script that prints exactly this.
+func (g Guest) want(t testing.TB, script, want string) {
+	t.Helper()
+	if got := strings.TrimSpace(g.must(t, script)); got != want {
+		t.Errorf("%s\nprinted:\n%s\nwant:\n%s", script, got, want)
+	}
+}
+
+// source is a file to bring into the guest.
+type source struct {
+	path, name string
+}
+
+// unpack brings files into a directory of the guest; they belong to root there.
+func (g Guest) unpack(t testing.TB, dir string, files []source) {
+	t.Helper()
+	r, w := io.Pipe()
+	go func() { _ = w.CloseWithError(pack(w, files)) }()
+	if got := g.Root(t, fmt.Sprintf("mkdir -p %s && tar -C %s --no-same-owner -xf -", dir, dir), r, 3*time.Minute); got.Code != 0 {
+		t.Fatalf("bring files into the guest: exit %d\n%s%s", got.Code, got.Stdout, got.Stderr)
+	}
+}
+
+func pack(w io.Writer, files []source) error {
+	out := tar.NewWriter(w)
+	for _, f := range files {
+		content, err := os.ReadFile(f.path)
+		if err != nil {
+			return err
+		}
+		st, err := os.Stat(f.path)
+		if err != nil {
+			return err
+		}
+		if err := out.WriteHeader(&tar.Header{Name: f.name, Mode: int64(st.Mode().Perm()), Size: int64(len(content)), ModTime: st.ModTime()}); err != nil {
+			return err
+		}
+		if _, err := out.Write(content); err != nil {
+			return err
+		}
+	}
+	return out.Close()
+}
+
+// bring puts into the guest what a checkout has after make build, as far as the
+// installer needs it, and beside it what only the tests use.
+func (g Guest) bring(t testing.TB) {
+	t.Helper()
+	root := testkit.Root(t)
+	files := []source{
+		{testkit.Bin(t, "agentlabd"), "checkout/bin/agentlabd"},
+		{testkit.Bin(t, "agentlab"), "checkout/bin/agentlab"},
+		{testkit.Bin(t, "agentlab-plugin-sim"), "checkout/bin/agentlab-plugin-sim"},
+		{scopeTest(t), "scope.test"},
+	}
+	for _, name := range []string{"scripts/install_host.sh", "scripts/lib.sh", "packaging/systemd/agentlabd.service", "docs/man/agentlab.1"} {
+		files = append(files, source{filepath.Join(root, name), "checkout/" + name})
+	}
+	g.unpack(t, "/opt/agentlab", files)
+}
+
+// scopeTest builds the tests of the code that gives a VM its scope.
+func scopeTest(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "scope.test")
+	cmd := exec.Command("go", "test", "-c", "-ldflags=-s -w", "-o", path, "./plugins/qemu/internal/spawn")
+	cmd.Dir = testkit.Root(t)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go test -c: %v\n%s", err, out)
+	}
+	return path
+}
