@@ -2,6 +2,7 @@ package unit
 
 import (
 	"archive/tar"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -11,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/agentlab/agentlab/internal/testkit"
+	"github.com/agentlab/agentlab/plugins/sim/world"
 )
 
 // Guest is a booted Debian with systemd, bash and python3, and with nothing of
@@ -21,27 +25,37 @@ type Guest struct {
 	Root func(t testing.TB, script string, stdin io.Reader, within time.Duration) testkit.Result
 }
 
-// prelude is what every script may use.
+// prelude is what every script may use. A guest may be emulated, so that each
+// program started costs a tenth of a second: scripts do much in one go and ask
+// seldom.
 const prelude = `set -eu
 show() { systemctl show -p "$1" --value agentlabd; }
-field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
-job_state() { agentlab job show "$1" --json | field state; }
 await() { # SECONDS WHAT COMMAND…
   local end=$((SECONDS + $1)) what=$2
   shift 2
   until "$@" >/dev/null 2>&1; do
     [ "$SECONDS" -lt "$end" ] || { echo "not in time: $what" >&2; return 1; }
-    sleep 0.3
+    sleep 1
   done
 }
 is() { [ "$("${@:2}")" = "$1" ]; }
 not() { ! "$@"; }
+submit() { # TASK: a job that somebody follows, until it has said something
+  agentlab job run --repo https://git.example/repo.git --profile sim --task "sim:print=before $1 sim:print=behind" >/run/job.out 2>/run/job.err &
+  follow=$!
+  await 60 "the job runs" grep -q before /run/job.out || { cat /run/job.err >&2; return 1; }
+}
+finish() { # the follower ends with the job, and its sandbox is gone
+  wait "$follow" || { echo "job run: exit $?" >&2; cat /run/job.err >&2; return 1; }
+  grep -x -e before -e behind /run/job.out
+  cat /var/lib/agentlab-world/effects.log
+}
 `
 
-// try runs a script, for at most two minutes.
+// try runs a script, for at most four minutes.
 func (g Guest) try(t testing.TB, script string) testkit.Result {
 	t.Helper()
-	return g.Root(t, prelude+script, nil, 2*time.Minute)
+	return g.Root(t, prelude+script, nil, 4*time.Minute)
 }
 
 // must is try for a script that has to succeed, and gives what it printed.
@@ -58,8 +72,32 @@ func (g Guest) must(t testing.TB, script string) string {
 // want is must for a script that prints exactly this.
 func (g Guest) want(t testing.TB, script, want string) {
 	t.Helper()
-	if got := strings.TrimSpace(g.must(t, script)); got != want {
-		t.Errorf("%s\nprinted:\n%s\nwant:\n%s", script, got, want)
+	if diff := cmp.Diff(want, g.must(t, script)); diff != "" {
+		t.Errorf("%s\nprints (-want +got):\n%s", script, diff)
+	}
+}
+
+// life is must for a script that brings a job to its end: it ran once, nothing
+// of it was lost, and no effect on the simulated world came twice.
+func (g Guest) life(t testing.TB, script string) {
+	t.Helper()
+	said, effects, _ := strings.Cut(g.must(t, script), "before\nbehind\n")
+	if said != "" {
+		t.Errorf("it says %q", said)
+	}
+	var log []world.Effect
+	for line := range strings.Lines(effects) {
+		var e world.Effect
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("the script printed %q: %v", line, err)
+		}
+		log = append(log, e)
+	}
+	if len(log) == 0 {
+		t.Error("nothing happened to the world")
+	}
+	for _, wrong := range testkit.WrongEffects(log) {
+		t.Error(wrong)
 	}
 }
 
