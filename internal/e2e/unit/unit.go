@@ -6,8 +6,10 @@ import (
 )
 
 // Run installs the service in the guest and does to it what happens to
-// services. The guest keeps it; AfterReboot looks at it again and ends it.
+// services. The guest keeps it; AfterReboot looks at it again and ends it. The
+// guest's own agent-runner is stopped meanwhile: it uses /run/agentlab too.
 func Run(t *testing.T, g Guest) {
+	g.must(t, "systemctl stop agent-runner; rm -rf /run/agentlab")
 	g.bring(t)
 	if !t.Run("install", g.testInstall) {
 		t.FailNow()
@@ -205,10 +207,11 @@ rm -r `+dropIn+`
 systemctl daemon-reload`)
 }
 
-// AfterReboot expects that the service came up with the machine, and ends it.
+// AfterReboot expects that the service came up with the machine, ends it, and
+// gives the guest back to its agent-runner.
 func AfterReboot(t *testing.T, g Guest) {
 	g.want(t, `await 90 "the service is up" is active show ActiveState
 show NRestarts
 `+socket, "0\n"+socketWant)
-	g.life(t, "submit sim:sleep=1s; finish; systemctl disable --now --quiet agentlabd")
+	g.life(t, "submit sim:sleep=1s; finish; systemctl disable --now --quiet agentlabd; systemctl restart agent-runner")
 }
