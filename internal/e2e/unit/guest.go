@@ -2,6 +2,8 @@ package unit
 
 import (
 	"archive/tar"
+	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,9 +23,21 @@ import (
 // Guest is a booted Debian with systemd, bash and python3, and with nothing of
 // AgentLab's host side in it.
 type Guest struct {
-	// Root runs a bash script as root, with the given standard input.
-	Root func(t testing.TB, script string, stdin io.Reader, within time.Duration) testkit.Result
+	// Run runs a line of shell as a user who may use sudo.
+	Run func(ctx context.Context, line string, stdin io.Reader) testkit.Result
 }
+
+// root runs a bash script as root.
+func (g Guest) root(t testing.TB, script string, stdin io.Reader) testkit.Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	text := base64.StdEncoding.EncodeToString([]byte(script)) // nothing to quote
+	return g.Run(ctx, `sudo bash -c "$(echo `+text+` | base64 -d)"`, stdin)
+}
+
+// patience is for one script; an emulated guest on a busy machine takes its time.
+const patience = 4 * time.Minute
 
 // prelude is what every script may use. A guest may be emulated, so that each
 // program started costs a tenth of a second: scripts do much in one go and ask
@@ -52,10 +66,10 @@ finish() { # the follower ends with the job, and its sandbox is gone
 }
 `
 
-// try runs a script, for at most four minutes.
+// try runs a script.
 func (g Guest) try(t testing.TB, script string) testkit.Result {
 	t.Helper()
-	return g.Root(t, prelude+script, nil, 4*time.Minute)
+	return g.root(t, prelude+script, nil)
 }
 
 // must is try for a script that has to succeed, and gives what it printed.
@@ -111,7 +125,7 @@ func (g Guest) unpack(t testing.TB, dir string, files []source) {
 	t.Helper()
 	r, w := io.Pipe()
 	go func() { _ = w.CloseWithError(pack(w, files)) }()
-	if got := g.Root(t, fmt.Sprintf("mkdir -p %s && tar -C %s --no-same-owner -xf -", dir, dir), r, 3*time.Minute); got.Code != 0 {
+	if got := g.root(t, fmt.Sprintf("mkdir -p %s && tar -C %s --no-same-owner -xf -", dir, dir), r); got.Code != 0 {
 		t.Fatalf("bring files into the guest: exit %d\n%s%s", got.Code, got.Stdout, got.Stderr)
 	}
 }

@@ -45,7 +45,7 @@ func checkout(t *testing.T) string {
 		}
 	}
 	link(filepath.Dir(testkit.Bin(t, "agentlabd")), "bin")
-	for _, name := range []string{"scripts", "packaging"} {
+	for _, name := range []string{"scripts", "packaging", "docs"} {
 		link(filepath.Join(testkit.Root(t), name), name)
 	}
 	return dir

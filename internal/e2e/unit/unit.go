@@ -10,6 +10,7 @@ import (
 // guest's own agent-runner is stopped meanwhile: it uses /run/agentlab too.
 func Run(t *testing.T, g Guest) {
 	g.must(t, "systemctl stop agent-runner; rm -rf /run/agentlab")
+	defer g.must(t, "systemctl restart agent-runner")
 	g.bring(t)
 	if !t.Run("install", g.testInstall) {
 		t.FailNow()
