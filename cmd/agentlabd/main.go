@@ -57,7 +57,7 @@ func explain(err error) int {
 	if wrong := (wrongConfig{}); errors.As(err, &wrong) {
 		code = exitConfig
 		if hint == "" {
-			hint = "correct the file, then start agentlabd again; what ran in sandboxes goes on"
+			hint = "correct it until agentlab config check is content, then start agentlabd again; sandboxes go on running meanwhile"
 		}
 	}
 	if hint != "" {

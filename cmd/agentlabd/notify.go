@@ -18,6 +18,7 @@ import (
 type notifier struct {
 	watchdog time.Duration // systemd's patience; 0 when it does not watch
 	beats    chan struct{}
+	ready    chan struct{} // closed when the daemon is
 	plugins  func() []pluginhost.Status
 	send     func(state string) error
 	log      hclog.Logger
@@ -29,7 +30,7 @@ func newNotifier(plugins func() []pluginhost.Status, log hclog.Logger) *notifier
 		log.Warn("systemd's watchdog is left alone", "err", err)
 	}
 	return &notifier{
-		watchdog: watchdog, beats: make(chan struct{}, 1), plugins: plugins, log: log,
+		watchdog: watchdog, beats: make(chan struct{}, 1), ready: make(chan struct{}), plugins: plugins, log: log,
 		send: func(state string) error {
 			_, err := daemon.SdNotify(false, state)
 			return err
@@ -53,7 +54,7 @@ func (n *notifier) beat() {
 func (n *notifier) run(ctx context.Context) error {
 	said := n.status("starting")
 	n.tell("STATUS=" + said)
-	ready := false
+	starting := true
 	for {
 		select {
 		case <-ctx.Done():
@@ -62,9 +63,10 @@ func (n *notifier) run(ctx context.Context) error {
 		case <-n.beats:
 		}
 		var lines []string
-		if !ready {
+		if starting {
 			lines = append(lines, daemon.SdNotifyReady)
-			ready = true
+			starting = false
+			close(n.ready)
 		}
 		if n.watchdog > 0 {
 			lines = append(lines, daemon.SdNotifyWatchdog)
@@ -76,6 +78,17 @@ func (n *notifier) run(ctx context.Context) error {
 		if len(lines) > 0 {
 			n.tell(lines...)
 		}
+	}
+}
+
+// after runs f once the daemon is ready, unless ctx ends before: whoever says
+// ready after a reload must not be the first to say it.
+func (n *notifier) after(ctx context.Context, f func(context.Context) error) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-n.ready:
+		return f(ctx)
 	}
 }
 

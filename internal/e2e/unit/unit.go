@@ -19,6 +19,7 @@ func Run(t *testing.T, g Guest) {
 	g.must(t, "mkdir -p "+dropIn+`
 printf '[Service]\nWatchdogSec=20\n' >`+dropIn+`/test.conf
 systemctl daemon-reload`)
+	t.Run("reload", g.testReload)
 	t.Run("restart", g.testRestart)
 	t.Run("killed", g.testKilled)
 	t.Run("wrong configuration", g.testWrongConfig)
@@ -125,6 +126,22 @@ the group may
 join the group
 `
 )
+
+// testReload: the process stays; what is wrong is told where people look, and
+// what is right is taken over.
+func (g Guest) testReload(t *testing.T) {
+	g.must(t, `old=$(show MainPID)
+cp -p /etc/agentlab/config.hcl /root/good.hcl
+echo 'agent_brigde = "vmbr7"' >>/etc/agentlab/config.hcl
+systemctl reload agentlabd
+await 20 "the mistake is told" eval 'show StatusText | grep -q "not taken over"'
+cp -p /root/good.hcl /etc/agentlab/config.hcl
+systemctl reload agentlabd
+await 20 "the file is taken over" is "Configuration reloaded." show StatusText
+is "$old" show MainPID
+is active show ActiveState
+journalctl -u agentlabd -o cat | grep -q 'config.hcl:[0-9]*: unknown key "agent_brigde"'`)
+}
 
 // testRestart: a job and whoever follows it go on, and so does a program that
 // left the unit's group as VMs do; one that did not ends with the daemon. The
