@@ -17,7 +17,7 @@ func Run(t *testing.T, g Guest) {
 	}
 	t.Run("unit and socket", g.testUnit)
 	g.must(t, "mkdir -p "+dropIn+`
-printf '[Service]\nWatchdogSec=20\n' >`+dropIn+`/test.conf
+printf '[Service]\nWatchdogSec=15\n' >`+dropIn+`/test.conf
 systemctl daemon-reload`)
 	t.Run("reload", g.testReload)
 	t.Run("restart", g.testRestart)
@@ -206,8 +206,7 @@ systemctl start agentlabd`)
 // testWatchdog: somebody holds the database, and systemd ends the daemon that
 // can only wait. With the database free again, it runs again.
 func (g Guest) testWatchdog(t *testing.T) {
-	g.must(t, `is 20s show WatchdogUSec
-sleep 21
+	g.must(t, `is 15s show WatchdogUSec
 is 0 show NRestarts
 python3 -c '
 import sqlite3, time
@@ -220,7 +219,7 @@ await 20 "the database is held" test -e /run/held
 await 90 "systemd ends the daemon" not is 0 show NRestarts
 kill $!
 await 90 "it runs again" is active show ActiveState
-journalctl -u agentlabd -o cat | grep -q 'Watchdog timeout (limit 20s)'
+journalctl -u agentlabd -o cat | grep -q 'Watchdog timeout (limit 15s)'
 rm -r `+dropIn+`
 systemctl daemon-reload`)
 }
