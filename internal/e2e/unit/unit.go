@@ -140,7 +140,7 @@ systemctl reload agentlabd
 await 20 "the file is taken over" is "Configuration reloaded." show StatusText
 is "$old" show MainPID
 is active show ActiveState
-journalctl -u agentlabd -o cat | grep -q 'config.hcl:[0-9]*: unknown key "agent_brigde"'`)
+journalctl -u agentlabd -o cat | grep -q 'not taken over.*config.hcl:[0-9]*: unknown key'`)
 }
 
 // testRestart: a job and whoever follows it go on, and so does a program that
