@@ -28,16 +28,11 @@ func TestWrongEffects(t *testing.T) {
 		{Op: "vm.destroy", Subject: "1000", Owner: "host/sbx_a"},
 		{Op: "network.detach", Subject: "sbx_a"},
 	}
-<<<<<<< HEAD
 	cut := slices.Concat(life[:2], life[3:], life[2:3]) // before it was destroyed
 	for _, good := range [][]world.Effect{life, cut} {
 		if w := testkit.WrongEffects(good); w != nil {
 			t.Errorf("a good life: %q", w)
 		}
-=======
-	if w := testkit.WrongEffects(life); w != nil {
-		t.Errorf("a good life: %q", w)
->>>>>>> 98625cb (e2e, docs: tests of the service, to run in a guest)
 	}
 	for name, log := range map[string][]world.Effect{
 		"left":       life[:2],
