@@ -48,14 +48,43 @@ func (l layout) make() error {
 			return err
 		}
 	}
-	if err := mkdir(l.cfg.RunDir, 0o755); err != nil {
+	if err := l.makeRunDir(); err != nil {
 		return err
 	}
 	return mkdir(l.pluginRun(), 0o700)
 }
 
-// takeDir makes a directory or takes one that is empty or was ours: its mode is
-// set and things in it are removed, which must not happen to /tmp.
+// makeRunDir lets those through who may use the socket: root and the group
+// agentlab. systemd makes the directory too, but knows no group for it.
+func (l layout) makeRunDir() error {
+	if l.dev {
+		return mkdir(l.cfg.RunDir, 0o755)
+	}
+	if err := mkdir(l.cfg.RunDir, 0o750); err != nil {
+		return err
+	}
+	if err := os.Chown(l.cfg.RunDir, 0, groupID()); err != nil {
+		return fault.New(fault.Denied, "give %s to its group: %w", l.cfg.RunDir, err).WithHint("agentlabd needs root")
+	}
+	return nil
+}
+
+// groupID is that of the group agentlab, root's where there is no such group.
+func groupID() int {
+	g, err := user.LookupGroup("agentlab")
+	if err != nil {
+		return 0
+	}
+	id, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return 0
+	}
+	return id
+}
+
+// takeDir makes a directory or takes one that is empty, was ours or comes from
+// systemd: its mode is set and things in it are removed, which must not happen
+// to /tmp.
 func takeDir(dir, key string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fault.New(fault.Denied, "create %s: %w", dir, err).WithHint("agentlabd needs root")
@@ -68,7 +97,8 @@ func takeDir(dir, key string) error {
 		return fault.New(fault.Denied, "look into %s: %w", dir, err)
 	}
 	ours := func(e fs.DirEntry) bool { return e.Name() == lockName || e.Name() == markName }
-	if len(entries) > 0 && !slices.ContainsFunc(entries, ours) {
+	given := slices.Concat(filepath.SplitList(os.Getenv("STATE_DIRECTORY")), filepath.SplitList(os.Getenv("RUNTIME_DIRECTORY")))
+	if len(entries) > 0 && !slices.ContainsFunc(entries, ours) && !slices.Contains(given, dir) {
 		return fault.New(fault.Exists, "%s = %q holds something else", key, dir).
 			WithHint("give the daemon a directory of its own, empty at its first start")
 	}
@@ -152,16 +182,11 @@ func (l layout) listen() (net.Listener, error) {
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "listen on %s: %w", path, err)
 	}
-	uid, gid := 0, 0
+	uid := 0
 	if l.dev {
 		uid, _ = invoker() // not their group: it may be everybody's
 	}
-	if g, err := user.LookupGroup("agentlab"); err == nil {
-		if n, err := strconv.Atoi(g.Gid); err == nil {
-			gid = n
-		}
-	}
-	if err := errors.Join(os.Chown(path, uid, gid), os.Chmod(path, 0o660)); err != nil {
+	if err := errors.Join(os.Chown(path, uid, groupID()), os.Chmod(path, 0o660)); err != nil {
 		_ = ln.Close()
 		return nil, fault.New(fault.Denied, "set who may use %s: %w", path, err)
 	}

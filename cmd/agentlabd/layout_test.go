@@ -76,3 +76,31 @@ func TestLayoutTakesNobodysDirectory(t *testing.T) {
 		unlock()
 	}
 }
+
+// TestDirectoriesFromSystemd: they are taken whatever they hold, and the run
+// directory is shut for all but the group.
+func TestDirectoriesFromSystemd(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: a directory is given to a group")
+	}
+	data, run := t.TempDir(), t.TempDir()
+	for _, dir := range []string{data, run} {
+		if err := os.WriteFile(filepath.Join(dir, "theirs"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("STATE_DIRECTORY", "/var/lib/other:"+data)
+	t.Setenv("RUNTIME_DIRECTORY", run)
+	for dev, want := range map[bool]os.FileMode{false: 0o750, true: 0o755} {
+		if err := (layout{&config.Config{DataDir: data, RunDir: run}, dev}).make(); err != nil {
+			t.Fatal(err)
+		}
+		st, err := os.Stat(run)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if group := int(st.Sys().(*syscall.Stat_t).Gid); st.Mode().Perm() != want || group != groupID() {
+			t.Errorf("dev %v: mode %v, group %d; want %v, %d", dev, st.Mode(), group, want, groupID())
+		}
+	}
+}

@@ -14,6 +14,15 @@ import (
 	"github.com/agentlab/agentlab/sdk/version"
 )
 
+// exitConfig is EX_CONFIG of sysexits(3): another start would end the same way.
+// agentlabd.service knows the number.
+const exitConfig = 78
+
+// wrongConfig marks an error that only another configuration helps against.
+type wrongConfig struct{ error }
+
+func (e wrongConfig) Unwrap() error { return e.error }
+
 type options struct {
 	config  string
 	version bool
@@ -35,13 +44,26 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := start(ctx, opts); err != nil {
-		fmt.Fprintln(os.Stderr, "agentlabd:", err)
-		if hint := fault.HintOf(err); hint != "" {
-			fmt.Fprintln(os.Stderr, "hint:", hint)
-		}
 		stop()
-		os.Exit(1)
+		os.Exit(explain(err))
 	}
+}
+
+// explain tells the error to a person and gives the exit code. A wrong
+// configuration has one of its own.
+func explain(err error) int {
+	fmt.Fprintln(os.Stderr, "agentlabd:", err)
+	hint, code := fault.HintOf(err), 1
+	if wrong := (wrongConfig{}); errors.As(err, &wrong) {
+		code = exitConfig
+		if hint == "" {
+			hint = "correct it until agentlab config check is content, then start agentlabd again; sandboxes go on running meanwhile"
+		}
+	}
+	if hint != "" {
+		fmt.Fprintln(os.Stderr, "hint:", hint)
+	}
+	return code
 }
 
 func parse(args []string) (options, error) {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
 
@@ -33,6 +32,7 @@ type parts struct {
 	sched   *scheduler.Scheduler
 	guest   *guest.Server
 	control *control.Server
+	notify  *notifier
 }
 
 // serve runs the daemon until ctx ends.
@@ -41,7 +41,7 @@ func serve(ctx context.Context, o options) error {
 	defer stop()
 	cfg, diags := config.Load(o.config)
 	if err := diags.Err(); err != nil {
-		return err
+		return wrongConfig{err}
 	}
 	dirs := layout{cfg, o.dev.on}
 	if err := dirs.make(); err != nil {
@@ -103,11 +103,13 @@ func (p *parts) build(ctx context.Context, dirs layout) error {
 		Blocks: blocks(p.cfg), PluginDir: p.cfg.PluginDir, RunDir: dirs.pluginRun(), StateDir: dirs.pluginState(),
 		HostUUID: uuid, HostVersion: version.String(),
 	}, p.log.Named("plugin"))
+	p.notify = newNotifier(p.plugins.List, p.log)
 	host := p.cfg.GuestListen
 	p.sched = scheduler.New(scheduler.Config{
 		Store: store, Hypervisor: p.plugins.Hypervisor(), Network: p.plugins.Network(),
 		HostUUID: uuid, Bridge: p.cfg.AgentBridge, Subnet: p.cfg.AgentSubnet, HostAddress: host.Addr(),
 		HostNetwork: hostNetwork(p.cfg), GuestURL: "http://" + host.String(), CleanRepo: dirs.cleanRepo, Log: p.log,
+		Beat: p.notify.beat, BeatWithin: p.notify.within(),
 	})
 	gc := guest.Config{
 		Store: store, ArtifactsDir: dirs.artifacts(), ReposDir: dirs.repos(), Log: p.log,
@@ -162,11 +164,10 @@ func (p *parts) run(ctx context.Context, dirs layout) error {
 	g.Go(func() error { return p.control.Serve(gctx, controlLn) })
 	g.Go(func() error { return p.guest.Serve(gctx, guestLn) })
 	g.Go(func() error { return p.work(gctx) })
-	g.Go(func() error { return p.reload.run(gctx) })
+	g.Go(func() error { return p.notify.run(gctx) })
+	g.Go(func() error { return p.notify.after(gctx, p.reload.run) })
 	p.log.Info("serving", "version", version.String(), "socket", dirs.socket(), "guests", p.cfg.GuestListen.String())
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 	err = g.Wait()
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	stopPlugins()
 	if perr := <-pluginsDone; err == nil {
 		err = perr

@@ -35,6 +35,14 @@ type Config struct {
 	// CleanRepo removes an upload's file; gone is success. nil does nothing.
 	CleanRepo func(ctx context.Context, repoID string) error
 
+	// Beat is called by Run's own loop while it looks at the rows and the store
+	// answers both a reader and a writer; the first call is after the first
+	// look. It must not block. nil is not called.
+	Beat func()
+	// BeatWithin is the longest time between two beats of a loop that is well;
+	// 0 leaves that to Timing.Tick.
+	BeatWithin time.Duration
+
 	CreatesPerTemplate int // VMs made from one template at a time; 0 is 4
 	Timing             Timing
 	Log                hclog.Logger // nil logs nothing
@@ -85,6 +93,12 @@ func (t Timing) withDefaults() Timing {
 
 func (c Config) withDefaults() Config {
 	c.Timing = c.Timing.withDefaults()
+	if c.BeatWithin > 0 {
+		c.Timing.Tick = min(c.Timing.Tick, c.BeatWithin/2)
+	}
+	if c.Beat == nil {
+		c.Beat = func() {}
+	}
 	c.CreatesPerTemplate = cmp.Or(c.CreatesPerTemplate, 4)
 	if c.Log == nil {
 		c.Log = hclog.NewNullLogger()

@@ -74,9 +74,14 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	defer s.workers.Wait()
 	tick := time.NewTicker(s.cfg.Timing.Tick)
 	defer tick.Stop()
+	var beat time.Time
 	for {
-		if err := s.dispatch(ctx); err != nil && ctx.Err() == nil {
-			s.log.Error("list open operations", "err", err)
+		err := s.dispatch(ctx)
+		if err == nil {
+			beat, err = s.beat(ctx, beat)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("look at the rows", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -85,6 +90,19 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// beat says that the loop lives, unless it has just done so. It counts only when
+// the store lets a writer begin: one that can merely be read does no work.
+func (s *Scheduler) beat(ctx context.Context, last time.Time) (time.Time, error) {
+	if time.Since(last) < s.cfg.Timing.Tick/2 {
+		return last, nil
+	}
+	if err := s.cfg.Store.Ping(ctx); err != nil {
+		return last, err
+	}
+	s.cfg.Beat()
+	return time.Now(), nil
 }
 
 // Wake makes Run look for new operations now.

@@ -65,4 +65,5 @@ type keeper interface {
 	Repo(ctx context.Context, id string) (state.Repo, error)
 	DeleteRepo(ctx context.Context, id string) error
 	CollectRepos(ctx context.Context, before time.Time) ([]state.Repo, error)
+	Ping(ctx context.Context) error
 }

@@ -31,6 +31,7 @@ type Sim struct {
 	Subnet netip.Prefix   // of the sandboxes
 	Guests netip.AddrPort // the guest API
 	Plugin string         // path of the plugin's binary
+	Env    []string       // of the daemon, beyond this process's
 
 	bin string
 
@@ -200,6 +201,7 @@ func (s *Sim) begin() error {
 func (s *Sim) Daemon() *exec.Cmd {
 	cmd := exec.Command(filepath.Join(s.bin, "agentlabd"), "--config", s.ConfigFile())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Env = append(os.Environ(), s.Env...)
 	return cmd
 }
 

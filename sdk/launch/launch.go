@@ -23,8 +23,10 @@ import (
 )
 
 const (
-	// handshakeTimeout bounds the time from exec to the first answered call.
-	handshakeTimeout = 10 * time.Second
+	// handshakeTimeout bounds the time from exec to the first answered call. While
+	// a host boots, or is overcommitted, a start that is cut off and begun again
+	// would never end.
+	handshakeTimeout = 30 * time.Second
 	// maxRunDir is the length of Spec.RunDir that still leaves room for the
 	// names of go-plugin: the path of a Unix socket has at most 107 bytes.
 	maxRunDir = 107 - len("/p1234567890/plugin-dir1234567890/plugin1234567890")

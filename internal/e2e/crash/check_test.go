@@ -1,9 +1,7 @@
 package crash_test
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/agentlab/agentlab/core/api"
@@ -12,58 +10,6 @@ import (
 	"github.com/agentlab/agentlab/internal/testkit"
 	"github.com/agentlab/agentlab/plugins/sim/world"
 )
-
-// wrongEffects names what of the world's log should not have happened: a broken
-// rule, a thing made while it was there, removed while it was not, or not
-// removed at all. What is off the network only waits for its end.
-func wrongEffects(log []world.Effect) []string {
-	var wrong []string
-	made := map[string]int{}   // how often, by thing
-	there := map[string]bool{} // now
-	home := map[string]string{}
-	shutIn := map[string]bool{} // sandboxes
-	for _, e := range log {
-		thing := e.Op[:3] + " " + e.Subject + " " + e.Owner
-		say := func(what string) {
-			wrong = append(wrong, fmt.Sprintf("effect %d %s %s %s: %s", e.Seq, e.Op, e.Subject, e.Owner, what))
-		}
-		if e.Broken != "" {
-			say(e.Broken)
-		}
-		switch e.Op {
-		case "vm.create", "network.attach":
-			if there[thing] {
-				say("made twice")
-			}
-			if at := home[e.Owner]; e.Owner != "" && at != "" {
-				say("its owner has VM " + at + " already")
-			}
-			there[thing], home[e.Owner] = true, e.Subject
-			made[thing]++
-		case "vm.destroy", "network.detach":
-			if !there[thing] {
-				say("removed twice")
-			}
-			there[thing], home[e.Owner] = false, ""
-		case "vm.discard": // a create that failed took its half back: it did not happen
-			there[thing], home[e.Owner] = false, ""
-			made[thing]--
-		}
-		if e.Op == "network.detach" {
-			shutIn[e.Subject] = true
-		}
-		_, sandbox, _ := strings.Cut(e.Owner, "/")
-		if shutIn[sandbox] && e.Op != "vm.destroy" && e.Op != "vm.discard" {
-			say("its sandbox is off the network already")
-		}
-	}
-	for thing, n := range made {
-		if n > 1 || there[thing] {
-			wrong = append(wrong, fmt.Sprintf("%s: made %d times, still there: %v", thing, n, there[thing]))
-		}
-	}
-	return wrong
-}
 
 func effects(t *testing.T, s *testkit.Sim) []world.Effect {
 	t.Helper()
@@ -84,7 +30,7 @@ func TestWrongEffects(t *testing.T) {
 	}
 	cut := slices.Concat(life[:2], life[3:], life[2:3]) // before it was destroyed
 	for _, good := range [][]world.Effect{life, cut} {
-		if w := wrongEffects(good); w != nil {
+		if w := testkit.WrongEffects(good); w != nil {
 			t.Errorf("a good life: %q", w)
 		}
 	}
@@ -98,7 +44,7 @@ func TestWrongEffects(t *testing.T) {
 		"cut off":    slices.Concat(cut[:3], []world.Effect{{Op: "vm.power", Subject: "1000", Owner: "host/sbx_a"}}, cut[3:]),
 		"broken":     slices.Concat(life, []world.Effect{{Op: "vm.power", Broken: "no policy"}}),
 	} {
-		if wrongEffects(log) == nil {
+		if testkit.WrongEffects(log) == nil {
 			t.Errorf("%s: nothing found", name)
 		}
 	}
@@ -112,7 +58,7 @@ func checkClean(t *testing.T, s *testkit.Sim) {
 	for _, what := range left(t, s.World) {
 		t.Errorf("left behind: %s", what)
 	}
-	for _, what := range wrongEffects(effects(t, s)) {
+	for _, what := range testkit.WrongEffects(effects(t, s)) {
 		t.Error(what)
 	}
 	checkRows(t, s)

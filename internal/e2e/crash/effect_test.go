@@ -49,7 +49,7 @@ func undisturbed(t *testing.T, profile string) []string {
 	if got := left(t, s.World); len(got) < 3 {
 		t.Fatalf("while the job runs the world holds only %q", got)
 	}
-	if wrongEffects(effects(t, s)) == nil {
+	if testkit.WrongEffects(effects(t, s)) == nil {
 		t.Fatal("the check of effects takes half a life for a whole one")
 	}
 	job = awaitJob(t, s, job.ID)

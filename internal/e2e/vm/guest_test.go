@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/agentlab/agentlab/internal/e2e/unit"
 	"github.com/agentlab/agentlab/internal/testkit"
 )
 
@@ -33,7 +34,9 @@ func (l *lab) testSharedGuest(t *testing.T) {
 	t.Run("failed, by url", l.testFailedByURL)
 	t.Run("log beyond its quota", l.testLogFlood)
 	t.Run("cancelled", l.testCancelled)
+	t.Run("service", func(t *testing.T) { unit.Run(t, l.service(t)) })
 	t.Run("reboot from inside", l.testReboot)
+	t.Run("service after the reboot", func(t *testing.T) { unit.AfterReboot(t, l.service(t)) })
 	t.Run("fork bomb and timeout", l.testForkBomb)
 	t.Run("host's deadline", func(t *testing.T) { l.testHostDeadline(t, silent) })
 	l.MustRun(t, "sandbox", "destroy", "one", "two", "--force")
@@ -212,9 +215,10 @@ func (l *lab) testReboot(t *testing.T) {
 	secrets := func() string {
 		return l.ssh(t, "one", "sudo grep -rl "+planted+" /run/agentlab/secrets", 30*time.Second).Stdout
 	}
+	testkit.Eventually(t, time.Minute, "the guest has its secrets", func() bool { return secrets() != "" })
 	first := boot()
-	if first == "" || secrets() == "" {
-		t.Fatalf("boot id %q, secrets in %q", first, secrets())
+	if first == "" {
+		t.Fatal("no boot id")
 	}
 	l.ssh(t, "one", "sudo systemctl reboot", 30*time.Second)
 	testkit.Eventually(t, 3*time.Minute, "the guest is back with its secrets", func() bool {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -130,6 +132,29 @@ func TestScopeArgs(t *testing.T) {
 	args := strings.Join(scopeArgs(1042, 77), " ")
 	if !strings.Contains(args, "ssa(sv)a(sa(sv)) agentlab-vm-1042.scope fail 4 PIDs au 1 77 ") {
 		t.Errorf("args = %q", args)
+	}
+}
+
+// TestScope needs systemd. $SCOPE_PID names a process of the caller's to move,
+// which then stays; without it the test makes one.
+func TestScope(t *testing.T) {
+	if _, err := os.Stat(systemdFolder); err != nil {
+		t.Skip("needs a machine with systemd")
+	}
+	pid, err := strconv.Atoi(os.Getenv("SCOPE_PID"))
+	if err != nil {
+		cmd := exec.Command("sleep", "60")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		pid = cmd.Process.Pid
+	}
+	if err := Scope(t.Context(), 1042, pid); err != nil {
+		t.Fatal(err)
+	}
+	if !inScope(1042, pid) || inScope(1042, os.Getpid()) {
+		t.Errorf("process %d is in its scope: %v, and this one: %v", pid, inScope(1042, pid), inScope(1042, os.Getpid()))
 	}
 }
 
