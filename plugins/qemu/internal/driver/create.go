@@ -101,7 +101,7 @@ func (d *Driver) claim(ctx context.Context, req hypervisor.CreateRequest) (*reco
 	}
 	if old != nil {
 		// A start that never let the guest run may have left its program.
-		if err := d.kill(ctx, old.UID, old.Mark()); err != nil {
+		if err := d.kill(ctx, d.tenant(old)); err != nil {
 			return nil, err
 		}
 		return v, d.store.Save(v)

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
@@ -54,14 +53,11 @@ func (d *Driver) ListVMs(ctx context.Context, ownerPrefix string, foreign bool) 
 // the VM's user.
 func (d *Driver) unreadable(vmid uint32) (hypervisor.VM, error) {
 	vm := hypervisor.VM{Ref: hypervisor.Ref{VMID: vmid}, Power: hypervisor.PowerOff}
-	pids, err := procfs.OfUser(d.uid(vmid))
-	if err != nil {
-		return vm, fault.New(fault.Unavailable, "look for programs of vm %d: %w", vmid, err)
-	}
-	if len(pids) > 0 {
+	found, err := d.programs(d.uid(vmid))
+	if len(found) > 0 {
 		vm.Power = hypervisor.PowerOn
 	}
-	return vm, nil
+	return vm, err
 }
 
 // view is the VM as it is now.
@@ -86,7 +82,7 @@ func (d *Driver) view(ctx context.Context, v *record.VM) (hypervisor.VM, error) 
 	vm.Power, vm.Started = hypervisor.PowerOn, v.Run.Started
 	status, err := d.status(ctx, v.VMID)
 	if err != nil {
-		return d.silent(ctx, vm, *id, err)
+		return d.silent(ctx, v, vm, err)
 	}
 	vm.Power = powerOf(status)
 	return vm, nil
@@ -94,16 +90,24 @@ func (d *Driver) view(ctx context.Context, v *record.VM) (hypervisor.VM, error) 
 
 // silent settles a VM whose monitor gave no answer: it may just have ended, and
 // a QEMU that is there but stuck is on.
-func (d *Driver) silent(ctx context.Context, vm hypervisor.VM, id procfs.Identity, cause error) (hypervisor.VM, error) {
+func (d *Driver) silent(ctx context.Context, v *record.VM, vm hypervisor.VM, cause error) (hypervisor.VM, error) {
 	if ctx.Err() != nil {
 		return vm, cause
 	}
-	// A QEMU that hangs up on its way out needs a moment to be gone.
-	gone, err := ended(ctx, id, monitorTimeout/4)
+	id, err := d.program(v)
 	if err != nil {
 		return vm, err
 	}
-	if gone {
+	if id != nil {
+		// A QEMU that hangs up on its way out needs a moment to be gone.
+		if _, err := ended(ctx, *id, monitorTimeout/4); err != nil {
+			return vm, err
+		}
+		if id, err = d.program(v); err != nil {
+			return vm, err
+		}
+	}
+	if id == nil {
 		vm.Power, vm.Started = hypervisor.PowerOff, time.Time{}
 		return vm, nil
 	}

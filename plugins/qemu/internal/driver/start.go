@@ -54,7 +54,7 @@ func (d *Driver) start(ctx context.Context, v *record.VM) error {
 // before that last step, the guest has not run, and a repeat begins anew.
 func (d *Driver) startWith(ctx context.Context, v *record.VM, way machine.Accel) (err error) {
 	// A start cut short before its pid was noted, or a way that failed.
-	if err := d.kill(ctx, v.UID, v.Mark()); err != nil {
+	if err := d.kill(ctx, d.tenant(v)); err != nil {
 		return err
 	}
 	v.Run = &record.Run{State: record.RunStarting, BootID: d.bootID, Started: time.Now().UTC(), Accel: way.Name}
@@ -72,7 +72,7 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, way machine.Accel)
 		if err != nil {
 			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 			defer cancel()
-			err = errors.Join(err, d.kill(clean, v.UID, v.Mark()), d.clearRun(v))
+			err = errors.Join(err, d.kill(clean, d.tenant(v)), d.clearRun(v))
 		}
 	}()
 	v.Run.PID, v.Run.StartTicks = program.PID, program.StartTicks
@@ -123,7 +123,7 @@ func (d *Driver) spawn(v *record.VM, way machine.Accel) (*spawn.Program, error) 
 	}
 	m := d.machine(v, way)
 	return spawn.Start(spawn.Spec{
-		Path: d.cfg.QEMUBinary, Args: m.Args(), UID: v.UID, Groups: groups, Mark: m.UUID, Files: files,
+		Path: d.cfg.QEMUBinary, Args: m.Args(), UID: v.UID, Groups: groups, Files: files,
 	})
 }
 

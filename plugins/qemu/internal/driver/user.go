@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
@@ -30,13 +29,13 @@ func (d *Driver) unusedUser(vmid uint32) error {
 				WithHint("set uid_base of the qemu plugin to a range that is not in that file")
 		}
 	}
-	pids, err := procfs.OfUser(uid)
+	found, err := d.programs(uid)
 	if err != nil {
-		return fault.New(fault.Unavailable, "look for programs of uid %d: %w", uid, err)
+		return err
 	}
-	if len(pids) > 0 {
+	if len(found) > 0 {
 		return fault.New(fault.Exists, "vm %d belongs to somebody else", vmid).
-			WithResource("vm %d", vmid).WithHolder("pid " + strconv.Itoa(pids[0])).
+			WithResource("vm %d", vmid).WithHolder("pid " + strconv.Itoa(found[0].PID)).
 			WithHint("another instance uses the same uid_base: give each its own")
 	}
 	return nil

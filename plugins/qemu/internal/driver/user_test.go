@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
@@ -18,7 +19,7 @@ func TestNoAccountMayBecomeTheUserOfAVM(t *testing.T) {
 	t.Cleanup(func() { delegations = old })
 	delegations = []string{filepath.Join(t.TempDir(), "missing"), file}
 	for base, taken := range map[uint32]bool{98_999: false, 99_000: true, 200_000: true, 230_071: true, 230_072: false} {
-		d := &Driver{cfg: Config{UIDBase: base}}
+		d := &Driver{cfg: Config{UIDBase: base}, find: procfs.Find}
 		if err := d.unusedUser(1000); errors.Is(err, fault.Precondition) != taken || err != nil && !taken {
 			t.Errorf("uid %d: %v", d.uid(1000), err)
 		}

@@ -32,7 +32,6 @@ type Spec struct {
 	Args   []string
 	UID    uint32   // also the group
 	Groups []uint32 // further groups, for /dev/kvm
-	Mark   string   // an argument among Args
 	Files  []*os.File
 }
 
@@ -67,7 +66,7 @@ func Start(s Spec) (*Program, error) {
 		_ = output.Close()
 		return nil, classifyStart(s.Path, err)
 	}
-	p := &Program{procfs.Identity{PID: cmd.Process.Pid, UID: s.UID, Mark: s.Mark}, output}
+	p := &Program{procfs.Identity{PID: cmd.Process.Pid, UID: s.UID}, output}
 	_ = cmd.Process.Release()
 	st, err := procfs.ReadStat(p.PID)
 	if err != nil {

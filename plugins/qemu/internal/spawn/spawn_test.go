@@ -30,7 +30,7 @@ func needRoot(t *testing.T) {
 
 func start(t *testing.T, script string, files ...*os.File) *Program {
 	t.Helper()
-	p, err := Start(Spec{Path: "/bin/sh", Args: []string{"-c", script, testMark}, UID: testUID, Mark: testMark, Files: files})
+	p, err := Start(Spec{Path: "/bin/sh", Args: []string{"-c", script, testMark}, UID: testUID, Files: files})
 	if err != nil {
 		t.Fatal(err)
 	}
