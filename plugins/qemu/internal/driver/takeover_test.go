@@ -64,7 +64,7 @@ func TestTakenOverProgramIsSeenAndEnded(t *testing.T) {
 				l.t.Errorf("after power off the vm is %s", vm.Power)
 			}
 		},
-		"destroy": func(l *lab, d *Driver) { l.destroyAndCheck(d) },
+		"destroy":  func(l *lab, d *Driver) { l.destroyAndCheck(d) },
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -126,5 +126,30 @@ func TestStrangersProgramIsLeftAndTold(t *testing.T) {
 				t.Errorf("programs = %v, want %s", pids, pid)
 			}
 		})
+	}
+}
+
+// A search that failed has found nothing out.
+func TestFailedSearchIsNoEnd(t *testing.T) {
+	l := newLab(t, testhost.Idle)
+	d := l.driver()
+	l.create(d)
+	d.find = func(uint32) ([]procfs.Identity, error) { return nil, errors.New("not today") }
+	if err := d.unusedUser(testVMID); !errors.Is(err, fault.Unavailable) {
+		t.Errorf("unused user: %v, want unavailable", err)
+	}
+	for _, target := range []hypervisor.Power{hypervisor.PowerOff, hypervisor.PowerOn} {
+		if _, err := d.SetPower(testContext(t), testRef(), target, 0); !errors.Is(err, fault.Unavailable) {
+			t.Errorf("set power %s: %v, want unavailable", target, err)
+		}
+	}
+	if err := d.DestroyVM(testContext(t), testRef()); !errors.Is(err, fault.Unavailable) {
+		t.Errorf("destroy: %v, want unavailable", err)
+	}
+	if _, err := os.Stat(d.store.Path(testVMID, diskName)); err != nil {
+		t.Errorf("disk: %v", err)
+	}
+	if err := d.DestroyVM(testContext(t), hypervisor.Ref{VMID: testVMID + 1, Owner: testOwner}); !errors.Is(err, fault.Unavailable) {
+		t.Errorf("destroy of a vm without record: %v, want unavailable", err)
 	}
 }

@@ -91,7 +91,8 @@ func Check(id Identity) error {
 	return nil
 }
 
-// Find gives the programs that run as the user.
+// Find gives the programs that run as the user. An entry that cannot be read may
+// be one of them, so it fails the search, unless it has gone meanwhile.
 func Find(uid uint32) ([]Identity, error) {
 	items, err := os.ReadDir(root)
 	if err != nil {
@@ -104,8 +105,11 @@ func Find(uid uint32) ([]Identity, error) {
 			continue
 		}
 		id, err := look(pid, uid)
-		if err != nil {
+		if errors.Is(err, ErrGone) {
 			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look at pid %d: %w", pid, err)
 		}
 		out = append(out, id)
 	}

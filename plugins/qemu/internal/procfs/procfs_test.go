@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -77,6 +78,31 @@ func TestProgramWithoutFirstThread(t *testing.T) {
 	}
 	if found, err := Find(id.UID); err != nil || len(found) > 0 {
 		t.Errorf("found after the end: %+v, %v", found, err)
+	}
+}
+
+// What cannot be read may be what is looked for.
+func TestUnreadableEntryFailsTheSearch(t *testing.T) {
+	dir := t.TempDir()
+	old := root
+	t.Cleanup(func() { root = old })
+	root = dir
+	other := filepath.Join(dir, "4711")
+	if err := errors.Join(os.Mkdir(other, 0o755), os.Mkdir(filepath.Join(dir, "self"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := Find(testUID); err != nil || len(found) > 0 {
+		t.Errorf("an entry that went meanwhile: %v, %v", found, err)
+	}
+	if err := os.Mkdir(filepath.Join(other, "status"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := Find(testUID); err == nil || errors.Is(err, ErrGone) {
+		t.Errorf("an entry that cannot be read: %v, %v", found, err)
+	}
+	root = filepath.Join(dir, "missing")
+	if found, err := Find(testUID); err == nil || errors.Is(err, ErrGone) {
+		t.Errorf("no proc: %v, %v", found, err)
 	}
 }
 
