@@ -104,10 +104,12 @@ func (d *Driver) claim(ctx context.Context, req hypervisor.CreateRequest) (*reco
 		if err := d.kill(ctx, d.tenant(old)); err != nil {
 			return nil, err
 		}
-		return v, d.store.Save(v)
 	}
 	if err := d.unusedUser(fresh); err != nil {
 		return nil, err
+	}
+	if old != nil {
+		return v, d.store.Save(v)
 	}
 	err = d.store.Claim(v)
 	if err != nil && !errors.Is(err, fault.Exists) {
@@ -117,7 +119,7 @@ func (d *Driver) claim(ctx context.Context, req hypervisor.CreateRequest) (*reco
 	return v, err
 }
 
-func taken(vmid uint32, holder string) error {
+func taken(vmid uint32, holder string) *fault.Error {
 	return fault.New(fault.Exists, "vm %d belongs to somebody else", vmid).
 		WithResource("vm %d", vmid).WithHolder(holder)
 }

@@ -82,7 +82,7 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, way machine.Accel)
 	if err := d.awaitMonitor(ctx, v, program); err != nil {
 		return err
 	}
-	if err := spawn.Scope(ctx, v.VMID, program.PID); err != nil {
+	if err := spawn.Scope(ctx, v.VMID, v.UID, program.PID); err != nil {
 		return err
 	}
 	d.crash("answered")

@@ -64,7 +64,7 @@ func TestTakenOverProgramIsSeenAndEnded(t *testing.T) {
 				l.t.Errorf("after power off the vm is %s", vm.Power)
 			}
 		},
-		"destroy":  func(l *lab, d *Driver) { l.destroyAndCheck(d) },
+		"destroy": func(l *lab, d *Driver) { l.destroyAndCheck(d) },
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -127,8 +127,8 @@ func TestListenForRootOnly(t *testing.T) {
 }
 
 func TestScopeArgs(t *testing.T) {
-	args := strings.Join(scopeArgs(1042, 77), " ")
-	if !strings.Contains(args, "ssa(sv)a(sa(sv)) agentlab-vm-1042.scope fail 4 PIDs au 1 77 ") {
+	args := strings.Join(scopeArgs(1042, 1_900_001_042, 77), " ")
+	if !strings.Contains(args, "ssa(sv)a(sa(sv)) agentlab-vm-1042-1900001042.scope fail 4 PIDs au 1 77 ") {
 		t.Errorf("args = %q", args)
 	}
 }
@@ -137,7 +137,7 @@ func TestScopeWithoutSystemd(t *testing.T) {
 	if _, err := os.Stat(systemdFolder); err == nil {
 		t.Skip("needs a machine without systemd")
 	}
-	if err := Scope(t.Context(), 1042, os.Getpid()); err != nil {
+	if err := Scope(t.Context(), 1042, 1_900_001_042, os.Getpid()); err != nil {
 		t.Error(err)
 	}
 }
