@@ -6,18 +6,27 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
+// listWidth is how many QEMUs are asked at once for a list.
+const listWidth = 8
+
 // GetVM implements hypervisor.Driver. A VM whose record cannot be read has no
 // owner in the answer.
 func (d *Driver) GetVM(ctx context.Context, ref hypervisor.Ref) (hypervisor.VM, error) {
 	v, err := d.store.Load(ref.VMID)
+	return d.viewLoaded(ctx, ref.VMID, v, err)
+}
+
+func (d *Driver) viewLoaded(ctx context.Context, vmid uint32, v *record.VM, err error) (hypervisor.VM, error) {
 	if errors.Is(err, record.ErrUnreadable) {
-		d.log.Warn("record cannot be read", "vmid", ref.VMID, "err", err)
-		return d.unreadable(ref.VMID)
+		d.log.Warn("record cannot be read", "vmid", vmid, "err", err)
+		return d.unreadable(vmid)
 	}
 	if err != nil {
 		return hypervisor.VM{}, err
@@ -26,24 +35,38 @@ func (d *Driver) GetVM(ctx context.Context, ref hypervisor.Ref) (hypervisor.VM, 
 }
 
 // ListVMs implements hypervisor.Driver. A VM that goes while the list is made
-// is left out.
+// is left out. Others' VMs are not asked, and a monitor that does not answer
+// holds up the rest but once.
 func (d *Driver) ListVMs(ctx context.Context, ownerPrefix string, foreign bool) ([]hypervisor.VM, error) {
 	vmids, err := d.store.List()
 	if err != nil {
 		return nil, err
 	}
-	var out []hypervisor.VM
-	for _, vmid := range vmids {
-		vm, err := d.GetVM(ctx, hypervisor.Ref{VMID: vmid})
-		if errors.Is(err, fault.NotFound) {
+	views := make([]*hypervisor.VM, len(vmids))
+	group, asking := errgroup.WithContext(ctx)
+	group.SetLimit(listWidth)
+	for i, vmid := range vmids {
+		v, err := d.store.Load(vmid)
+		ours := err == nil && strings.HasPrefix(v.Owner, ownerPrefix)
+		if !ours && !foreign && (err == nil || errors.Is(err, record.ErrUnreadable)) {
 			continue
 		}
-		if err != nil {
-			return nil, err
-		}
-		ours := vm.Ref.Owner != "" && strings.HasPrefix(vm.Ref.Owner, ownerPrefix)
-		if ours || foreign {
-			out = append(out, vm)
+		group.Go(func() error {
+			vm, err := d.viewLoaded(asking, vmid, v, err)
+			if errors.Is(err, fault.NotFound) {
+				return nil
+			}
+			views[i] = &vm
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	var out []hypervisor.VM
+	for _, vm := range views {
+		if vm != nil {
+			out = append(out, *vm)
 		}
 	}
 	return out, ctx.Err()
