@@ -62,19 +62,19 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, way machine.Accel)
 		return err
 	}
 	d.crash("announced")
-	program, err := d.spawn(v, way)
-	if err != nil {
-		return errors.Join(err, d.clearRun(v))
-	}
-	defer program.Close()
-	d.crash("spawned")
 	defer func() {
 		if err != nil {
 			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 			defer cancel()
-			err = errors.Join(err, d.kill(clean, d.tenant(v)), d.clearRun(v))
+			err = errors.Join(err, d.undoStart(clean, v))
 		}
 	}()
+	program, err := d.spawn(v, way)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	d.crash("spawned")
 	v.Run.PID, v.Run.StartTicks = program.PID, program.StartTicks
 	if err := d.store.Save(v); err != nil {
 		return err
@@ -93,6 +93,15 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, way machine.Accel)
 	d.crash("recorded")
 	d.log.Info("vm started", "vmid", v.VMID, "took", time.Since(v.Run.Started))
 	return d.command(ctx, v.VMID, "cont")
+}
+
+// undoStart keeps the note of a start whose program could not be ended: by it,
+// whatever is left is known as the VM's.
+func (d *Driver) undoStart(ctx context.Context, v *record.VM) error {
+	if err := d.kill(ctx, d.tenant(v)); err != nil {
+		return err
+	}
+	return d.clearRun(v)
 }
 
 // spawn opens what QEMU is handed and starts it.

@@ -108,6 +108,25 @@ func TestStartErrors(t *testing.T) {
 	}
 }
 
+// A program whose start time is not known could not be told from others later.
+func TestProgramThatCannotBeNotedIsEnded(t *testing.T) {
+	needRoot(t)
+	t.Cleanup(func() { readStat = procfs.ReadStat })
+	var pid int
+	readStat = func(started int) (procfs.Stat, error) {
+		pid = started
+		return procfs.Stat{}, errors.New("not today")
+	}
+	_, err := Start(Spec{Path: "/bin/sleep", Args: []string{"600"}, UID: testUID})
+	if !errors.Is(err, fault.Internal) {
+		t.Errorf("err = %v, want internal", err)
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); pid == 0 || err == nil {
+		t.Errorf("pid %d runs on", pid)
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
 func TestListenForRootOnly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), strings.Repeat("long-", 40))
 	if err := os.Mkdir(dir, 0o755); err != nil {
