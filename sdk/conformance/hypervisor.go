@@ -17,7 +17,9 @@ import (
 
 // HypervisorOptions fit the suite to a host.
 type HypervisorOptions struct {
-	Template    string // "": the first without a finding
+	// Template is one that must be there, by name or VMID. "": the first that is
+	// whole, and where there is none most checks are skipped.
+	Template    string
 	MemoryBytes uint64 // of each VM, 0: 256 MiB
 	// NIC makes what a VM's network card needs on the host, as the network
 	// plugin would, and names it. nil: a card with nothing behind it.
@@ -148,11 +150,15 @@ func (m *machines) template(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("list templates: %w", err)
 	}
 	for _, t := range list {
-		if !slices.ContainsFunc(t.Findings, func(f plugin.Finding) bool { return f.Level == plugin.LevelMissing }) {
+		if isWhole(t) {
 			return t.Name, nil
 		}
 	}
 	return "", fmt.Errorf("%w: a template that is whole", ErrSkipped)
+}
+
+func isWhole(t hypervisor.Template) bool {
+	return !slices.ContainsFunc(t.Findings, func(f plugin.Finding) bool { return f.Level == plugin.LevelMissing })
 }
 
 // vm makes one.
@@ -242,16 +248,21 @@ func (m *machines) templates(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list templates: %w", err)
 	}
-	if len(list) == 0 {
+	if len(list) == 0 && m.opts.Template == "" {
 		return fmt.Errorf("%w: a template", ErrSkipped)
 	}
+	found := m.opts.Template == ""
 	for _, t := range list {
+		found = found || isWhole(t) && (t.Name == m.opts.Template || fmt.Sprint(t.VMID) == m.opts.Template)
 		if t.Name == "" {
 			return fmt.Errorf("template without a name: %+v", t)
 		}
 		if err := checkFindings(t.Findings); err != nil {
 			return fmt.Errorf("template %s: %w", t.Name, err)
 		}
+	}
+	if !found {
+		return fmt.Errorf("template %s is not listed, or not as whole: %+v", m.opts.Template, list)
 	}
 	return nil
 }
