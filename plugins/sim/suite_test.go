@@ -7,7 +7,9 @@ import (
 
 	"github.com/agentlab/agentlab/plugins/sim/internal/driver"
 	"github.com/agentlab/agentlab/sdk/conformance"
+	"github.com/agentlab/agentlab/sdk/exposure"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
+	"github.com/agentlab/agentlab/sdk/network"
 )
 
 // The suites must notice a driver that breaks its contract.
@@ -47,5 +49,47 @@ func TestSuiteNoticesMissingTemplate(t *testing.T) {
 			opts := conformance.HypervisorOptions{Template: test.template}
 			broken(t, conformance.Hypervisor(conformance.Local(test.driver), opts), "templates")
 		})
+	}
+}
+
+// mortal opens a driver that takes along at its end what it made.
+func mortal[D any](d D, end func(D) error) conformance.Open[D] {
+	return func(context.Context) (D, func(), error) {
+		return d, func() { _ = end(d) }, nil
+	}
+}
+
+func TestSuiteNoticesWhatDiesWithItsProcess(t *testing.T) {
+	w := openWorld(t)
+	h, n, _, e := options(t, w)
+	ctx := context.WithoutCancel(t.Context())
+	vms := mortal[hypervisor.Driver](driver.NewHypervisor(w, nil), func(d hypervisor.Driver) error {
+		list, err := d.ListVMs(ctx, "", true)
+		for _, vm := range list {
+			_, off := d.SetPower(ctx, vm.Ref, hypervisor.PowerOff, 0)
+			err = errors.Join(err, off)
+		}
+		return err
+	})
+	policies := mortal[network.Driver](driver.NewNetwork(w), func(d network.Driver) error {
+		list, err := d.ListAttachments(ctx, "")
+		for _, a := range list {
+			err = errors.Join(err, d.Detach(ctx, a.InForce.SandboxID))
+		}
+		return err
+	})
+	rules := mortal[exposure.Driver](driver.NewExposure(w), func(d exposure.Driver) error {
+		list, err := d.List(ctx, "")
+		for _, r := range list {
+			err = errors.Join(err, d.Unpublish(ctx, r.Owner, r.HostPort))
+		}
+		return err
+	})
+	const name = "survives its process"
+	broken(t, conformance.Hypervisor(vms, h), name)
+	broken(t, conformance.Network(policies, n), name)
+	broken(t, conformance.Exposure(rules, e), name)
+	if list, err := w.VMs(ctx); err != nil || len(list) != 0 {
+		t.Errorf("machines left: %+v, %v", list, err)
 	}
 }

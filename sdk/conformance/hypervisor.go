@@ -64,21 +64,22 @@ type hypervisorSuite struct {
 type machines struct {
 	*hypervisorSuite
 	hypervisor.Driver
-	host hypervisor.HostReport
-	mu   sync.Mutex
+	process *opened[hypervisor.Driver]
+	host    hypervisor.HostReport
+	mu      sync.Mutex
 	// mu guards:
 	made []hypervisor.Ref
 }
 
 func (s *hypervisorSuite) check(name string, fn func(*machines, context.Context) error) Check {
 	return Check{Name: name, Run: func(ctx context.Context) (err error) {
-		d, done, err := s.open(ctx)
+		process, err := s.open.first(ctx)
 		if err != nil {
-			return fmt.Errorf("open driver: %w", err)
+			return err
 		}
-		defer done()
-		m := &machines{hypervisorSuite: s, Driver: d}
-		if m.host, err = d.CheckHost(ctx); err != nil {
+		defer process.close()
+		m := &machines{hypervisorSuite: s, Driver: process.driver, process: process}
+		if m.host, err = m.CheckHost(ctx); err != nil {
 			return fmt.Errorf("check host: %w", err)
 		}
 		defer func() { err = errors.Join(err, m.cleanUp(ctx)) }()
