@@ -8,6 +8,7 @@ import (
 	"github.com/agentlab/agentlab/plugins/sim/internal/driver"
 	"github.com/agentlab/agentlab/sdk/conformance"
 	"github.com/agentlab/agentlab/sdk/exposure"
+	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 	"github.com/agentlab/agentlab/sdk/network"
 )
@@ -92,4 +93,26 @@ func TestSuiteNoticesWhatDiesWithItsProcess(t *testing.T) {
 	if list, err := w.VMs(ctx); err != nil || len(list) != 0 {
 		t.Errorf("machines left: %+v, %v", list, err)
 	}
+}
+
+// stumbler cannot go on with what a create left that was given up in its middle.
+type stumbler struct {
+	hypervisor.Driver
+	lost map[uint32]bool
+}
+
+func (s stumbler) CreateVM(ctx context.Context, req hypervisor.CreateRequest, progress func(hypervisor.Progress)) (hypervisor.VM, error) {
+	if s.lost[req.Ref.VMID] {
+		return hypervisor.VM{}, fault.New(fault.Exists, "half of vm %d is there", req.Ref.VMID)
+	}
+	if ctx.Err() == nil && progress != nil {
+		progress(hypervisor.Progress{Phase: "clone disk"})
+		s.lost[req.Ref.VMID] = ctx.Err() != nil
+	}
+	return s.Driver.CreateVM(ctx, req, nil)
+}
+
+func TestSuiteNoticesHalfOfACreate(t *testing.T) {
+	d := stumbler{driver.NewHypervisor(openWorld(t), nil), map[uint32]bool{}}
+	broken(t, conformance.Hypervisor(conformance.Local[hypervisor.Driver](d), conformance.HypervisorOptions{}), "create given up")
 }
