@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -194,11 +195,11 @@ func writeDevConfig(o devOptions, path string) error {
 	} {
 		fmt.Fprintf(&b, "%s = %s\n", kv[0], q(kv[1]))
 	}
-	templates := ""
+	qemu := fmt.Sprintf("    uid_base = %d\n", devUIDBase(o.dir))
 	if o.template != "" {
-		templates = fmt.Sprintf("    templates = [%s]\n", q(o.template))
+		qemu += fmt.Sprintf("    templates = [%s]\n", q(o.template))
 	}
-	fmt.Fprintf(&b, "\nplugin \"hypervisor\" \"qemu\" {\n  config {\n%s  }\n}\n", templates)
+	fmt.Fprintf(&b, "\nplugin \"hypervisor\" \"qemu\" {\n  config {\n%s  }\n}\n", qemu)
 	fmt.Fprintf(&b, "\nplugin \"network\" \"netfilter\" {}\n")
 	fmt.Fprintf(&b, "\nplugin \"secrets\" \"secrets-age\" {\n  config {\n    identity   = %s\n    bundle_dir = %s\n  }\n}\n",
 		q(filepath.Join(o.dir, "keys", "age.key")), q(filepath.Join(o.dir, "secrets")))
@@ -206,6 +207,20 @@ func writeDevConfig(o devOptions, path string) error {
 		return err
 	}
 	return writeIfAbsent(filepath.Join(o.dir, "profiles", "dev.hcl"), []byte(devProfile), 0o644)
+}
+
+// devUIDBase keeps the users of a dev daemon's VMs apart from those of an
+// installed one, whose base is the plugin's default, and mostly of other dev
+// daemons. It is the same at each start.
+func devUIDBase(dir string) uint32 {
+	const (
+		first = 1_910_000_000
+		vmids = 1000 // by the plugin's default
+		slots = 80_000
+	)
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(dir))
+	return first + h.Sum32()%slots*vmids
 }
 
 const devProfile = `profile "dev" {

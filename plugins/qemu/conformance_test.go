@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
+	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/testhost"
 	"github.com/agentlab/agentlab/sdk/conformance"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
@@ -36,12 +39,41 @@ func TestBinaryConforms(t *testing.T) {
 	}
 	plugin := conformance.Binary{Path: binary, Config: config, StateDir: state}
 	conformance.Run(t, conformance.Hypervisor(plugin.Hypervisor(), conformance.HypervisorOptions{
-		MemoryBytes: 64 << 20,
+		Template: "tiny", MemoryBytes: 64 << 20, Effects: effects(t, state),
 		NIC: func(_ context.Context, vmid uint32, iface string) (hypervisor.NIC, error) {
 			testhost.Tap(t, iface)
 			return hypervisor.NIC{Bridge: "vmbr1", MAC: fmt.Sprintf("52:54:00:00:%02x:%02x", vmid>>8, vmid&0xff), Tap: iface}, nil
 		},
 	}))
+}
+
+// effects gives a number that differs when a VM is made, its disk or seed is
+// written, or its program is started or ended.
+func effects(t *testing.T, state string) conformance.Effects {
+	store, err := record.Open(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(context.Context) (int, error) {
+		vmids, err := store.List()
+		if err != nil {
+			return 0, err
+		}
+		var seen []byte
+		for _, vmid := range vmids {
+			v, err := store.Load(vmid)
+			if err != nil {
+				return 0, err
+			}
+			seen = fmt.Appendf(seen, "%d %s %+v\n", vmid, v.Owner, v.Run)
+			for _, name := range []string{"disk.qcow2", "seed.iso"} {
+				var st syscall.Stat_t
+				err := syscall.Stat(store.Path(vmid, name), &st)
+				seen = fmt.Appendf(seen, "%s %d %v %v\n", name, st.Ino, st.Mtim, err)
+			}
+		}
+		return int(crc32.ChecksumIEEE(seen)), nil
+	}
 }
 
 func TestConfigurationIsChecked(t *testing.T) {

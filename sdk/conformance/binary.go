@@ -79,9 +79,12 @@ func (b Binary) start(ctx context.Context) (p *launch.Process, done func(), err 
 		return nil, nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	done = func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
-		_ = p.Stop(ctx) // it is ended either way
+		if ctx.Value(toBeKilled{}) != nil {
+			cancel()
+		}
+		_ = p.Stop(stop) // it is ended either way
 		_ = os.RemoveAll(dir)
 	}
 	host := plugin.HostContext{Kind: b.Kind, Instance: "conformance", HostUUID: hostUUID, StateDir: b.StateDir}

@@ -54,9 +54,58 @@ func Run[S T[S]](t S, checks []Check) {
 	}
 }
 
-// Open gives a driver for one check; done releases it. What was made through
-// one driver must be there through the next.
+// Open gives a driver for one check; done ends what is behind it. What was made
+// through one driver must be there through the next, also when the first has
+// ended.
 type Open[D any] func(ctx context.Context) (driver D, done func(), err error)
+
+// opened is a driver in use.
+type opened[D any] struct {
+	open   Open[D]
+	driver D
+	done   func()
+}
+
+func (o Open[D]) first(ctx context.Context) (*opened[D], error) {
+	d, done, err := o(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open driver: %w", err)
+	}
+	return &opened[D]{o, d, done}, nil
+}
+
+func (o *opened[D]) close() { o.done() }
+
+// succeed ends the driver before it opens the next one, which is killed at its
+// own end where it is a process.
+func (o *opened[D]) succeed(ctx context.Context) error {
+	o.done()
+	o.done = func() {}
+	next, err := o.open.first(context.WithValue(ctx, toBeKilled{}, true))
+	if err != nil {
+		return fmt.Errorf("after the first process: %w", err)
+	}
+	*o = *next
+	return nil
+}
+
+// successors runs fn against a driver whose predecessor was asked to end, and
+// one whose predecessor was killed.
+func (o *opened[D]) successors(ctx context.Context, fn func(D) error) error {
+	for _, how := range []string{"ended", "was killed"} {
+		if err := o.succeed(ctx); err != nil {
+			return err
+		}
+		if err := fn(o.driver); err != nil {
+			return fmt.Errorf("after its process %s: %w", how, err)
+		}
+	}
+	return nil
+}
+
+// toBeKilled marks the context of an Open whose process gets no chance to clean
+// up at its end.
+type toBeKilled struct{}
 
 // Local always gives the same driver.
 func Local[D any](d D) Open[D] {

@@ -39,16 +39,17 @@ type exposureSuite struct {
 type rules struct {
 	*exposureSuite
 	exposure.Driver
+	process *opened[exposure.Driver]
 }
 
 func (s *exposureSuite) check(name string, fn func(*rules, context.Context) error) Check {
 	return Check{Name: name, Run: func(ctx context.Context) (err error) {
-		d, done, err := s.open(ctx)
+		process, err := s.open.first(ctx)
 		if err != nil {
-			return fmt.Errorf("open driver: %w", err)
+			return err
 		}
-		defer done()
-		r := &rules{exposureSuite: s, Driver: d}
+		defer process.close()
+		r := &rules{exposureSuite: s, Driver: process.driver, process: process}
 		defer func() { err = errors.Join(err, r.cleanUp(ctx)) }()
 		return fn(r, ctx)
 	}}
@@ -196,14 +197,8 @@ func (r *rules) survives(ctx context.Context) error {
 	if err := r.put(ctx, r.rule(0)); err != nil {
 		return err
 	}
-	other, done, err := r.open(ctx)
-	if err != nil {
-		return fmt.Errorf("open again: %w", err)
-	}
-	defer done()
-	second := &rules{exposureSuite: r.exposureSuite, Driver: other}
-	if err := second.reads(ctx, r.rule(0), 1); err != nil {
-		return fmt.Errorf("another process: %w", err)
-	}
-	return nil
+	return r.process.successors(ctx, func(next exposure.Driver) error {
+		r.Driver = next
+		return r.reads(ctx, r.rule(0), 1)
+	})
 }

@@ -17,7 +17,9 @@ import (
 
 // HypervisorOptions fit the suite to a host.
 type HypervisorOptions struct {
-	Template    string // "": the first without a finding
+	// Template is one that must be there, by name or VMID. "": the first that is
+	// whole, and where there is none most checks are skipped.
+	Template    string
 	MemoryBytes uint64 // of each VM, 0: 256 MiB
 	// NIC makes what a VM's network card needs on the host, as the network
 	// plugin would, and names it. nil: a card with nothing behind it.
@@ -62,21 +64,22 @@ type hypervisorSuite struct {
 type machines struct {
 	*hypervisorSuite
 	hypervisor.Driver
-	host hypervisor.HostReport
-	mu   sync.Mutex
+	process *opened[hypervisor.Driver]
+	host    hypervisor.HostReport
+	mu      sync.Mutex
 	// mu guards:
 	made []hypervisor.Ref
 }
 
 func (s *hypervisorSuite) check(name string, fn func(*machines, context.Context) error) Check {
 	return Check{Name: name, Run: func(ctx context.Context) (err error) {
-		d, done, err := s.open(ctx)
+		process, err := s.open.first(ctx)
 		if err != nil {
-			return fmt.Errorf("open driver: %w", err)
+			return err
 		}
-		defer done()
-		m := &machines{hypervisorSuite: s, Driver: d}
-		if m.host, err = d.CheckHost(ctx); err != nil {
+		defer process.close()
+		m := &machines{hypervisorSuite: s, Driver: process.driver, process: process}
+		if m.host, err = m.CheckHost(ctx); err != nil {
 			return fmt.Errorf("check host: %w", err)
 		}
 		defer func() { err = errors.Join(err, m.cleanUp(ctx)) }()
@@ -148,11 +151,15 @@ func (m *machines) template(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("list templates: %w", err)
 	}
 	for _, t := range list {
-		if !slices.ContainsFunc(t.Findings, func(f plugin.Finding) bool { return f.Level == plugin.LevelMissing }) {
+		if isWhole(t) {
 			return t.Name, nil
 		}
 	}
 	return "", fmt.Errorf("%w: a template that is whole", ErrSkipped)
+}
+
+func isWhole(t hypervisor.Template) bool {
+	return !slices.ContainsFunc(t.Findings, func(f plugin.Finding) bool { return f.Level == plugin.LevelMissing })
 }
 
 // vm makes one.
@@ -242,16 +249,21 @@ func (m *machines) templates(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list templates: %w", err)
 	}
-	if len(list) == 0 {
+	if len(list) == 0 && m.opts.Template == "" {
 		return fmt.Errorf("%w: a template", ErrSkipped)
 	}
+	found := m.opts.Template == ""
 	for _, t := range list {
+		found = found || isWhole(t) && (t.Name == m.opts.Template || fmt.Sprint(t.VMID) == m.opts.Template)
 		if t.Name == "" {
 			return fmt.Errorf("template without a name: %+v", t)
 		}
 		if err := checkFindings(t.Findings); err != nil {
 			return fmt.Errorf("template %s: %w", t.Name, err)
 		}
+	}
+	if !found {
+		return fmt.Errorf("template %s is not listed, or not as whole: %+v", m.opts.Template, list)
 	}
 	return nil
 }

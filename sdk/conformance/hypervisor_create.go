@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
+
+// busyTimeout is how long a VM may be busy with a call that nobody waits for.
+const busyTimeout = 30 * time.Second
 
 func (m *machines) absent(ctx context.Context) error {
 	req, err := m.request(ctx)
@@ -157,25 +161,55 @@ func (m *machines) createUnknown(ctx context.Context) error {
 	return m.wantGone(ctx, req.Ref)
 }
 
-// createGivenUp: a caller that goes away leaves nothing that a later call of
-// the same owner cannot handle.
+// createGivenUp: a caller that goes away, before the call or in the middle of
+// it, leaves nothing that a later call of the same owner cannot handle.
 func (m *machines) createGivenUp(ctx context.Context) error {
-	req, err := m.request(ctx)
-	if err != nil {
-		return err
+	for _, when := range []string{"before", "amid"} {
+		req, err := m.request(ctx)
+		if err != nil {
+			return err
+		}
+		gone, cancel := context.WithCancel(ctx)
+		defer cancel()
+		if when == "before" {
+			cancel()
+		}
+		_, err = m.CreateVM(gone, req, func(hypervisor.Progress) { cancel() })
+		// A call in progress may be done before it hears of it.
+		if err == nil && when == "before" {
+			return fmt.Errorf("create with a cancelled context succeeded")
+		}
+		if err := m.createAfter(ctx, req); err != nil {
+			return fmt.Errorf("create after one that was given up %s the call: %w", when, err)
+		}
+		if err := m.DestroyVM(ctx, req.Ref); err != nil {
+			return fmt.Errorf("destroy after a create that was given up %s the call: %w", when, err)
+		}
+		if err := m.wantGone(ctx, req.Ref); err != nil {
+			return err
+		}
 	}
-	gone, cancel := context.WithCancel(ctx)
-	cancel()
-	if _, err := m.CreateVM(gone, req, nil); err == nil {
-		return fmt.Errorf("create with a cancelled context succeeded")
+	return nil
+}
+
+// createAfter creates while an earlier create may not have ended yet.
+func (m *machines) createAfter(ctx context.Context, req hypervisor.CreateRequest) error {
+	busy, cancel := context.WithTimeout(ctx, busyTimeout)
+	defer cancel()
+	for {
+		vm, err := m.CreateVM(ctx, req, nil)
+		if err == nil {
+			return fits(vm, req, fmt.Sprintf(m.host.InterfacePattern, req.Ref.VMID))
+		}
+		if !errors.Is(err, fault.Locked) && !errors.Is(err, fault.Conflict) {
+			return err
+		}
+		select {
+		case <-busy.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	if _, err := m.CreateVM(ctx, req, nil); err != nil {
-		return fmt.Errorf("create after one that was given up: %w", err)
-	}
-	if err := m.DestroyVM(ctx, req.Ref); err != nil {
-		return fmt.Errorf("destroy: %w", err)
-	}
-	return m.wantGone(ctx, req.Ref)
 }
 
 // taken: the number belongs to somebody else.

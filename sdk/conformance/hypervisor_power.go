@@ -190,7 +190,8 @@ func (m *machines) console(ctx context.Context) error {
 	return wantClass("console of a vm that is gone", err, fault.NotFound)
 }
 
-// survives: another process of the plugin finds everything again.
+// survives: what was made is there, and goes on, when the process that made it
+// has ended.
 func (m *machines) survives(ctx context.Context) error {
 	ref, err := m.running(ctx)
 	if err != nil {
@@ -200,19 +201,21 @@ func (m *machines) survives(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("get vm: %w", err)
 	}
-	other, done, err := m.open(ctx)
+	err = m.process.successors(ctx, func(next hypervisor.Driver) error {
+		m.Driver = next
+		after, err := m.GetVM(ctx, ref)
+		if err != nil {
+			return fmt.Errorf("get vm: %w", err)
+		}
+		if after.Power != hypervisor.PowerOn || after.Ref.Owner != ref.Owner || !after.Started.Equal(before.Started) {
+			return fmt.Errorf("the next process sees %+v, the first saw %+v", after, before)
+		}
+		return nil
+	})
 	if err != nil {
-		return fmt.Errorf("open again: %w", err)
+		return err
 	}
-	defer done()
-	after, err := other.GetVM(ctx, ref)
-	if err != nil {
-		return fmt.Errorf("get vm by another process: %w", err)
-	}
-	if after.Power != hypervisor.PowerOn || after.Ref.Owner != ref.Owner || !after.Started.Equal(before.Started) {
-		return fmt.Errorf("another process sees %+v, the first saw %+v", after, before)
-	}
-	if err := other.DestroyVM(ctx, ref); err != nil {
+	if err := m.DestroyVM(ctx, ref); err != nil {
 		return fmt.Errorf("destroy by another process: %w", err)
 	}
 	return m.wantGone(ctx, ref)

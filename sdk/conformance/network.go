@@ -47,18 +47,19 @@ type networkSuite struct {
 type ports struct {
 	*networkSuite
 	network.Driver
-	made []string
+	process *opened[network.Driver]
+	made    []string
 }
 
 func (s *networkSuite) check(name string, fn func(*ports, context.Context) error) Check {
 	return Check{Name: name, Run: func(ctx context.Context) (err error) {
-		d, done, err := s.open(ctx)
+		process, err := s.open.first(ctx)
 		if err != nil {
-			return fmt.Errorf("open driver: %w", err)
+			return err
 		}
-		defer done()
-		p := &ports{networkSuite: s, Driver: d}
-		if _, err := d.ApplyHost(ctx, s.opts.Host); err != nil {
+		defer process.close()
+		p := &ports{networkSuite: s, Driver: process.driver, process: process}
+		if _, err := p.ApplyHost(ctx, s.opts.Host); err != nil {
 			return fmt.Errorf("apply host: %w", err)
 		}
 		defer func() { err = errors.Join(err, p.cleanUp(ctx)) }()
@@ -335,17 +336,14 @@ func (p *ports) survives(ctx context.Context) error {
 	if err := p.put(ctx, req); err != nil {
 		return err
 	}
-	other, done, err := p.open(ctx)
-	if err != nil {
-		return fmt.Errorf("open again: %w", err)
-	}
-	defer done()
-	second := &ports{networkSuite: p.networkSuite, Driver: other}
-	if err := second.reads(ctx, req); err != nil {
-		return fmt.Errorf("another process: %w", err)
-	}
-	late := req
-	late.Generation--
-	_, err = other.Attach(ctx, late)
-	return wantClass("attach with an older generation by another process", err, fault.Conflict)
+	return p.process.successors(ctx, func(next network.Driver) error {
+		p.Driver = next
+		if err := p.reads(ctx, req); err != nil {
+			return err
+		}
+		late := req
+		late.Generation--
+		_, err := p.Attach(ctx, late)
+		return wantClass("attach with an older generation", err, fault.Conflict)
+	})
 }

@@ -159,7 +159,7 @@ SCOPE_PID=$(cat /run/vm.pid) /opt/agentlab/scope.test -test.run '^TestScope$' -t
 old=$(show MainPID)
 systemctl restart agentlabd
 not is "$old" show MainPID
-grep -q agentlab-vm-1042.scope $vm
+grep -q agentlab-vm-1042-1900001042.scope $vm
 not test -e $child
 kill $(cat /run/vm.pid)
 is 0 show NRestarts

@@ -1,10 +1,12 @@
 package driver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/disk"
@@ -22,8 +24,9 @@ const (
 )
 
 // CreateVM implements hypervisor.Driver. A VM that was made but has never run
-// is made anew with this request, because its seed's token may be another by
-// now; one that has run is answered as it is.
+// gets this request's seed, because its token may be another by now, and is made
+// anew when the request asks for another VM; one that has run is answered as it
+// is.
 func (d *Driver) CreateVM(
 	ctx context.Context, req hypervisor.CreateRequest, progress func(hypervisor.Progress),
 ) (hypervisor.VM, error) {
@@ -41,6 +44,12 @@ func (d *Driver) CreateVM(
 		return none, err
 	}
 	if v.Booted {
+		return d.view(ctx, v)
+	}
+	if v.State == record.StateReady {
+		if err := d.reseed(v, req.Seed); err != nil {
+			return none, err
+		}
 		return d.view(ctx, v)
 	}
 	if err := d.make(ctx, v, req, progress); err != nil {
@@ -77,8 +86,8 @@ func (d *Driver) validate(req *hypervisor.CreateRequest) error {
 	return nil
 }
 
-// claim gives the VM's record in StateCreating, or the one of a VM that has
-// run. fault.Exists when the VMID is not this owner's to use.
+// claim gives the VM's record in StateCreating, or the one of a VM that has run
+// or is what is asked for. fault.Exists when the VMID is not this owner's to use.
 func (d *Driver) claim(ctx context.Context, req hypervisor.CreateRequest) (*record.VM, error) {
 	old, err := d.store.Load(req.Ref.VMID)
 	switch {
@@ -101,13 +110,18 @@ func (d *Driver) claim(ctx context.Context, req hypervisor.CreateRequest) (*reco
 	}
 	if old != nil {
 		// A start that never let the guest run may have left its program.
-		if err := d.kill(ctx, old.UID, old.Mark()); err != nil {
+		if err := d.kill(ctx, d.tenant(old)); err != nil {
 			return nil, err
 		}
-		return v, d.store.Save(v)
 	}
 	if err := d.unusedUser(fresh); err != nil {
 		return nil, err
+	}
+	if old != nil && d.isMade(old, v) {
+		return old, d.clearRun(old)
+	}
+	if old != nil {
+		return v, d.store.Save(v)
 	}
 	err = d.store.Claim(v)
 	if err != nil && !errors.Is(err, fault.Exists) {
@@ -117,7 +131,13 @@ func (d *Driver) claim(ctx context.Context, req hypervisor.CreateRequest) (*reco
 	return v, err
 }
 
-func taken(vmid uint32, holder string) error {
+// isMade reports whether the VM that is there is whole and what is asked for.
+func (d *Driver) isMade(old, asked *record.VM) bool {
+	_, err := os.Stat(d.store.Path(old.VMID, diskName))
+	return err == nil && old.State == record.StateReady && old.Alike(asked)
+}
+
+func taken(vmid uint32, holder string) *fault.Error {
 	return fault.New(fault.Exists, "vm %d belongs to somebody else", vmid).
 		WithResource("vm %d", vmid).WithHolder(holder)
 }
@@ -155,16 +175,12 @@ func (d *Driver) make(
 		}
 	}
 	tell("write seed", 0)
-	image, err := seediso.Render(seedFiles(req.Seed))
-	if err != nil {
-		return err
-	}
-	if err := record.WriteFile(d.store.Path(v.VMID, seedName), image, 0o400, int(v.UID)); err != nil {
+	if err := d.reseed(v, req.Seed); err != nil {
 		return err
 	}
 	d.crash("seeded")
 	tell("clone disk", 0.5)
-	err = disk.Create(ctx, disk.Overlay{
+	err := disk.Create(ctx, disk.Overlay{
 		Path: d.store.Path(v.VMID, diskName), Base: v.Template.Disk, Bytes: v.DiskBytes, UID: v.UID,
 	})
 	if err != nil {
@@ -177,6 +193,19 @@ func (d *Driver) make(
 	v.State = record.StateReady
 	tell("done", 1)
 	return d.store.Save(v)
+}
+
+// reseed makes the seed this one.
+func (d *Driver) reseed(v *record.VM, s hypervisor.Seed) error {
+	image, err := seediso.Render(seedFiles(s))
+	if err != nil {
+		return err
+	}
+	path := d.store.Path(v.VMID, seedName)
+	if now, err := os.ReadFile(path); err == nil && bytes.Equal(now, image) {
+		return nil
+	}
+	return record.WriteFile(path, image, 0o400, int(v.UID))
 }
 
 func seedFiles(s hypervisor.Seed) []seediso.File {

@@ -51,6 +51,43 @@ func TestCreateIsIdempotent(t *testing.T) {
 	}
 }
 
+func TestRepeatedCreateWritesNothing(t *testing.T) {
+	l := newLab(t, testhost.Idle)
+	d := l.driver()
+	l.create(d)
+	seed, disk := stat(t, d, seedName), stat(t, d, diskName)
+	l.create(d)
+	if seed != stat(t, d, seedName) || disk != stat(t, d, diskName) {
+		t.Error("a repeated create wrote the seed or the disk again")
+	}
+	req := testRequest()
+	req.Seed.UserData = []byte("another token")
+	if _, err := d.CreateVM(testContext(t), req, nil); err != nil || seed == stat(t, d, seedName) || disk != stat(t, d, diskName) {
+		t.Errorf("a create with another seed left the seed or wrote the disk: %v", err)
+	}
+	req.Cores = 2
+	if vm, err := d.CreateVM(testContext(t), req, nil); err != nil || vm.Cores != 2 {
+		t.Errorf("create of another vm: %+v, %v", vm, err)
+	}
+	// Somebody may have lost the disk.
+	if err := os.Remove(d.store.Path(testVMID, diskName)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.CreateVM(testContext(t), req, nil); err != nil || stat(t, d, diskName) == disk {
+		t.Errorf("create of a vm without disk: %v", err)
+	}
+}
+
+// stat tells a file from one that was written anew.
+func stat(t *testing.T, d *Driver, name string) [3]int64 {
+	t.Helper()
+	var st syscall.Stat_t
+	if err := syscall.Stat(d.store.Path(testVMID, name), &st); err != nil {
+		t.Fatal(err)
+	}
+	return [3]int64{int64(st.Ino), st.Mtim.Sec, st.Mtim.Nsec}
+}
+
 func TestCreateAtTheSameTimeMakesOne(t *testing.T) {
 	l := newLab(t, testhost.Idle)
 	drivers := []*Driver{l.driver(), l.driver()}

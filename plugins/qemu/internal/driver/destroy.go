@@ -23,12 +23,12 @@ func (d *Driver) DestroyVM(ctx context.Context, ref hypervisor.Ref) error {
 		}
 		// Its folder may have been removed by hand while it ran. The mark
 		// follows from owner and VMID, so this hits no other program.
-		return d.kill(ctx, d.uid(ref.VMID), record.Mark(ref.VMID, ref.Owner))
+		return d.kill(ctx, tenant{vmid: ref.VMID, uid: d.uid(ref.VMID), mark: record.Mark(ref.VMID, ref.Owner)})
 	}
 	if err != nil {
 		return err
 	}
-	if err := d.kill(ctx, v.UID, v.Mark()); err != nil {
+	if err := d.kill(ctx, d.tenant(v)); err != nil {
 		return err
 	}
 	d.crash("killed")

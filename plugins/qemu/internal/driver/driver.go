@@ -13,6 +13,7 @@ import (
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/accel"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/hostcheck"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/tap"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/template"
@@ -54,6 +55,7 @@ type Driver struct {
 	log      hclog.Logger
 
 	openTap func(name string) (*os.File, error)
+	find    func(uid uint32) ([]procfs.Identity, error)
 	// crash is called between the steps of a call; tests end the process there.
 	crash func(step string)
 
@@ -91,6 +93,7 @@ func New(cfg Config, state string, log hclog.Logger) (*Driver, error) {
 		chooser:  &accel.Chooser{Want: cfg.Accel, State: state, Device: accel.Device, Measure: accel.Measure, Log: log.Named("accel")},
 		versions: &hostcheck.Versions{},
 		openTap:  tap.Open,
+		find:     procfs.Find,
 		crash:    func(string) {},
 		samples:  map[uint32]sample{},
 	}, nil

@@ -60,7 +60,7 @@ func (l *lab) killAll() {
 	}
 	for _, vmid := range vmids {
 		if v, err := d.store.Load(vmid); err == nil {
-			if err := d.kill(context.Background(), v.UID, v.Mark()); err != nil {
+			if err := d.kill(context.Background(), d.tenant(v)); err != nil {
 				l.t.Error(err)
 			}
 		}
@@ -131,13 +131,13 @@ func (l *lab) waitPower(d *Driver, want hypervisor.Power) {
 // the driver has written down.
 func (l *lab) pids() []string {
 	l.t.Helper()
-	pids, err := procfs.OfUser(l.config.UIDBase + testVMID)
+	found, err := procfs.Find(l.config.UIDBase + testVMID)
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	var out []string
-	for _, pid := range pids {
-		out = append(out, strconv.Itoa(pid))
+	for _, id := range found {
+		out = append(out, strconv.Itoa(id.PID))
 	}
 	return out
 }

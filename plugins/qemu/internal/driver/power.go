@@ -119,10 +119,9 @@ func (d *Driver) shutdown(ctx context.Context, v *record.VM, grace time.Duration
 		if err := ctx.Err(); err != nil && !gone {
 			return fault.New(fault.Timeout, "wait for vm %d to shut down: %w", v.VMID, err)
 		}
-		if gone {
-			return d.clearRun(v)
+		if !gone {
+			d.log.Info("guest did not shut down in time", "vmid", v.VMID, "took", grace)
 		}
-		d.log.Info("guest did not shut down in time", "vmid", v.VMID, "took", grace)
 	}
 	return d.powerOff(ctx, v, 0)
 }
@@ -139,7 +138,7 @@ func (d *Driver) powerOff(ctx context.Context, v *record.VM, _ time.Duration) er
 			d.log.Warn("qemu did not quit", "vmid", v.VMID, "err", err)
 		}
 	}
-	if err := d.kill(ctx, v.UID, v.Mark()); err != nil {
+	if err := d.kill(ctx, d.tenant(v)); err != nil {
 		return err
 	}
 	d.forget(v.VMID)

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
+	"strconv"
 	"time"
 
+	"github.com/agentlab/agentlab/plugins/qemu/internal/machine"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -19,51 +22,120 @@ func bootID() (string, error) {
 	return id, nil
 }
 
-// program gives the VM's running QEMU, nil when there is none for certain. A
-// start that was cut short before the pid was written is found by its mark.
-func (d *Driver) program(v *record.VM) (*procfs.Identity, error) {
+// programs gives what runs as the user. None means none for certain.
+func (d *Driver) programs(uid uint32) ([]procfs.Identity, error) {
+	found, err := d.find(uid)
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "look for programs of uid %d: %w", uid, err)
+	}
+	return found, nil
+}
+
+// noted is the program of the VM's last start, nil when there was none since
+// the host came up. Its PID is 0 when the start was cut short before it was
+// known.
+func (d *Driver) noted(v *record.VM) *procfs.Identity {
 	if v.Run == nil || v.Run.BootID != d.bootID {
+		return nil
+	}
+	return &procfs.Identity{PID: v.Run.PID, StartTicks: v.Run.StartTicks, UID: v.UID}
+}
+
+// program gives the VM's running QEMU, nil when there is none for certain. A
+// guest that took its QEMU over can change its arguments, end its first thread
+// or leave it, but not its user: whatever runs as that is taken for the VM.
+func (d *Driver) program(v *record.VM) (*procfs.Identity, error) {
+	id := d.noted(v)
+	if id == nil {
 		return nil, nil
 	}
-	id := procfs.Identity{PID: v.Run.PID, StartTicks: v.Run.StartTicks, UID: v.UID, Mark: v.Mark()}
 	if id.PID != 0 {
-		err := procfs.Check(id)
+		err := procfs.Check(*id)
 		if err == nil {
-			return &id, nil
+			return id, nil
 		}
 		if !errors.Is(err, procfs.ErrGone) {
 			return nil, fault.New(fault.Unavailable, "look at pid %d of vm %d: %w", id.PID, v.VMID, err)
 		}
-		if v.Run.State == record.RunRunning {
-			return nil, nil
-		}
 	}
-	found, err := procfs.Find(v.UID, v.Mark())
-	if err != nil {
-		return nil, fault.New(fault.Unavailable, "look for the program of vm %d: %w", v.VMID, err)
-	}
-	if len(found) == 0 {
-		return nil, nil
+	found, err := d.programs(v.UID)
+	if err != nil || len(found) == 0 {
+		return nil, err
 	}
 	return &found[0], nil
 }
 
-// kill ends every program with the VM's user and mark, recorded or not, and
-// returns when they have ended.
-func (d *Driver) kill(ctx context.Context, uid uint32, mark string) error {
+// tenant says which programs of a user are the VM's.
+type tenant struct {
+	vmid  uint32
+	uid   uint32
+	mark  string
+	noted *procfs.Identity
+	// alone: a program without any mark is the VM's too, because one of the
+	// VM's may have been running.
+	alone bool
+}
+
+func (d *Driver) tenant(v *record.VM) tenant {
+	noted := d.noted(v)
+	return tenant{v.VMID, v.UID, v.Mark(), noted, noted != nil || v.State == record.StateCreating}
+}
+
+// owns is procfs.ErrGone for a program that has ended meanwhile.
+func (t tenant) owns(id procfs.Identity) (bool, error) {
+	if t.noted != nil && *t.noted == id {
+		return true, nil
+	}
+	args, err := procfs.Args(id.PID)
+	if err != nil {
+		return false, err
+	}
+	at := slices.Index(args, machine.MarkFlag)
+	if at < 0 || at+1 == len(args) {
+		return t.alone, nil
+	}
+	return args[at+1] == t.mark, nil
+}
+
+// kill ends the VM's programs, noted or not, and returns when nothing runs as
+// its user any more. A program that may be another VM's, as where two instances
+// share the number, is left alone and told.
+func (d *Driver) kill(ctx context.Context, t tenant) error {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
-	found, err := procfs.Find(uid, mark)
-	if err != nil {
-		return fault.New(fault.Unavailable, "look for programs of uid %d: %w", uid, err)
-	}
-	for _, id := range found {
-		if err := killOne(ctx, id); err != nil {
-			return fault.New(fault.Unavailable, "end pid %d: %w", id.PID, err).
-				WithHint("the program may hang in the kernel: look at its state and the kernel's log")
+	for {
+		found, err := d.programs(t.uid)
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		var strangers []int
+		for _, id := range found {
+			ours, err := t.owns(id)
+			if err == nil && ours {
+				err = killOne(ctx, id)
+			}
+			switch {
+			case errors.Is(err, procfs.ErrGone):
+			case err != nil:
+				return fault.New(fault.Unavailable, "end pid %d: %w", id.PID, err).
+					WithHint("the program may hang in the kernel: look at its state and the kernel's log")
+			case !ours:
+				strangers = append(strangers, id.PID)
+			}
+		}
+		if len(strangers) == len(found) {
+			return t.shared(strangers[0])
+		}
+		if err := ctx.Err(); err != nil {
+			return fault.New(fault.Unavailable, "end programs of uid %d: %w", t.uid, err)
 		}
 	}
-	return nil
+}
+
+func (t tenant) shared(pid int) error {
+	return fault.New(fault.Unavailable, "pid %d runs as user %d of vm %d and is not known to be the vm's", pid, t.uid, t.vmid).
+		WithResource("vm %d", t.vmid).WithHolder("pid " + strconv.Itoa(pid)).
+		WithHint("look what it is: end it, or give the instance that it belongs to a uid_base of its own")
 }
 
 func killOne(ctx context.Context, id procfs.Identity) error {

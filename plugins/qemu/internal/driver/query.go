@@ -6,19 +6,27 @@ import (
 	"strings"
 	"time"
 
-	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
+// listWidth is how many QEMUs are asked at once for a list.
+const listWidth = 8
+
 // GetVM implements hypervisor.Driver. A VM whose record cannot be read has no
 // owner in the answer.
 func (d *Driver) GetVM(ctx context.Context, ref hypervisor.Ref) (hypervisor.VM, error) {
 	v, err := d.store.Load(ref.VMID)
+	return d.viewLoaded(ctx, ref.VMID, v, err)
+}
+
+func (d *Driver) viewLoaded(ctx context.Context, vmid uint32, v *record.VM, err error) (hypervisor.VM, error) {
 	if errors.Is(err, record.ErrUnreadable) {
-		d.log.Warn("record cannot be read", "vmid", ref.VMID, "err", err)
-		return d.unreadable(ref.VMID)
+		d.log.Warn("record cannot be read", "vmid", vmid, "err", err)
+		return d.unreadable(vmid)
 	}
 	if err != nil {
 		return hypervisor.VM{}, err
@@ -27,24 +35,38 @@ func (d *Driver) GetVM(ctx context.Context, ref hypervisor.Ref) (hypervisor.VM, 
 }
 
 // ListVMs implements hypervisor.Driver. A VM that goes while the list is made
-// is left out.
+// is left out. Others' VMs are not asked, and a monitor that does not answer
+// holds up the rest but once.
 func (d *Driver) ListVMs(ctx context.Context, ownerPrefix string, foreign bool) ([]hypervisor.VM, error) {
 	vmids, err := d.store.List()
 	if err != nil {
 		return nil, err
 	}
-	var out []hypervisor.VM
-	for _, vmid := range vmids {
-		vm, err := d.GetVM(ctx, hypervisor.Ref{VMID: vmid})
-		if errors.Is(err, fault.NotFound) {
+	views := make([]*hypervisor.VM, len(vmids))
+	group, asking := errgroup.WithContext(ctx)
+	group.SetLimit(listWidth)
+	for i, vmid := range vmids {
+		v, err := d.store.Load(vmid)
+		ours := err == nil && strings.HasPrefix(v.Owner, ownerPrefix)
+		if !ours && !foreign && (err == nil || errors.Is(err, record.ErrUnreadable)) {
 			continue
 		}
-		if err != nil {
-			return nil, err
-		}
-		ours := vm.Ref.Owner != "" && strings.HasPrefix(vm.Ref.Owner, ownerPrefix)
-		if ours || foreign {
-			out = append(out, vm)
+		group.Go(func() error {
+			vm, err := d.viewLoaded(asking, vmid, v, err)
+			if errors.Is(err, fault.NotFound) {
+				return nil
+			}
+			views[i] = &vm
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	var out []hypervisor.VM
+	for _, vm := range views {
+		if vm != nil {
+			out = append(out, *vm)
 		}
 	}
 	return out, ctx.Err()
@@ -54,14 +76,11 @@ func (d *Driver) ListVMs(ctx context.Context, ownerPrefix string, foreign bool) 
 // the VM's user.
 func (d *Driver) unreadable(vmid uint32) (hypervisor.VM, error) {
 	vm := hypervisor.VM{Ref: hypervisor.Ref{VMID: vmid}, Power: hypervisor.PowerOff}
-	pids, err := procfs.OfUser(d.uid(vmid))
-	if err != nil {
-		return vm, fault.New(fault.Unavailable, "look for programs of vm %d: %w", vmid, err)
-	}
-	if len(pids) > 0 {
+	found, err := d.programs(d.uid(vmid))
+	if len(found) > 0 {
 		vm.Power = hypervisor.PowerOn
 	}
-	return vm, nil
+	return vm, err
 }
 
 // view is the VM as it is now.
@@ -86,7 +105,7 @@ func (d *Driver) view(ctx context.Context, v *record.VM) (hypervisor.VM, error) 
 	vm.Power, vm.Started = hypervisor.PowerOn, v.Run.Started
 	status, err := d.status(ctx, v.VMID)
 	if err != nil {
-		return d.silent(ctx, vm, *id, err)
+		return d.silent(ctx, v, vm, err)
 	}
 	vm.Power = powerOf(status)
 	return vm, nil
@@ -94,16 +113,24 @@ func (d *Driver) view(ctx context.Context, v *record.VM) (hypervisor.VM, error) 
 
 // silent settles a VM whose monitor gave no answer: it may just have ended, and
 // a QEMU that is there but stuck is on.
-func (d *Driver) silent(ctx context.Context, vm hypervisor.VM, id procfs.Identity, cause error) (hypervisor.VM, error) {
+func (d *Driver) silent(ctx context.Context, v *record.VM, vm hypervisor.VM, cause error) (hypervisor.VM, error) {
 	if ctx.Err() != nil {
 		return vm, cause
 	}
-	// A QEMU that hangs up on its way out needs a moment to be gone.
-	gone, err := ended(ctx, id, monitorTimeout/4)
+	id, err := d.program(v)
 	if err != nil {
 		return vm, err
 	}
-	if gone {
+	if id != nil {
+		// A QEMU that hangs up on its way out needs a moment to be gone.
+		if _, err := ended(ctx, *id, monitorTimeout/4); err != nil {
+			return vm, err
+		}
+		if id, err = d.program(v); err != nil {
+			return vm, err
+		}
+	}
+	if id == nil {
 		vm.Power, vm.Started = hypervisor.PowerOff, time.Time{}
 		return vm, nil
 	}

@@ -54,7 +54,7 @@ func (d *Driver) start(ctx context.Context, v *record.VM) error {
 // before that last step, the guest has not run, and a repeat begins anew.
 func (d *Driver) startWith(ctx context.Context, v *record.VM, way machine.Accel) (err error) {
 	// A start cut short before its pid was noted, or a way that failed.
-	if err := d.kill(ctx, v.UID, v.Mark()); err != nil {
+	if err := d.kill(ctx, d.tenant(v)); err != nil {
 		return err
 	}
 	v.Run = &record.Run{State: record.RunStarting, BootID: d.bootID, Started: time.Now().UTC(), Accel: way.Name}
@@ -62,19 +62,19 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, way machine.Accel)
 		return err
 	}
 	d.crash("announced")
-	program, err := d.spawn(v, way)
-	if err != nil {
-		return errors.Join(err, d.clearRun(v))
-	}
-	defer program.Close()
-	d.crash("spawned")
 	defer func() {
 		if err != nil {
 			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 			defer cancel()
-			err = errors.Join(err, d.kill(clean, v.UID, v.Mark()), d.clearRun(v))
+			err = errors.Join(err, d.undoStart(clean, v))
 		}
 	}()
+	program, err := d.spawn(v, way)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	d.crash("spawned")
 	v.Run.PID, v.Run.StartTicks = program.PID, program.StartTicks
 	if err := d.store.Save(v); err != nil {
 		return err
@@ -82,7 +82,7 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, way machine.Accel)
 	if err := d.awaitMonitor(ctx, v, program); err != nil {
 		return err
 	}
-	if err := spawn.Scope(ctx, v.VMID, program.PID); err != nil {
+	if err := spawn.Scope(ctx, v.VMID, v.UID, program.PID); err != nil {
 		return err
 	}
 	d.crash("answered")
@@ -93,6 +93,15 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, way machine.Accel)
 	d.crash("recorded")
 	d.log.Info("vm started", "vmid", v.VMID, "took", time.Since(v.Run.Started))
 	return d.command(ctx, v.VMID, "cont")
+}
+
+// undoStart keeps the note of a start whose program could not be ended: by it,
+// whatever is left is known as the VM's.
+func (d *Driver) undoStart(ctx context.Context, v *record.VM) error {
+	if err := d.kill(ctx, d.tenant(v)); err != nil {
+		return err
+	}
+	return d.clearRun(v)
 }
 
 // spawn opens what QEMU is handed and starts it.
@@ -123,7 +132,7 @@ func (d *Driver) spawn(v *record.VM, way machine.Accel) (*spawn.Program, error) 
 	}
 	m := d.machine(v, way)
 	return spawn.Start(spawn.Spec{
-		Path: d.cfg.QEMUBinary, Args: m.Args(), UID: v.UID, Groups: groups, Mark: m.UUID, Files: files,
+		Path: d.cfg.QEMUBinary, Args: m.Args(), UID: v.UID, Groups: groups, Files: files,
 	})
 }
 

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
@@ -15,9 +15,9 @@ import (
 // of their own.
 var delegations = []string{"/etc/subuid", "/etc/subgid"}
 
-// unusedUser refuses a VMID whose user already runs something, such as a VM of
-// another state folder on this host, or that some account may become: it could
-// read the VM's disk and seed, and end its program.
+// unusedUser refuses a VMID whose user is another VM's, already runs something,
+// such as a VM of another state folder on this host, or that some account may
+// become: it could read the VM's disk and seed, and end its program.
 func (d *Driver) unusedUser(vmid uint32) error {
 	uid := d.uid(vmid)
 	for _, file := range delegations {
@@ -30,16 +30,45 @@ func (d *Driver) unusedUser(vmid uint32) error {
 				WithHint("set uid_base of the qemu plugin to a range that is not in that file")
 		}
 	}
-	pids, err := procfs.OfUser(uid)
+	other, err := d.neighbour(vmid, uid)
 	if err != nil {
-		return fault.New(fault.Unavailable, "look for programs of uid %d: %w", uid, err)
+		return err
 	}
-	if len(pids) > 0 {
-		return fault.New(fault.Exists, "vm %d belongs to somebody else", vmid).
-			WithResource("vm %d", vmid).WithHolder("pid " + strconv.Itoa(pids[0])).
+	if other != 0 {
+		return taken(vmid, "vm "+formatVMID(other)).
+			WithHint("vm %d was made under another uid_base and has user %d: destroy it, or choose a base further away", other, uid)
+	}
+	found, err := d.programs(uid)
+	if err != nil {
+		return err
+	}
+	if len(found) > 0 {
+		return taken(vmid, "pid "+strconv.Itoa(found[0].PID)).
 			WithHint("another instance uses the same uid_base: give each its own")
 	}
 	return nil
+}
+
+// neighbour gives another VM of this instance that has the user, 0 for none:
+// one that was made while uid_base was another.
+func (d *Driver) neighbour(vmid, uid uint32) (uint32, error) {
+	vmids, err := d.store.List()
+	if err != nil {
+		return 0, err
+	}
+	for _, other := range vmids {
+		if other == vmid {
+			continue
+		}
+		users, err := d.store.Users(other)
+		if err != nil {
+			return 0, err
+		}
+		if slices.Contains(users, uid) {
+			return other, nil
+		}
+	}
+	return 0, nil
 }
 
 // delegatedTo gives the account whose line of the file holds id, "" for none.

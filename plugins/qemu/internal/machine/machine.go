@@ -9,6 +9,9 @@ import (
 // ConsoleBytes is the size of the ring that keeps the guest's console.
 const ConsoleBytes = 64 << 10
 
+// MarkFlag stands before the mark in QEMU's arguments.
+const MarkFlag = "-uuid"
+
 // Names of the chardevs the driver talks to.
 const (
 	ConsoleDevice = "console"
@@ -45,7 +48,7 @@ type Machine struct {
 // nothing runs before it is recorded.
 func (m Machine) Args() []string {
 	args := []string{
-		"-name", m.Name, "-uuid", m.UUID, "-S",
+		"-name", m.Name, MarkFlag, m.UUID, "-S",
 		"-no-user-config", "-nodefaults", "-display", "none", "-vga", "none",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-machine", "q35,usb=off,sata=off,smbus=off,i8042=off,smm=off,vmport=off,hpet=off,graphics=off,dump-guest-core=off",

@@ -1,4 +1,5 @@
 // Package procfs finds, watches and ends the programs of VMs. A program is
-// known by pid, start time, user and the mark in its arguments together; a pid
-// alone is never trusted, because the kernel gives it out again.
+// known by pid, start time and user together; a pid alone is never trusted,
+// because the kernel gives it out again. Nothing that a program can change about
+// itself counts: a QEMU may be its guest's.
 package procfs

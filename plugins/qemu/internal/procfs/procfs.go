@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,17 +16,19 @@ import (
 // ErrGone says that the program has certainly ended.
 var ErrGone = errors.New("program has ended")
 
-// Identity tells one program from all others that ever ran.
+// root is where the kernel tells of its programs.
+var root = "/proc"
+
+// Identity tells one program from all others since the kernel started. Nothing
+// of it can be changed by the program itself.
 type Identity struct {
 	PID        int
 	StartTicks uint64 // field 22 of /proc/PID/stat
-	UID        uint32 // real and effective user
-	Mark       string // an argument of its own in its command line
+	UID        uint32
 }
 
 // Stat is what /proc/PID/stat tells.
 type Stat struct {
-	State      byte // 'Z' has ended and waits for its parent
 	StartTicks uint64
 	CPUTicks   uint64 // user + system, hundredths of a second
 	RSSBytes   uint64
@@ -41,7 +45,7 @@ func BootID() (string, error) {
 
 // ReadStat gives ErrGone when there is no such pid.
 func ReadStat(pid int) (Stat, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	b, err := os.ReadFile(file(pid, "stat"))
 	if gone(err) {
 		return Stat{}, ErrGone
 	}
@@ -70,111 +74,97 @@ func parseStat(b []byte) (Stat, error) {
 		nums[i] = n
 	}
 	return Stat{
-		State: f[0][0], CPUTicks: nums[0] + nums[1], StartTicks: nums[2],
+		CPUTicks: nums[0] + nums[1], StartTicks: nums[2],
 		RSSBytes: nums[3] * uint64(os.Getpagesize()),
 	}, nil
 }
 
-// Check reports whether the program still runs: nil, ErrGone, or an error that
-// leaves it unknown. A zombie child of ours is laid to rest on the way.
+// Check reports whether the program still runs, with any of its threads: nil,
+// ErrGone, or an error that leaves it unknown. A zombie child of ours is laid to
+// rest on the way.
 func Check(id Identity) error {
-	st, err := ReadStat(id.PID)
+	h, err := Open(id)
 	if err != nil {
 		return err
 	}
-	if st.StartTicks != id.StartTicks {
-		return ErrGone
-	}
-	if st.State == 'Z' || st.State == 'X' {
-		reap(id.PID)
-		return ErrGone
-	}
-	return matches(id.PID, id.UID, id.Mark)
+	h.Close()
+	return nil
 }
 
-// Find scans for programs of the user that carry the mark.
-func Find(uid uint32, mark string) ([]Identity, error) {
-	all, err := OfUser(uid)
+// Find gives the programs that run as the user. An entry that cannot be read may
+// be one of them, so it fails the search, unless it has gone meanwhile.
+func Find(uid uint32) ([]Identity, error) {
+	items, err := os.ReadDir(root)
 	if err != nil {
 		return nil, err
 	}
 	var out []Identity
-	for _, pid := range all {
-		if matches(pid, uid, mark) != nil {
-			continue
-		}
-		if st, err := ReadStat(pid); err == nil && st.State != 'Z' && st.State != 'X' {
-			out = append(out, Identity{pid, st.StartTicks, uid, mark})
-		}
-	}
-	return out, nil
-}
-
-// OfUser lists the pids that run as the user, zombies left out.
-func OfUser(uid uint32) ([]int, error) {
-	items, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, err
-	}
-	var out []int
 	for _, item := range items {
 		pid, err := strconv.Atoi(item.Name())
 		if err != nil {
 			continue
 		}
-		if is, err := runsAs(pid, uid); err != nil || !is {
+		id, err := look(pid, uid)
+		if errors.Is(err, ErrGone) {
 			continue
 		}
-		if st, err := ReadStat(pid); err == nil && st.State != 'Z' && st.State != 'X' {
-			out = append(out, pid)
+		if err != nil {
+			return nil, fmt.Errorf("look at pid %d: %w", pid, err)
 		}
+		out = append(out, id)
 	}
 	return out, nil
 }
 
-// matches gives ErrGone for a program that is certainly not the one meant. Only
-// root and the user itself can have that uid, so nobody else can forge a mark.
-func matches(pid int, uid uint32, mark string) error {
+// look is ErrGone for a pid that does not run as the user.
+func look(pid int, uid uint32) (Identity, error) {
+	// Most are others', and known by one read.
 	is, err := runsAs(pid, uid)
-	if err != nil {
-		return err
-	}
-	if !is {
-		return ErrGone
-	}
-	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if gone(err) {
-		return ErrGone
+	if err == nil && !is {
+		err = ErrGone
 	}
 	if err != nil {
-		return err
+		return Identity{}, err
 	}
-	for arg := range strings.SplitSeq(string(args), "\x00") {
-		if arg == mark {
-			return nil
-		}
+	h, err := hold(pid)
+	if err != nil {
+		return Identity{}, err
 	}
-	return ErrGone
+	defer h.Close()
+	return h.identify(uid)
 }
 
-// runsAs compares the real and the effective user.
+// Args gives the arguments as the program shows them: it may write over them.
+// A program whose first thread has ended shows none.
+func Args(pid int) ([]string, error) {
+	b, err := os.ReadFile(file(pid, "cmdline"))
+	if gone(err) {
+		return nil, ErrGone
+	}
+	if err != nil {
+		return nil, err
+	}
+	return strings.Split(string(b), "\x00"), nil
+}
+
+// runsAs is true when any of the four user ids is this one.
 func runsAs(pid int, uid uint32) (bool, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	b, err := os.ReadFile(file(pid, "status"))
 	if gone(err) {
 		return false, ErrGone
 	}
 	if err != nil {
 		return false, err
 	}
-	want := strconv.FormatUint(uint64(uid), 10)
 	for line := range strings.SplitSeq(string(b), "\n") {
 		if rest, ok := strings.CutPrefix(line, "Uid:"); ok {
-			f := strings.Fields(rest)
-			return len(f) >= 2 && f[0] == want && f[1] == want, nil
+			return slices.Contains(strings.Fields(rest), strconv.FormatUint(uint64(uid), 10)), nil
 		}
 	}
 	return false, fmt.Errorf("status of %d names no user", pid)
 }
+
+func file(pid int, name string) string { return filepath.Join(root, strconv.Itoa(pid), name) }
 
 func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)

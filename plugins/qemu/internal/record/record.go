@@ -2,6 +2,7 @@ package record
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -80,6 +81,20 @@ func Mark(vmid uint32, owner string) string {
 	h[6] = h[6]&0x0f | 0x80 // version 8: made by rules of our own
 	h[8] = h[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
+}
+
+// Alike reports whether both records ask for the same VM, however far each is
+// made and run.
+func (v *VM) Alike(other *VM) bool {
+	bare := func(v VM) string {
+		v.State, v.Booted, v.Run = "", false, nil
+		raw, err := json.Marshal(v)
+		if err != nil {
+			panic(err) // strings, numbers and bools only
+		}
+		return string(raw)
+	}
+	return bare(*v) == bare(*other)
 }
 
 // Mark is the mark of this VM's program.

@@ -126,6 +126,38 @@ func (s *Store) List() ([]uint32, error) {
 	return out, nil
 }
 
+// Users gives the users that a VM has: by its record, or by who owns its files
+// when that cannot be read. None when there is no such VM.
+func (s *Store) Users(vmid uint32) ([]uint32, error) {
+	v, err := s.Load(vmid)
+	switch {
+	case err == nil:
+		return []uint32{v.UID}, nil
+	case errors.Is(err, fault.NotFound):
+		return nil, nil
+	case !errors.Is(err, ErrUnreadable):
+		return nil, err
+	}
+	items, err := os.ReadDir(s.Dir(vmid))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.Unavailable, "look whose files vm %d has: %w", vmid, err)
+	}
+	var out []uint32
+	for _, item := range items {
+		st, err := item.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fault.New(fault.Unavailable, "look whose files vm %d has: %w", vmid, err)
+		}
+		if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+			out = append(out, sys.Uid)
+		}
+	}
+	return out, nil
+}
+
 // Claim makes the VM's folder with its record in it, as one step: there is no
 // moment at which a folder exists without an owner. fault.Exists when taken.
 func (s *Store) Claim(v *VM) error {

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/agentlab/agentlab/sdk/fault"
 )
@@ -25,7 +24,7 @@ type File struct {
 }
 
 // Render gives the image. Names are stored in lower case with version 1, which
-// Linux shows without it. fault.Invalid when a document exceeds 1 MiB.
+// Linux shows without it. The same documents make the same image. fault.Invalid when a document exceeds 1 MiB.
 func Render(files []File) ([]byte, error) {
 	files = slices.Clone(files)
 	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
@@ -68,7 +67,7 @@ func primary(blocks uint32) []byte {
 	// A path table is asked for by the standard and read by nobody here: size 0.
 	copy(d[156:], entry("\x00", rootAt, sector, true))
 	copy(d[190:], strings.Repeat(" ", 623))
-	stamp := time.Now().UTC().Format("20060102150405") + "00\x00"
+	stamp := "20000101000000" + "00\x00"
 	for _, at := range []int{813, 830, 864} {
 		copy(d[at:], stamp)
 	}
@@ -84,11 +83,7 @@ func entry(name string, at, size uint32, folder bool) []byte {
 	d[0] = byte(len(d))
 	both32(d[2:], at)
 	both32(d[10:], size)
-	now := time.Now().UTC()
-	copy(d[18:], []byte{
-		byte(now.Year() - 1900), byte(now.Month()), byte(now.Day()),
-		byte(now.Hour()), byte(now.Minute()), byte(now.Second()), 0,
-	})
+	copy(d[18:], []byte{100, 1, 1, 0, 0, 0, 0}) // the start of 2000
 	if folder {
 		d[25] = 2
 	}

@@ -31,13 +31,15 @@ func NeedsBus() bool {
 	return err != nil
 }
 
-// ScopeName is the systemd unit of a VM.
-func ScopeName(vmid uint32) string { return fmt.Sprintf("agentlab-vm-%d.scope", vmid) }
+// ScopeName is the systemd unit of a VM. The user is part of it because two
+// instances on a host may have a VM of the same number, but never of the same
+// user.
+func ScopeName(vmid, uid uint32) string { return fmt.Sprintf("agentlab-vm-%d-%d.scope", vmid, uid) }
 
 // Scope moves the program out of this one's control group into its own scope,
 // so that stopping the daemon's unit does not end it. Where systemd does not
 // run there is nothing to do.
-func Scope(ctx context.Context, vmid uint32, pid int) error {
+func Scope(ctx context.Context, vmid, uid uint32, pid int) error {
 	if _, err := os.Stat(systemdFolder); err != nil {
 		return nil
 	}
@@ -45,7 +47,7 @@ func Scope(ctx context.Context, vmid uint32, pid int) error {
 	defer cancel()
 	var taken error
 	for {
-		err := startScope(ctx, vmid, pid)
+		err := startScope(ctx, vmid, uid, pid)
 		if err == nil {
 			break
 		}
@@ -61,23 +63,23 @@ func Scope(ctx context.Context, vmid uint32, pid int) error {
 			return taken
 		}
 	}
-	for !inScope(vmid, pid) {
+	for !inScope(ScopeName(vmid, uid), pid) {
 		if err := sleep(ctx, scopePoll); err != nil {
-			return fault.New(fault.Unavailable, "pid %d did not reach %s: %w", pid, ScopeName(vmid), err)
+			return fault.New(fault.Unavailable, "pid %d did not reach %s: %w", pid, ScopeName(vmid, uid), err)
 		}
 	}
 	return nil
 }
 
-func startScope(ctx context.Context, vmid uint32, pid int) error {
-	cmd := exec.CommandContext(ctx, "busctl", scopeArgs(vmid, pid)...)
+func startScope(ctx context.Context, vmid, uid uint32, pid int) error {
+	cmd := exec.CommandContext(ctx, "busctl", scopeArgs(vmid, uid, pid)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.WaitDelay = time.Second
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
 		return &fault.Error{
-			Class: fault.Unavailable, Message: "start " + ScopeName(vmid) + ": " + err.Error(), Err: err,
+			Class: fault.Unavailable, Message: "start " + ScopeName(vmid, uid) + ": " + err.Error(), Err: err,
 			Command: "busctl", ExitCode: cmd.ProcessState.ExitCode(), Stderr: stderr.String(),
 			Hint: ScopeHint,
 		}
@@ -85,11 +87,11 @@ func startScope(ctx context.Context, vmid uint32, pid int) error {
 	return nil
 }
 
-func scopeArgs(vmid uint32, pid int) []string {
+func scopeArgs(vmid, uid uint32, pid int) []string {
 	return []string{
 		"--system", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
 		"org.freedesktop.systemd1.Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))",
-		ScopeName(vmid), "fail", "4",
+		ScopeName(vmid, uid), "fail", "4",
 		"PIDs", "au", "1", strconv.Itoa(pid),
 		"Description", "s", fmt.Sprintf("AgentLab VM %d", vmid),
 		"CollectMode", "s", "inactive-or-failed",
@@ -98,9 +100,9 @@ func scopeArgs(vmid uint32, pid int) []string {
 	}
 }
 
-func inScope(vmid uint32, pid int) bool {
+func inScope(name string, pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	return err == nil && strings.Contains(string(b), "/"+ScopeName(vmid))
+	return err == nil && strings.Contains(string(b), "/"+name)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -26,13 +26,14 @@ const (
 	oomScore = "300"
 )
 
+var readStat = procfs.ReadStat
+
 // Spec is one program to start.
 type Spec struct {
 	Path   string
 	Args   []string
 	UID    uint32   // also the group
 	Groups []uint32 // further groups, for /dev/kvm
-	Mark   string   // an argument among Args
 	Files  []*os.File
 }
 
@@ -42,7 +43,7 @@ type Program struct {
 	output *os.File
 }
 
-// Start runs the program. It is not waited for: procfs.Check lays it to rest
+// Start runs the program; after an error it does not run. It is not waited for: procfs.Check lays it to rest
 // when it has ended, and init does when this program ends first.
 func Start(s Spec) (*Program, error) {
 	output, err := boundedFile("qemu-output")
@@ -67,14 +68,17 @@ func Start(s Spec) (*Program, error) {
 		_ = output.Close()
 		return nil, classifyStart(s.Path, err)
 	}
-	p := &Program{procfs.Identity{PID: cmd.Process.Pid, UID: s.UID, Mark: s.Mark}, output}
-	_ = cmd.Process.Release()
-	st, err := procfs.ReadStat(p.PID)
+	p := &Program{procfs.Identity{PID: cmd.Process.Pid, UID: s.UID}, output}
+	st, err := readStat(p.PID)
 	if err != nil {
-		// It is our child and not laid to rest, so its entry must be there.
+		// It is our child and not laid to rest, so its entry must be there. What
+		// cannot be noted must not run on.
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
 		p.Close()
 		return nil, fault.New(fault.Internal, "read start time of pid %d: %w", p.PID, err)
 	}
+	_ = cmd.Process.Release()
 	p.StartTicks = st.StartTicks
 	p.limit()
 	return p, nil

@@ -32,7 +32,7 @@ func needRoot(t *testing.T) {
 
 func start(t *testing.T, script string, files ...*os.File) *Program {
 	t.Helper()
-	p, err := Start(Spec{Path: "/bin/sh", Args: []string{"-c", script, testMark}, UID: testUID, Mark: testMark, Files: files})
+	p, err := Start(Spec{Path: "/bin/sh", Args: []string{"-c", script, testMark}, UID: testUID, Files: files})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,6 +110,25 @@ func TestStartErrors(t *testing.T) {
 	}
 }
 
+// A program whose start time is not known could not be told from others later.
+func TestProgramThatCannotBeNotedIsEnded(t *testing.T) {
+	needRoot(t)
+	t.Cleanup(func() { readStat = procfs.ReadStat })
+	var pid int
+	readStat = func(started int) (procfs.Stat, error) {
+		pid = started
+		return procfs.Stat{}, errors.New("not today")
+	}
+	_, err := Start(Spec{Path: "/bin/sleep", Args: []string{"600"}, UID: testUID})
+	if !errors.Is(err, fault.Internal) {
+		t.Errorf("err = %v, want internal", err)
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); pid == 0 || err == nil {
+		t.Errorf("pid %d runs on", pid)
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
 func TestListenForRootOnly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), strings.Repeat("long-", 40))
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -129,8 +148,8 @@ func TestListenForRootOnly(t *testing.T) {
 }
 
 func TestScopeArgs(t *testing.T) {
-	args := strings.Join(scopeArgs(1042, 77), " ")
-	if !strings.Contains(args, "ssa(sv)a(sa(sv)) agentlab-vm-1042.scope fail 4 PIDs au 1 77 ") {
+	args := strings.Join(scopeArgs(1042, 1_900_001_042, 77), " ")
+	if !strings.Contains(args, "ssa(sv)a(sa(sv)) agentlab-vm-1042-1900001042.scope fail 4 PIDs au 1 77 ") {
 		t.Errorf("args = %q", args)
 	}
 }
@@ -150,11 +169,11 @@ func TestScope(t *testing.T) {
 		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 		pid = cmd.Process.Pid
 	}
-	if err := Scope(t.Context(), 1042, pid); err != nil {
+	if err := Scope(t.Context(), 1042, 1_900_001_042, pid); err != nil {
 		t.Fatal(err)
 	}
-	if !inScope(1042, pid) || inScope(1042, os.Getpid()) {
-		t.Errorf("process %d is in its scope: %v, and this one: %v", pid, inScope(1042, pid), inScope(1042, os.Getpid()))
+	if !inScope(ScopeName(1042, 1_900_001_042), pid) || inScope(ScopeName(1042, 1_900_001_042), os.Getpid()) {
+		t.Errorf("process %d is in its scope: %v, and this one: %v", pid, inScope(ScopeName(1042, 1_900_001_042), pid), inScope(ScopeName(1042, 1_900_001_042), os.Getpid()))
 	}
 }
 
@@ -162,7 +181,7 @@ func TestScopeWithoutSystemd(t *testing.T) {
 	if _, err := os.Stat(systemdFolder); err == nil {
 		t.Skip("needs a machine without systemd")
 	}
-	if err := Scope(t.Context(), 1042, os.Getpid()); err != nil {
+	if err := Scope(t.Context(), 1042, 1_900_001_042, os.Getpid()); err != nil {
 		t.Error(err)
 	}
 }

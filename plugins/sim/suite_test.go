@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/agentlab/agentlab/plugins/sim/internal/driver"
+	"github.com/agentlab/agentlab/sdk/conformance"
+	"github.com/agentlab/agentlab/sdk/exposure"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
+	"github.com/agentlab/agentlab/sdk/network"
+)
+
+// The suites must notice a driver that breaks its contract.
+
+// broken runs one check and wants it to fail, neither passed nor skipped.
+func broken(t *testing.T, checks []conformance.Check, name string) {
+	t.Helper()
+	for _, c := range checks {
+		if c.Name != name {
+			continue
+		}
+		if err := c.Run(t.Context()); err == nil || errors.Is(err, conformance.ErrSkipped) {
+			t.Errorf("check %q: %v, want it broken", name, err)
+		} else {
+			t.Log(err)
+		}
+		return
+	}
+	t.Errorf("there is no check %q", name)
+}
+
+// templateless lists no template.
+type templateless struct{ hypervisor.Driver }
+
+func (templateless) ListTemplates(context.Context) ([]hypervisor.Template, error) { return nil, nil }
+
+func TestSuiteNoticesMissingTemplate(t *testing.T) {
+	d := driver.NewHypervisor(openWorld(t), nil)
+	for name, test := range map[string]struct {
+		driver   hypervisor.Driver
+		template string
+	}{
+		"none is listed":    {templateless{d}, "debian-12"},
+		"another is listed": {d, "debian-11"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts := conformance.HypervisorOptions{Template: test.template}
+			broken(t, conformance.Hypervisor(conformance.Local(test.driver), opts), "templates")
+		})
+	}
+}
+
+// mortal opens a driver that takes along at its end what it made.
+func mortal[D any](d D, end func(D) error) conformance.Open[D] {
+	return func(context.Context) (D, func(), error) {
+		return d, func() { _ = end(d) }, nil
+	}
+}
+
+func TestSuiteNoticesWhatDiesWithItsProcess(t *testing.T) {
+	w := openWorld(t)
+	h, n, _, e := options(t, w)
+	ctx := context.WithoutCancel(t.Context())
+	vms := mortal[hypervisor.Driver](driver.NewHypervisor(w, nil), func(d hypervisor.Driver) error {
+		list, err := d.ListVMs(ctx, "", true)
+		for _, vm := range list {
+			_, off := d.SetPower(ctx, vm.Ref, hypervisor.PowerOff, 0)
+			err = errors.Join(err, off)
+		}
+		return err
+	})
+	policies := mortal[network.Driver](driver.NewNetwork(w), func(d network.Driver) error {
+		list, err := d.ListAttachments(ctx, "")
+		for _, a := range list {
+			err = errors.Join(err, d.Detach(ctx, a.InForce.SandboxID))
+		}
+		return err
+	})
+	rules := mortal[exposure.Driver](driver.NewExposure(w), func(d exposure.Driver) error {
+		list, err := d.List(ctx, "")
+		for _, r := range list {
+			err = errors.Join(err, d.Unpublish(ctx, r.Owner, r.HostPort))
+		}
+		return err
+	})
+	const name = "survives its process"
+	broken(t, conformance.Hypervisor(vms, h), name)
+	broken(t, conformance.Network(policies, n), name)
+	broken(t, conformance.Exposure(rules, e), name)
+	if list, err := w.VMs(ctx); err != nil || len(list) != 0 {
+		t.Errorf("machines left: %+v, %v", list, err)
+	}
+}
+
+// stumbler cannot go on with what a create left that was given up in its middle.
+type stumbler struct {
+	hypervisor.Driver
+	lost map[uint32]bool
+}
+
+func (s stumbler) CreateVM(ctx context.Context, req hypervisor.CreateRequest, progress func(hypervisor.Progress)) (hypervisor.VM, error) {
+	if s.lost[req.Ref.VMID] {
+		return hypervisor.VM{}, fault.New(fault.Exists, "half of vm %d is there", req.Ref.VMID)
+	}
+	if ctx.Err() == nil && progress != nil {
+		progress(hypervisor.Progress{Phase: "clone disk"})
+		s.lost[req.Ref.VMID] = ctx.Err() != nil
+	}
+	return s.Driver.CreateVM(ctx, req, nil)
+}
+
+func TestSuiteNoticesHalfOfACreate(t *testing.T) {
+	d := stumbler{driver.NewHypervisor(openWorld(t), nil), map[uint32]bool{}}
+	broken(t, conformance.Hypervisor(conformance.Local[hypervisor.Driver](d), conformance.HypervisorOptions{}), "create given up")
+}
