@@ -39,4 +39,6 @@ const (
 	EventConfigRejected   = "config.rejected" // the old configuration stays; Fields: error
 	EventGuestHello       = "guest.hello"     // Fields: boot_id, runner
 	EventGuestDenied      = "guest.denied"    // Fields: call, reason
+
+	EventOperationCancel = "operation.cancel_requested" // Fields: kind, step
 )

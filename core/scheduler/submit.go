@@ -116,6 +116,16 @@ func (s *Scheduler) CancelJob(ctx context.Context, jobID string) error {
 	return s.cfg.Store.RequestCancel(ctx, jobID)
 }
 
+// CancelOperation asks an operation to stop and gives it as it is then; its
+// worker then ends it. See state.Store.CancelOperation.
+func (s *Scheduler) CancelOperation(ctx context.Context, id string) (lab.Operation, error) {
+	op, err := s.cfg.Store.CancelOperation(ctx, id)
+	if err == nil {
+		s.Wake()
+	}
+	return op, err
+}
+
 func newOperation(kind lab.OperationKind, subject, job string) lab.Operation {
 	return lab.Operation{ID: lab.NewID("op"), Kind: kind, Subject: subject, JobID: job, State: lab.OpPending, CreatedAt: stamp()}
 }
