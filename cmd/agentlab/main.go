@@ -46,6 +46,8 @@ func app() *cli.App {
 			{Name: "config", Heading: headHost, Synopsis: "check and convert the daemon's configuration"},
 			configCheckCommand(), configConvertCommand(), configSchemaCommand(),
 			under(headClient, completionCommand()), completeCommand(), under(headClient, versionCommand()),
+			{Name: "operation", Synopsis: "look at what the daemon does, and stop it"},
+			operationListCommand(), operationShowCommand(), operationCancelCommand(),
 		},
 	}
 }

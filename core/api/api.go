@@ -101,8 +101,23 @@ type Operation struct {
 	Error     string     `json:"error,omitempty"`
 	Class     string     `json:"class,omitempty"`
 	Hint      string     `json:"hint,omitempty"`
-	CreatedAt time.Time  `json:"created_at"`
-	EndedAt   *time.Time `json:"ended_at,omitempty"`
+	// CancelRequested tells that it stops: somebody asked, or its sandbox goes.
+	CancelRequested bool       `json:"cancel_requested,omitempty"`
+	CreatedAt       time.Time  `json:"created_at"`
+	UpdatedAt       *time.Time `json:"updated_at,omitempty"`
+	RetryAt         *time.Time `json:"retry_at,omitempty" doc:"the step is not tried again before"`
+	Deadline        *time.Time `json:"deadline,omitempty" doc:"of the step"`
+	EndedAt         *time.Time `json:"ended_at,omitempty"`
+	Steps           []Step     `json:"steps,omitempty" doc:"of one operation, when it is asked for by id"`
+}
+
+// Step is one step of an operation.
+type Step struct {
+	Name    string `json:"name"`
+	State   string `json:"state" enum:"pending,running,failed,done,undoing,undone,skipped"`
+	Attempt int    `json:"attempt,omitempty"`
+	TookMS  int64  `json:"took_ms,omitempty" doc:"of the last attempt that ended well"`
+	Error   string `json:"error,omitempty" doc:"of the last attempt that did not"`
 }
 
 // Event is one event as clients see it, also as the data of an SSE message.

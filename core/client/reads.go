@@ -51,7 +51,7 @@ func (c *Client) Profiles(ctx context.Context) ([]api.Profile, error) {
 
 // OperationQuery narrows Operations; the zero value lists the newest.
 type OperationQuery struct {
-	SandboxID string
+	SandboxID string // or its VMID or name
 	JobID     string
 	Open      bool // only those that have not ended
 	Limit     int  // 0 is 100
@@ -72,6 +72,14 @@ func (c *Client) Operations(ctx context.Context, q OperationQuery) ([]api.Operat
 // Operation is one operation by id.
 func (c *Client) Operation(ctx context.Context, id string) (api.Operation, error) {
 	return get[api.Operation](ctx, c, "/v1/operations/"+url.PathEscape(id), nil)
+}
+
+// CancelOperation asks it to stop and returns at once; WaitOperation tells its
+// end. fault.Precondition: it has ended, or is not of a kind that can stop.
+func (c *Client) CancelOperation(ctx context.Context, id string) (api.Accepted, error) {
+	var out api.Accepted
+	err := c.call(ctx, http.MethodPost, "/v1/operations/"+url.PathEscape(id)+"/cancel", nil, nil, &out)
+	return out, err
 }
 
 // WaitOperation returns the operation once it has ended, well or not. It

@@ -55,13 +55,18 @@ func (s *Server) table() []route {
 			"All files of a job in one archive.", "application/gzip", s.jobArchive),
 
 		read("/v1/operations", "operation-list", PermRead, "Operations, newest first.", s.operations).with(
-			textParam("sandbox", "only on this sandbox (id)"), textParam("job", "only for this job"),
+			textParam("sandbox", "only on this sandbox (VMID, name or id)"), textParam("job", "only for this job"),
 			flagParam("open", "only those that have not ended"), limit),
-		read("/v1/operations/{id}", "operation-get", PermRead, "One operation.", s.operation).with(waitParam),
+		read("/v1/operations/{id}", "operation-get", PermRead, "One operation with its steps.", s.operation).with(waitParam),
+		work(http.MethodPost, "/v1/operations/{id}/cancel", "operation-cancel",
+			"Stop an operation: what it made is undone, a job is cancelled; asked again, answers the same.", s.cancelOperation, s),
 
 		stream("/v1/events", "event-stream", PermRead,
 			"Events as they happen (Server-Sent Events); resumes behind Last-Event-ID or after.", "text/event-stream", s.eventStream).with(
 			intParam("after", "resume behind this event id; 0 is the oldest", 0, 0),
+			intParam("tail", "without after: begin with the newest events, this many", 0, maxLimit),
+			textParam("since", "without after: begin with the events from this time (RFC 3339) on"),
+			flagParam("follow", "false: end when all that is there was sent"),
 			textParam("sandbox", "only of this sandbox (VMID, name or id)"), textParam("job", "only of this job"),
 			textParam("operation", "only of this operation"), textsParam("type", "only of this type")),
 

@@ -34,6 +34,7 @@ type Store interface {
 	Artifacts(ctx context.Context, jobID string) ([]lab.Artifact, error)
 	Counts(ctx context.Context) (state.Counts, error)
 	Events(ctx context.Context, f state.EventFilter) ([]lab.Event, error)
+	EventBefore(ctx context.Context, t time.Time) (int64, error)
 	Watch() (wake <-chan struct{}, stop func())
 	PutRepo(ctx context.Context, r state.Repo) error
 	Repo(ctx context.Context, id string) (state.Repo, error)
@@ -45,6 +46,8 @@ type Scheduler interface {
 	RunJob(ctx context.Context, r scheduler.JobRequest) (lab.Operation, lab.Sandbox, lab.Job, error)
 	DestroySandbox(ctx context.Context, sandboxID string) (lab.Operation, error)
 	CancelJob(ctx context.Context, jobID string) error
+	CancelOperation(ctx context.Context, id string) (lab.Operation, error)
+	Steps(kind lab.OperationKind) []string // in their order
 }
 
 // Profiles are those loaded now; they may change between calls.

@@ -42,3 +42,13 @@ const (
 
 	EventOperationCancel = "operation.cancel_requested" // Fields: kind, step
 )
+
+// EventTypes lists all of them.
+func EventTypes() []string {
+	return []string{
+		EventSandboxRequested, EventSandboxChanged, EventSandboxAddressed, EventVMIDBurned, EventNetworkApplied,
+		EventPolicyRestored, EventVMFound, EventJobQueued, EventJobChanged, EventJobStageStarted, EventJobReported,
+		EventCancelRequested, EventOperationCancel, EventArtifactStored, EventStepStarted, EventStepFinished,
+		EventStepProgressed, EventStepFailed, EventOperationEnded, EventGuestHello, EventGuestDenied,
+	}
+}
