@@ -42,21 +42,6 @@ func hostNetwork(cfg *config.Config) network.Host {
 	}
 }
 
-func (p *parts) listPlugins() []api.Plugin {
-	var out []api.Plugin
-	for _, s := range p.plugins.List() {
-		a := api.Plugin{
-			Kind: s.Kind, Name: s.Name, Version: s.Version, State: string(s.State), Message: s.Message,
-			Path: s.Path, PID: s.PID, Capabilities: s.Capabilities,
-		}
-		if !s.StartedAt.IsZero() {
-			a.StartedAt = &s.StartedAt
-		}
-		out = append(out, a)
-	}
-	return out
-}
-
 // profiles reads the profiles anew at each question: they are few and small,
 // and an edited one counts at once.
 type profiles struct{ settings *settings }

@@ -44,9 +44,20 @@ func (c *Client) Plugins(ctx context.Context) ([]api.Plugin, error) {
 	return list[api.Plugin](ctx, c, "/v1/plugins", nil)
 }
 
-// Profiles lists the usable profiles, by name.
-func (c *Client) Profiles(ctx context.Context) ([]api.Profile, error) {
-	return list[api.Profile](ctx, c, "/v1/profiles", nil)
+// Plugin is one plugin by its kind or name.
+func (c *Client) Plugin(ctx context.Context, kindOrName string) (api.PluginInfo, error) {
+	return get[api.PluginInfo](ctx, c, "/v1/plugins/"+url.PathEscape(kindOrName), nil)
+}
+
+// Profiles lists the usable profiles, by name, and why others are not.
+func (c *Client) Profiles(ctx context.Context) (api.Profiles, error) {
+	return get[api.Profiles](ctx, c, "/v1/profiles", nil)
+}
+
+// CheckProfile asks whether all is there that the profile names. What is wrong,
+// an unknown name too, is in the answer.
+func (c *Client) CheckProfile(ctx context.Context, name string) (api.ProfileCheck, error) {
+	return get[api.ProfileCheck](ctx, c, "/v1/profiles/"+url.PathEscape(name)+"/check", nil)
 }
 
 // OperationQuery narrows Operations; the zero value lists the newest.

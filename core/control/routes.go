@@ -23,7 +23,10 @@ func (s *Server) table() []route {
 		read("/v1/status", "status", PermRead, "The daemon at a glance; asks no plugin.", s.status),
 		read("/v1/host", "host", PermRead, "What the daemon's host is.", s.host),
 		read("/v1/plugins", "plugin-list", PermRead, "Configured plugins and how they are.", s.plugins),
-		read("/v1/profiles", "profile-list", PermRead, "Usable profiles, by name.", s.profiles),
+		read("/v1/plugins/{name}", "plugin-get", PermRead, "One plugin by its kind or name; asks no plugin.", s.plugin),
+		read("/v1/profiles", "profile-list", PermRead, "Usable profiles, by name, and what is wrong with others.", s.profiles),
+		read("/v1/profiles/{name}/check", "profile-check", PermRead,
+			"Whether all that a profile names is there; asks plugins.", s.profileCheck),
 
 		create("/v1/sandboxes", "sandbox-create", "Make a sandbox without a job.", s.createSandbox, s),
 		read("/v1/sandboxes", "sandbox-list", PermRead, "Sandboxes that live.", s.sandboxes).with(
@@ -38,6 +41,7 @@ func (s *Server) table() []route {
 			"application/octet-stream", s.sandboxStream).with(intParam("port", "22, the only one so far", 1, 65535)),
 
 		create("/v1/jobs", "job-create", "Run a job in a new sandbox.", s.createJob, s),
+		ask("/v1/jobs/validate", "job-validate", "Check a job as POST /v1/jobs does, and make nothing.", s.validateJob, s),
 		read("/v1/jobs", "job-list", PermRead, "Jobs, newest first.", s.jobs).with(
 			textParam("sandbox", "only of this sandbox (VMID, name or id)"), limit),
 		read("/v1/jobs/{id}", "job-get", PermRead, "One job with its artifacts.", s.job).with(

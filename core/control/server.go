@@ -44,6 +44,7 @@ type Store interface {
 type Scheduler interface {
 	CreateSandbox(ctx context.Context, r scheduler.SandboxRequest) (lab.Operation, lab.Sandbox, error)
 	RunJob(ctx context.Context, r scheduler.JobRequest) (lab.Operation, lab.Sandbox, lab.Job, error)
+	CheckJob(ctx context.Context, r scheduler.JobRequest) error
 	DestroySandbox(ctx context.Context, sandboxID string) (lab.Operation, error)
 	CancelJob(ctx context.Context, jobID string) error
 	CancelOperation(ctx context.Context, id string) (lab.Operation, error)
@@ -76,8 +77,9 @@ type Config struct {
 	Store        Store
 	Scheduler    Scheduler
 	Profiles     Profiles
-	Plugins      func() []api.Plugin // answers from memory
-	Problems     func() []string     // of the daemon itself, one line each
+	Plugins      func() []api.Plugin                             // answers from memory
+	Plugin       func(kindOrName string) (api.PluginInfo, error) // the same
+	Problems     func() []string                                 // of the daemon itself, one line each
 	Hypervisor   Templates
 	Secrets      Bundles // nil: profiles cannot name a bundle
 	ArtifactsDir string  // <ArtifactsDir>/<job>/<path>
@@ -109,7 +111,7 @@ type Server struct {
 // New returns a server that is ready to Serve. It makes the two directories if
 // they are missing and removes what a cut upload left in ReposDir.
 func New(cfg Config) (*Server, error) {
-	if cfg.Store == nil || cfg.Scheduler == nil || cfg.Profiles == nil || cfg.Plugins == nil ||
+	if cfg.Store == nil || cfg.Scheduler == nil || cfg.Profiles == nil || cfg.Plugins == nil || cfg.Plugin == nil ||
 		cfg.Hypervisor == nil || cfg.Dial == nil || cfg.ArtifactsDir == "" || cfg.ReposDir == "" {
 		return nil, fault.New(fault.Internal, "control API lacks a part of its configuration")
 	}

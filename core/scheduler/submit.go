@@ -78,6 +78,19 @@ func (s *Scheduler) RunJob(ctx context.Context, r JobRequest) (lab.Operation, la
 	return op, sb, job, nil
 }
 
+// CheckJob refuses what RunJob would refuse, and writes nothing.
+func (s *Scheduler) CheckJob(ctx context.Context, r JobRequest) error {
+	if r.Sandbox == nil {
+		_, err := s.newSandbox("", r.Profile, r.Spec, r.TTL)
+		return err
+	}
+	open, err := s.cfg.Store.Operations(ctx, state.OperationFilter{Subject: r.Sandbox.ID, Open: true})
+	if err != nil {
+		return err
+	}
+	return state.CheckFree(*r.Sandbox, open)
+}
+
 // borrow runs the job in a sandbox that was not made for it and outlives it.
 func (s *Scheduler) borrow(ctx context.Context, r JobRequest) (lab.Operation, lab.Sandbox, lab.Job, error) {
 	sb := *r.Sandbox
