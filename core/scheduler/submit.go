@@ -81,7 +81,7 @@ func (s *Scheduler) RunJob(ctx context.Context, r JobRequest) (lab.Operation, la
 // CheckJob refuses what RunJob would refuse, and writes nothing.
 func (s *Scheduler) CheckJob(ctx context.Context, r JobRequest) error {
 	if r.Sandbox == nil {
-		_, err := s.newSandbox("", r.Profile, r.Spec, r.TTL)
+		_, err := s.newSandbox(SandboxRequest{Profile: r.Profile, Spec: r.Spec, TTL: r.TTL})
 		return err
 	}
 	open, err := s.cfg.Store.Operations(ctx, state.OperationFilter{Subject: r.Sandbox.ID, Open: true})
