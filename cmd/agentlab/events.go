@@ -81,7 +81,7 @@ func printEvents(ctx context.Context, env *cli.Env, q client.EventQuery) error {
 // printSubjectEvent is printEvent with what the event is about.
 func printSubjectEvent(w io.Writer, e api.Event) {
 	subject := cmp.Or(e.JobID, e.SandboxID, "-")
-	fmt.Fprintf(w, "%s  %-20s %-20s %s\n", eventTime(e), oneLine(subject), oneLine(e.Type), oneLine(eventText(e)))
+	fmt.Fprintf(w, "%s  %-20s  %-26s %s\n", eventTime(e), oneLine(subject), oneLine(e.Type), oneLine(eventText(e)))
 }
 
 // moment is the value of a flag: a time, or how long ago it was.

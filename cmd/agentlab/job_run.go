@@ -17,6 +17,7 @@ import (
 )
 
 type jobRun struct {
+	name   string // of the command
 	repo   string
 	ttl    cli.Duration
 	dirty  bool
@@ -25,7 +26,7 @@ type jobRun struct {
 }
 
 func jobRunCommand() cli.Command {
-	r := &jobRun{}
+	r := &jobRun{name: "job run"}
 	return cli.Command{
 		Name: "job run", Synopsis: "run an agent on a repository in a sandbox",
 		Help: `
@@ -45,8 +46,8 @@ The exit code is the agent's; 124 after the deadline, 125 when AgentLab failed,
 the job is accepted. With --json the agent's output goes to standard error too,
 and standard output has the job as it ended.`,
 		Answers: []cli.Answer{cli.AnswerOf[api.Job]("job")},
-		Flags: r.flags,
-		Run:   r.run,
+		Flags:   r.flags,
+		Run:     r.run,
 	}
 }
 
@@ -138,7 +139,7 @@ func (r *jobRun) submit(ctx context.Context, env *cli.Env, c *client.Client) (ap
 
 func (r *jobRun) check() error {
 	missing := func(flag, what string) error {
-		return fault.New(fault.Invalid, "%s --%s is missing", what, flag).WithHint("agentlab job run --repo . --task \"what to do\" --profile NAME")
+		return fault.New(fault.Invalid, "%s --%s is missing", what, flag).WithHint("agentlab %s --repo . --task \"what to do\" --profile NAME", r.name)
 	}
 	switch {
 	case r.repo == "":

@@ -15,7 +15,7 @@ import (
 )
 
 func jobValidateCommand() cli.Command {
-	r := &jobRun{}
+	r := &jobRun{name: "job validate"}
 	return cli.Command{
 		Name: "job validate", Synopsis: "check all that job run would, and run nothing",
 		Help: `
@@ -106,6 +106,6 @@ func (r *jobRun) printPlan(w io.Writer, v validity) {
 		"repository", repo, "ref", r.req.Ref, "sandbox", sandbox, "profile", v.Profile.Name, "template", v.Profile.Template,
 		"network", strings.TrimSpace(v.Profile.NetworkMode+" "+strings.Join(v.Profile.NetworkAllow, " ")),
 		"bundle", cmp.Or(v.Profile.SecretsBundle, "none"), "agent", cmp.Or(v.Profile.AgentCommand, ".agentlab/run.sh of the repository"),
-		"mode", v.Mode, "longest run", age(time.Duration(v.TTLSeconds)*time.Second), "at the end", end,
+		"mode", v.Mode, "longest run", span(time.Duration(v.TTLSeconds)*time.Second), "at the end", end,
 	)
 }

@@ -40,7 +40,7 @@ func app() *cli.App {
 			short(sandboxNewCommand("new"), "sandbox new"), short(sandboxListCommand("ls"), "sandbox list"),
 			short(sandboxDestroyCommand("rm"), "sandbox destroy"),
 			under(headSandboxes, logsCommand()), under(headSandboxes, sshCommand()), sshStreamCommand(),
-			under(headHost, statusCommand()), under(headHost, eventsCommand()),
+			under(headHost, statusCommand()), under(headHost, eventsCommand()), under(headHost, doctorCommand()),
 			{Name: "operation", Heading: headHost, Synopsis: "look at what the daemon does, and stop it"},
 			operationListCommand(), operationShowCommand(), operationCancelCommand(),
 			{Name: "plugin", Heading: headPlugins, Synopsis: "look at plugins"},

@@ -102,7 +102,7 @@ func aboutKey(k api.ConfigKey) string {
 		parts = append(parts, "deprecated, write "+k.Deprecated)
 	}
 	if k.Description != "" {
-		parts = append(parts, k.Description)
+		parts = append(parts, strings.TrimSuffix(k.Description, "."))
 	}
 	if len(k.OneOf) > 0 {
 		parts = append(parts, "one of "+strings.Join(k.OneOf, ", "))

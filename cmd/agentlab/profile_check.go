@@ -89,7 +89,7 @@ func (k *profileCheck) all(ctx context.Context) (names []string, err error) {
 		return nil, err
 	}
 	if len(p.Problems) > 0 {
-		k.checked = append(k.checked, api.ProfileCheck{Name: "files", Findings: lineFindings("profiles", p.Problems)})
+		k.checked = append(k.checked, api.ProfileCheck{Name: "profile files", Findings: lineFindings("profiles", p.Problems)})
 	}
 	for _, one := range p.Items {
 		names = append(names, one.Name)

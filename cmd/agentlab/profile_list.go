@@ -42,7 +42,7 @@ func printProfiles(w io.Writer, p api.Profiles) {
 		}
 		rows = append(rows, []string{
 			one.Name, one.Template, fmt.Sprint(one.Cores), fmt.Sprintf("%d MiB", one.MemoryMB), one.NetworkMode,
-			one.SecretsBundle, clip(agent, 40), one.OnJobEnd, age(time.Duration(one.TTLSeconds) * time.Second),
+			one.SecretsBundle, clip(agent, 40), one.OnJobEnd, span(time.Duration(one.TTLSeconds) * time.Second),
 		})
 	}
 	table(w, []string{"PROFILE", "TEMPLATE", "CORES", "MEMORY", "NETWORK", "BUNDLE", "AGENT", "ON END", "TTL"}, rows)

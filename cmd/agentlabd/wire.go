@@ -30,7 +30,7 @@ func blocks(cfg *config.Config) []pluginhost.Block {
 }
 
 func hostInfo(cfg *config.Config, uuid string, dev bool) api.Host {
-	return api.Host{Version: version.String(), HostUUID: uuid, AgentSubnet: cfg.AgentSubnet.String(), Dev: dev}
+	return api.Host{Version: version.String(), HostUUID: uuid, AgentSubnet: cfg.AgentSubnet.String(), Dev: dev, LogFile: cfg.LogFile}
 }
 
 // hostNetwork is the host's side of the agent network.

@@ -114,7 +114,7 @@ type Operation struct {
 // Step is one step of an operation.
 type Step struct {
 	Name    string `json:"name"`
-	State   string `json:"state" enum:"pending,running,failed,done,undoing,undone,skipped"`
+	State   string `json:"state" enum:"pending,running,failed,done,undoing,undone,skipped,stopped"`
 	Attempt int    `json:"attempt,omitempty"`
 	TookMS  int64  `json:"took_ms,omitempty" doc:"of the last attempt that ended well"`
 	Error   string `json:"error,omitempty" doc:"of the last attempt that did not"`
@@ -197,6 +197,7 @@ type Host struct {
 	HostUUID    string `json:"host_uuid"`
 	AgentSubnet string `json:"agent_subnet"`
 	Dev         bool   `json:"dev,omitempty"`
+	LogFile     string `json:"log_file,omitempty" doc:"of the daemon, on its host"`
 }
 
 // Problem is every error body (RFC 9457, application/problem+json).

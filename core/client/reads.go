@@ -39,6 +39,11 @@ func (c *Client) Host(ctx context.Context) (api.Host, error) {
 	return get[api.Host](ctx, c, "/v1/host", nil)
 }
 
+// HostFindings has the daemon's plugins look at their host.
+func (c *Client) HostFindings(ctx context.Context) ([]api.Finding, error) {
+	return list[api.Finding](ctx, c, "/v1/host/findings", nil)
+}
+
 // Plugins lists the configured plugins.
 func (c *Client) Plugins(ctx context.Context) ([]api.Plugin, error) {
 	return list[api.Plugin](ctx, c, "/v1/plugins", nil)

@@ -90,6 +90,7 @@ const (
 	stepUndoing = "undoing"
 	stepUndone  = "undone"
 	stepSkipped = "skipped"
+	stepStopped = "stopped" // by a cancel request
 )
 
 // stepsOf tells of each step of the operation's kind what its events say, and
@@ -127,6 +128,11 @@ func stepsOf(op lab.Operation, names []string, events []lab.Event) []api.Step {
 		case lab.EventStepFailed:
 			steps[i].State = stepFailed
 			steps[i].Error = cmp.Or(e.Message, e.Fields["error"])
+		}
+	}
+	for i := range steps {
+		if steps[i].State == stepRunning && op.State != lab.OpPending && op.State != lab.OpRunning {
+			steps[i].State = stepStopped
 		}
 	}
 	return steps

@@ -22,6 +22,7 @@ func (s *Server) table() []route {
 		read("/v1/openapi.json", "openapi", PermRead, "This document.", s.openapi),
 		read("/v1/status", "status", PermRead, "The daemon at a glance; asks no plugin.", s.status),
 		read("/v1/host", "host", PermRead, "What the daemon's host is.", s.host),
+		read("/v1/host/findings", "host-findings", PermRead, "What the plugins find on the host; asks them.", s.hostFindings),
 		read("/v1/plugins", "plugin-list", PermRead, "Configured plugins and how they are.", s.plugins),
 		read("/v1/plugins/{name}", "plugin-get", PermRead, "One plugin by its kind or name; asks no plugin.", s.plugin),
 		read("/v1/profiles", "profile-list", PermRead, "Usable profiles, by name, and what is wrong with others.", s.profiles),
@@ -36,6 +37,8 @@ func (s *Server) table() []route {
 			"Destroy a sandbox; asked again, answers the operation under way.", s.destroySandbox, s),
 		read("/v1/sandboxes/{ref}/events", "sandbox-events", PermRead, "The newest events of a sandbox, oldest first.", s.sandboxEvents).with(
 			intParam("tail", "most events; 100 when not given", 1, maxLimit)),
+		stream("/v1/sandboxes/{ref}/console", "sandbox-console", PermRead,
+			"The newest of what the guest printed on its console, at most 64 KiB; asks a plugin.", "text/plain", s.sandboxConsole),
 		stream("/v1/sandboxes/{ref}/stream", "sandbox-stream", PermOperate,
 			"A byte stream to a TCP port of the sandbox, after Upgrade: "+api.StreamProtocol+" (101).",
 			"application/octet-stream", s.sandboxStream).with(intParam("port", "22, the only one so far", 1, 65535)),
