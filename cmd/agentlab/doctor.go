@@ -18,17 +18,19 @@ func doctorCommand() cli.Command {
 	return cli.Command{
 		Name: "doctor", Args: "[SANDBOX|JOB]", Synopsis: "find what is wrong, and collect what a bug report needs", MinArgs: 0, MaxArgs: 1,
 		Help: `
-Looks whether the daemon answers, its plugins are well, the host is as they need
-it, there is space on its disk, operations failed or are stuck, and prints what is
-wrong with what can be done about it.
+Looks whether the daemon answers, its plugins are well, the host is as they
+need it, there is space on its disk, operations failed or are stuck, and prints
+what is wrong with what can be done about it.
 
 With a sandbox or a job, or with --output, it also writes a bundle for a bug
-report, readable for you only: states, operations and events, the end of the job's
-log, of the guest's console and of the daemon's log. Secrets that AgentLab knows
-are not in it, nor what looks like one, nor the job's task; its README lists what
-is. Look through it before you hand it on.
+report, readable for you only: states, operations and events, the end of the
+job's log, of the guest's console and of the daemon's log. Secrets that
+AgentLab knows are not in it, nor what looks like one, nor the job's task; its
+README lists what is. Look through it before you hand it on.
 
-The exit code is 1 when something is an error, 6 when the daemon does not answer.`,
+The exit code is 1 when something is an error, 6 when the daemon does not
+answer.`,
+		Answers: []cli.Answer{cli.AnswerOf[diagnosis]("doctor")},
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&d.output, "output", "", "write the bundle to this `file` (default with an argument: agentlab-doctor-TIME.tar.gz)")
 		},
@@ -44,17 +46,22 @@ type doctor struct {
 	env    *cli.Env
 	output string
 
-	c         *client.Client
-	status    api.Status
-	host      api.Host
-	profiles  api.Profiles
-	open      []api.Operation
-	sandbox   *api.Sandbox // that was asked about
-	job       *api.Job     // the same
-	down      error        // the daemon cannot be reached
-	findings  []api.Finding
-	bundle    string   // where it was written
-	collected []string // names of files in it
+	c        *client.Client
+	status   api.Status
+	host     api.Host
+	profiles api.Profiles
+	open     []api.Operation
+	sandbox  *api.Sandbox // that was asked about
+	job      *api.Job     // the same
+	down     error        // the daemon cannot be reached
+	diagnosis
+}
+
+// diagnosis is what came of it, for programs.
+type diagnosis struct {
+	Findings []api.Finding `json:"findings"`
+	Bundle   string        `json:"bundle,omitempty" doc:"where it was written"`
+	Files    []string      `json:"files,omitempty" doc:"what is in it"`
 }
 
 func (d *doctor) run(ctx context.Context, args []string) error {
@@ -72,11 +79,7 @@ func (d *doctor) run(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	out := map[string]any{"findings": d.findings}
-	if d.bundle != "" {
-		out["bundle"], out["files"] = d.bundle, d.collected
-	}
-	if err := show(d.env, out, d.print); err != nil {
+	if err := show(d.env, d.diagnosis, d.print); err != nil {
 		return err
 	}
 	switch {
@@ -85,7 +88,7 @@ func (d *doctor) run(ctx context.Context, args []string) error {
 	case d.down != nil: // people have read it
 		return &exitError{code: exitCodes[fault.ClassOf(d.down)]}
 	}
-	for _, f := range d.findings {
+	for _, f := range d.Findings {
 		if f.Level == api.LevelError {
 			return &exitError{code: exitFailed}
 		}
@@ -118,7 +121,7 @@ func (d *doctor) examine(ctx context.Context, args []string) (err error) {
 	d.note("operations", err)
 	d.judgeDaemon()
 	d.judgePlugins()
-	d.findings = append(d.findings, hosts...)
+	d.Findings = append(d.Findings, hosts...)
 	d.note("host findings", hostsErr)
 	d.judgeDisk()
 	d.judgeProfiles()
@@ -157,22 +160,24 @@ func (d *doctor) find(ctx context.Context, ref string) error {
 
 func (d *doctor) print(w io.Writer) {
 	fine := 0
-	for _, f := range d.findings {
+	for _, f := range d.Findings {
 		if f.Level == api.LevelOK {
 			fine++
 			continue
 		}
-		fmt.Fprintf(w, "%-8s %s: %s\n", f.Level, oneLine(f.Source), indented(f.Message))
+		fmt.Fprintf(w, "%s %s: %s\n", coloured(w, levelColours[f.Level], fmt.Sprintf("%-8s", f.Level)), oneLine(f.Source), indented(f.Message))
 		if f.Fix != "" {
 			fmt.Fprintf(w, "         fix: %s\n", indented(f.Fix))
 		}
 	}
 	fmt.Fprintf(w, "%-8s %d %s\n", api.LevelOK, fine, plural(fine, "check", "checks"))
-	if d.bundle != "" {
-		fmt.Fprintf(w, "\nwrote %s: %s\n", oneLine(d.bundle), strings.Join(d.collected, ", "))
+	if d.Bundle != "" {
+		fmt.Fprintf(w, "\nwrote %s: %s\n", oneLine(d.Bundle), strings.Join(d.Files, ", "))
 		fmt.Fprintln(d.env.Err, "look through it before you hand it on")
 	}
 }
+
+var levelColours = map[string]string{api.LevelOK: green, api.LevelWarning: yellow, api.LevelError: red}
 
 // indented keeps text of several lines, as with a console's end, together.
 func indented(s string) string { return strings.ReplaceAll(lines(s), "\n", "\n           ") }

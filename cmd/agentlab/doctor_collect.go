@@ -36,7 +36,7 @@ func (d *doctor) collect(ctx context.Context) error {
 		d.output = top + ".tar.gz"
 	}
 	b := bugreport.New(secretsAround(d.env.Global.Token, d.env.Global.Config)...)
-	b.JSON("findings.json", "what doctor found", d.findings)
+	b.JSON("findings.json", "what doctor found", d.Findings)
 	b.Text("versions.txt", "versions of this program, the daemon and the kernel", []byte(d.versions()))
 	if d.down != nil {
 		b.Missing("all that the daemon knows", d.down)
@@ -53,7 +53,7 @@ func (d *doctor) collect(ctx context.Context) error {
 	if err := b.Write(d.output, top); err != nil {
 		return err
 	}
-	d.bundle, d.collected = d.output, b.Files()
+	d.Bundle, d.Files = d.output, b.Files()
 	return ctx.Err()
 }
 

@@ -22,7 +22,7 @@ const (
 )
 
 func (d *doctor) found(level, source, id, message, fix string) {
-	d.findings = append(d.findings, api.Finding{Source: source, ID: id, Level: level, Message: message, Fix: fix})
+	d.Findings = append(d.Findings, api.Finding{Source: source, ID: id, Level: level, Message: message, Fix: fix})
 }
 
 // note tells that something could not be looked at.
@@ -80,7 +80,7 @@ func (d *doctor) judgeDisk() {
 func (d *doctor) judgeProfiles() {
 	for _, f := range lineFindings("profiles", d.profiles.Problems) {
 		f.Level = api.LevelWarning // the others work
-		d.findings = append(d.findings, f)
+		d.Findings = append(d.Findings, f)
 	}
 	if len(d.profiles.Items) == 0 {
 		d.found(api.LevelWarning, "profiles", "none", "there is no usable profile", "put one into the daemon's profiles_dir")

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -32,10 +33,12 @@ func eventsCommand() cli.Command {
 		Name: "events", Synopsis: "print what happened, and with -f what happens",
 		Help: `
 Prints the newest events, oldest first, one per line; with -f it goes on until
-Ctrl-C, also through a restart of the daemon, and prints no event twice. --since
-takes a time or how long ago it was, and then prints all events from there on
-unless --tail says how many. --type takes a type of event, or the word before the
-dot for all of its kind: job.changed, job. With --json each line is one event.`,
+Ctrl-C, also through a restart of the daemon, and prints no event twice.
+--since takes a time or how long ago it was, and then prints all events from
+there on unless --tail says how many. --type takes a type of event, or the word
+before the dot for all of its kind: job.changed, job. With --json each line is
+one event.`,
+		Answers: []cli.Answer{{Name: "event", Type: reflect.TypeFor[api.Event](), Lines: true}},
 		Flags: func(fs *flag.FlagSet) {
 			fs.BoolVar(&follow, "f", false, "follow")
 			fs.IntVar(&q.Tail, "tail", 0, "only the last events, a `number` up to 1000 (default: 100, or all with --since)")
@@ -137,13 +140,19 @@ func (t *eventTypes) Set(s string) error {
 	return nil
 }
 
-func unknownType(word string) error {
-	known := lab.EventTypes()
+// eventWords are all types, and the words before their dots.
+func eventWords() []string {
+	words := lab.EventTypes()
 	for _, name := range lab.EventTypes() {
 		group, _, _ := strings.Cut(name, ".")
-		known = append(known, group)
+		words = append(words, group)
 	}
-	if near := cli.Nearest(word, known); near != "" {
+	slices.Sort(words)
+	return slices.Compact(words)
+}
+
+func unknownType(word string) error {
+	if near := cli.Nearest(word, eventWords()); near != "" {
 		return fmt.Errorf("there is no event %q; did you mean %s?", word, near)
 	}
 	return fmt.Errorf("there is no event %q; there are %s", word, strings.Join(lab.EventTypes(), ", "))

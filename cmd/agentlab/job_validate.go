@@ -20,12 +20,14 @@ func jobValidateCommand() cli.Command {
 		Name: "job validate", Synopsis: "check all that job run would, and run nothing",
 		Help: `
 Takes the flags of agentlab job run and checks what that checks before a VM is
-made: the repository's URL, or the state of a local one; the profile, and that its
-template, the agent in it, its secrets bundle and its network policy are there; a
-sandbox that is named, and that it is free. Nothing is made or uploaded, and all
-that is wrong is told at once. Whether a URL answers only the sandbox will know.`,
-		Flags: r.flags,
-		Run:   r.validate,
+made: the repository's URL, or the state of a local one; the profile, and that
+its template, the agent in it, its secrets bundle and its network policy are
+there; a sandbox that is named, and that it is free. Nothing is made or
+uploaded, and all that is wrong is told at once. Whether a URL answers only the
+sandbox will know.`,
+		Answers: []cli.Answer{cli.AnswerOf[validity]("job-plan")},
+		Flags:   r.flags,
+		Run:     r.validate,
 	}
 }
 

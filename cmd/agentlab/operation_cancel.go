@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
+	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/client"
 	"github.com/agentlab/agentlab/core/lab"
 )
@@ -16,11 +17,12 @@ func operationCancelCommand() cli.Command {
 	return cli.Command{
 		Name: "operation cancel", Args: "OPERATION", Synopsis: "stop an operation and undo what it made", MinArgs: 1, MaxArgs: 1,
 		Help: `
-Asks an operation to stop and returns at once. A create-sandbox is undone and its
-sandbox goes; a step that has called a plugin is let end first. A run-job stops
-its job, as agentlab job cancel does. A destroy-sandbox is not stopped: what it
-has removed is not brought back. Asking again changes nothing.`,
-		Flags: func(fs *flag.FlagSet) { fs.BoolVar(&wait, "wait", false, "wait for the end of the operation") },
+Asks an operation to stop and returns at once. A create-sandbox is undone and
+its sandbox goes; a step that has called a plugin is let end first. A run-job
+stops its job, as agentlab job cancel does. A destroy-sandbox is not stopped:
+what it has removed is not brought back. Asking again changes nothing.`,
+		Answers: []cli.Answer{cli.AnswerOf[api.Accepted]("accepted"), cli.AnswerOf[api.Operation]("operation")},
+		Flags:   func(fs *flag.FlagSet) { fs.BoolVar(&wait, "wait", false, "wait for the end of the operation") },
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
 			if err != nil {

@@ -20,6 +20,7 @@ func operationListCommand() cli.Command {
 		Help: `
 Lists the newest operations, at most 100 unless --limit says otherwise: each is
 one piece of work on a sandbox, done step by step.`,
+		Answers: []cli.Answer{listing[api.Operation]("operations")},
 		Flags: func(fs *flag.FlagSet) {
 			fs.BoolVar(&q.Open, "open", false, "only those that have not ended")
 			fs.StringVar(&q.SandboxID, "sandbox", "", "only on this `sandbox`, by VMID, name or id")
@@ -43,21 +44,15 @@ one piece of work on a sandbox, done step by step.`,
 func printOperations(w io.Writer, list []api.Operation) {
 	var rows [][]string
 	for _, o := range list {
-		reason, _, _ := strings.Cut(o.Error, "\n")
-		rows = append(rows, []string{o.ID, o.Kind, operationState(o), o.Step, o.SandboxID, o.JobID, age(time.Since(o.CreatedAt)), clip(reason, 60)})
+		attempt, reason := "", o.Error
+		if o.Attempt > 0 {
+			attempt = fmt.Sprint(o.Attempt)
+		}
+		if o.CancelRequested && o.EndedAt == nil {
+			reason = "cancel requested"
+		}
+		reason, _, _ = strings.Cut(reason, "\n")
+		rows = append(rows, []string{o.ID, o.Kind, o.State, o.Step, attempt, o.SandboxID, o.JobID, age(time.Since(o.CreatedAt)), clip(reason, 60)})
 	}
-	table(w, []string{"OPERATION", "KIND", "STATE", "STEP", "SANDBOX", "JOB", "AGE", "ERROR"}, rows)
-}
-
-// operationState adds what the state alone does not tell.
-func operationState(o api.Operation) string {
-	switch {
-	case o.EndedAt != nil:
-		return o.State
-	case o.CancelRequested:
-		return o.State + " (cancelled)"
-	case o.Attempt > 1:
-		return fmt.Sprintf("%s (attempt %d)", o.State, o.Attempt)
-	}
-	return o.State
+	table(w, []string{"OPERATION", "KIND", "STATE", "STEP", "ATTEMPT", "SANDBOX", "JOB", "AGE", "ERROR"}, rows)
 }

@@ -16,6 +16,7 @@ func operationShowCommand() cli.Command {
 		Help: `
 Shows how far an operation is, how often its present step was tried, when it is
 tried again, what failed last and what can be done about it.`,
+		Answers: []cli.Answer{cli.AnswerOf[api.Operation]("operation")},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
 			if err != nil {

@@ -19,6 +19,7 @@ Shows a plugin by its name, or by its kind (hypervisor, network, secrets,
 exposure): its process and how it is, what it can do, the privileges and the
 programs it needs, and the keys of its config block. What is not known before a
 plugin first came up is left out; defaults of sensitive keys are never shown.`,
+		Answers: []cli.Answer{cli.AnswerOf[api.PluginInfo]("plugin")},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
 			if err != nil {

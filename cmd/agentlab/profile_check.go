@@ -21,21 +21,23 @@ import (
 
 func profileCheckCommand() cli.Command {
 	return cli.Command{
-		Name: "profile check", Args: "[NAME|FILE…]", Synopsis: "find what is wrong with profiles, all at once", MinArgs: 0, MaxArgs: -1,
+		Name: "profile check", Args: "[PROFILE|FILE…]", Synopsis: "find what is wrong with profiles, all at once", MinArgs: 0, MaxArgs: -1,
 		Help: `
-Checks profiles and tells all that is wrong. A FILE, which has a slash in its name
-or ends in .hcl, is read here, and needs no daemon. For a NAME the daemon is asked
-also whether the template, the agent in it, the secrets bundle and the network
-policy are there. Without arguments all profiles of the daemon are checked.
+Checks profiles and tells all that is wrong. A FILE, which has a slash in its
+name or ends in .hcl, is read here and needs no daemon. About a PROFILE by name
+the daemon is asked, also whether the template, the agent in it, the secrets
+bundle and the network policy are there. Without arguments all profiles of the
+daemon are checked.
 
 The exit code is 2 when something is wrong, 6 when only a plugin could not be
 asked.`,
+		Answers: []cli.Answer{listing[api.ProfileCheck]("profile-checks")},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			k := profileCheck{env: env}
 			if err := k.run(ctx, args); err != nil {
 				return err
 			}
-			if err := show(env, listed("profiles", k.checked), k.print); err != nil {
+			if err := show(env, listed("profile-checks", k.checked), k.print); err != nil {
 				return err
 			}
 			return k.verdict()
@@ -140,13 +142,14 @@ func lineFindings(source string, lines []string) []api.Finding {
 
 func (k *profileCheck) print(w io.Writer) {
 	for _, one := range k.checked {
-		state := "ok"
+		level := api.LevelOK
 		for _, f := range one.Findings {
-			if f.Level != api.LevelOK && state != "wrong" {
-				state = map[string]string{api.LevelWarning: "warning", api.LevelError: "wrong"}[f.Level]
+			if f.Level != api.LevelOK && level != api.LevelError {
+				level = f.Level
 			}
 		}
-		fmt.Fprintf(w, "%-8s %s\n", state, oneLine(one.Name))
+		state := map[string]string{api.LevelOK: "ok", api.LevelWarning: "warning", api.LevelError: "wrong"}[level]
+		fmt.Fprintf(w, "%s %s\n", coloured(w, levelColours[level], fmt.Sprintf("%-8s", state)), oneLine(one.Name))
 		for _, f := range one.Findings {
 			fmt.Fprintf(w, "         %s\n", oneLine(f.Message))
 			if f.Fix != "" {

@@ -14,9 +14,10 @@ func profileListCommand() cli.Command {
 	return cli.Command{
 		Name: "profile list", Synopsis: "list the profiles, and what is wrong with others",
 		Help: `
-Lists the profiles that jobs and sandboxes can be made from, as the daemon reads
-them now, and with file and line what it skipped or what has no effect. Whether a
-profile's template and bundle are there tells agentlab profile check.`,
+Lists the profiles that jobs and sandboxes can be made from, as the daemon
+reads them now, and with file and line what it skipped or what has no effect.
+Whether a profile's template and bundle are there tells agentlab profile check.`,
+		Answers: []cli.Answer{cli.AnswerOf[profileList]("profiles")},
 		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
 			c, err := connect(env)
 			if err != nil {
@@ -26,11 +27,16 @@ profile's template and bundle are there tells agentlab profile check.`,
 			if err != nil {
 				return err
 			}
-			both := listed("profiles", p.Items)
-			both["problems"] = append([]string{}, p.Problems...)
+			both := profileList{append([]api.Profile{}, p.Items...), append([]string{}, p.Problems...)}
 			return show(env, both, func(w io.Writer) { printProfiles(w, p) })
 		},
 	}
+}
+
+// profileList is what is usable and what is wrong, for programs.
+type profileList struct {
+	Profiles []api.Profile `json:"profiles"`
+	Problems []string      `json:"problems"`
 }
 
 func printProfiles(w io.Writer, p api.Profiles) {
