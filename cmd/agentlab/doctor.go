@@ -10,7 +10,6 @@ import (
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/client"
-	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 func doctorCommand() cli.Command {
@@ -86,7 +85,7 @@ func (d *doctor) run(ctx context.Context, args []string) error {
 	case d.down != nil && d.env.Global.JSON:
 		return d.down
 	case d.down != nil: // people have read it
-		return &exitError{code: exitCodes[fault.ClassOf(d.down)]}
+		return &exitError{code: classCode(d.down)}
 	}
 	for _, f := range d.Findings {
 		if f.Level == api.LevelError {

@@ -23,9 +23,10 @@ import (
 
 // How much of each listing a bundle has.
 const (
-	operationsShown = 200
+	operationsShown = 100
 	sandboxesShown  = 200
 	jobsShown       = 50
+	artifactsShown  = 500
 	logLines        = 5000
 )
 
@@ -50,11 +51,14 @@ func (d *doctor) collect(ctx context.Context) error {
 		d.collectSubject(ctx, b)
 		d.collectLogs(ctx, b)
 	}
+	if ctx.Err() != nil { // parts are missing only because of that
+		return ctx.Err()
+	}
 	if err := b.Write(d.output, top); err != nil {
 		return err
 	}
 	d.Bundle, d.Files = d.output, b.Files()
-	return ctx.Err()
+	return nil
 }
 
 func put[T any](b *bugreport.Bundle, name, about string, get func() (T, error)) {
@@ -74,7 +78,9 @@ func (d *doctor) collectSubject(ctx context.Context, b *bugreport.Bundle) {
 		ops.SandboxID, events.SandboxID = s.ID, s.ID
 		b.JSON("sandbox.json", "the sandbox", s)
 		if d.job != nil {
-			b.JSON("job.json", "the job, without its task", withoutTask(*d.job))
+			job := withoutTask(*d.job)
+			job.Artifacts = job.Artifacts[:min(len(job.Artifacts), artifactsShown)]
+			b.JSON("job.json", "the job, without its task", job)
 		}
 	} else {
 		put(b, "sandboxes.json", fmt.Sprintf("the newest sandboxes, at most %d", sandboxesShown), func() ([]api.Sandbox, error) {

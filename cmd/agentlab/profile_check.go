@@ -93,6 +93,10 @@ func (k *profileCheck) all(ctx context.Context) (names []string, err error) {
 	if len(p.Problems) > 0 {
 		k.checked = append(k.checked, api.ProfileCheck{Name: "profile files", Findings: lineFindings("profiles", p.Problems)})
 	}
+	if len(p.Items) == 0 {
+		none := api.Finding{Source: "profiles", ID: "none", Level: api.LevelWarning, Message: "the daemon has no usable profile"}
+		k.checked = append(k.checked, api.ProfileCheck{Name: "profiles", Findings: []api.Finding{none}})
+	}
 	for _, one := range p.Items {
 		names = append(names, one.Name)
 	}

@@ -91,18 +91,17 @@ type Artifact struct {
 
 // Operation is one piece of work as clients see it.
 type Operation struct {
-	ID        string `json:"id"`
-	Kind      string `json:"kind"`
-	SandboxID string `json:"sandbox_id,omitempty"`
-	JobID     string `json:"job_id,omitempty"`
-	State     string `json:"state"`
-	Step      string `json:"step,omitempty"`
-	Attempt   int    `json:"attempt,omitempty"`
-	Error     string `json:"error,omitempty"`
-	Class     string `json:"class,omitempty"`
-	Hint      string `json:"hint,omitempty"`
-	// CancelRequested tells that it stops: somebody asked, or its sandbox goes.
-	CancelRequested bool       `json:"cancel_requested,omitempty"`
+	ID              string     `json:"id"`
+	Kind            string     `json:"kind"`
+	SandboxID       string     `json:"sandbox_id,omitempty"`
+	JobID           string     `json:"job_id,omitempty"`
+	State           string     `json:"state"`
+	Step            string     `json:"step,omitempty"`
+	Attempt         int        `json:"attempt,omitempty"`
+	Error           string     `json:"error,omitempty"`
+	Class           string     `json:"class,omitempty"`
+	Hint            string     `json:"hint,omitempty"`
+	CancelRequested bool       `json:"cancel_requested,omitempty" doc:"it stops: somebody asked, or its sandbox goes"`
 	CreatedAt       time.Time  `json:"created_at"`
 	UpdatedAt       *time.Time `json:"updated_at,omitempty"`
 	RetryAt         *time.Time `json:"retry_at,omitempty" doc:"the step is not tried again before"`
