@@ -169,7 +169,7 @@ func (d *doctor) print(w io.Writer) {
 			fmt.Fprintf(w, "         fix: %s\n", indented(f.Fix))
 		}
 	}
-	fmt.Fprintf(w, "%-8s %d %s\n", api.LevelOK, fine, plural(fine, "check", "checks"))
+	fmt.Fprintf(w, "%-8s %s\n", api.LevelOK, several(fine, "check"))
 	if d.Bundle != "" {
 		fmt.Fprintf(w, "\nwrote %s: %s\n", oneLine(d.Bundle), strings.Join(d.Files, ", "))
 		fmt.Fprintln(d.env.Err, "look through it before you hand it on")

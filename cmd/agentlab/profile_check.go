@@ -121,7 +121,14 @@ func (k *profileCheck) file(path string) {
 		load = config.LoadProfiles
 	}
 	found, diags := load(path)
-	one := api.ProfileCheck{Name: path, Findings: lineFindings("file "+path, diags.Lines())}
+	one := api.ProfileCheck{Name: path, Findings: []api.Finding{}}
+	for _, p := range diags.Problems() {
+		f := api.Finding{Source: "file " + path, ID: string(fault.Invalid), Level: p.Severity, Message: p.Message, Fix: p.Hint}
+		if p.File != "" {
+			f.Message = p.Place() + ": " + p.Message
+		}
+		one.Findings = append(one.Findings, f)
+	}
 	if len(found) == 0 && !diags.HasErrors() {
 		one.Findings = append(one.Findings, lineFindings("file "+path, []string{path + ": there is no profile block in it"})...)
 	}
@@ -136,7 +143,7 @@ func lineFindings(source string, lines []string) []api.Finding {
 	out := []api.Finding{}
 	for _, line := range lines {
 		f := api.Finding{Source: source, ID: string(fault.Invalid), Level: api.LevelError, Message: line}
-		if strings.Contains(line, ": "+"warning: ") {
+		if strings.Contains(line, ": "+config.WarningMark) {
 			f.Level = api.LevelWarning
 		}
 		out = append(out, f)
@@ -184,12 +191,5 @@ func (k *profileCheck) verdict() error {
 	case class != fault.Unavailable && class != fault.Timeout:
 		class = fault.Invalid
 	}
-	return fault.New(class, "profiles have %d %s", wrong, plural(wrong, "problem", "problems"))
-}
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return one
-	}
-	return many
+	return fault.New(class, "profiles have %s", several(wrong, "problem"))
 }

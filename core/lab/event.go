@@ -49,6 +49,6 @@ func EventTypes() []string {
 		EventSandboxRequested, EventSandboxChanged, EventSandboxAddressed, EventVMIDBurned, EventNetworkApplied,
 		EventPolicyRestored, EventVMFound, EventJobQueued, EventJobChanged, EventJobStageStarted, EventJobReported,
 		EventCancelRequested, EventOperationCancel, EventArtifactStored, EventStepStarted, EventStepFinished,
-		EventStepProgressed, EventStepFailed, EventOperationEnded, EventGuestHello, EventGuestDenied,
+		EventStepProgressed, EventStepFailed, EventOperationEnded, EventConfigReloaded, EventConfigRejected, EventGuestHello, EventGuestDenied,
 	}
 }
