@@ -46,7 +46,7 @@ func (d *doctor) collect(ctx context.Context) error {
 		b.JSON("host.json", "the daemon's host", d.host)
 		b.JSON("profiles.json", "usable profiles, and what is wrong with others", d.profiles)
 		for _, p := range d.status.Plugins {
-			put(b, "plugin-"+p.Kind+".json", "the "+p.Kind+" plugin", func() (api.PluginInfo, error) { return d.c.Plugin(ctx, p.Kind) })
+			addJSON(b, "plugin-"+p.Kind+".json", "the "+p.Kind+" plugin", func() (api.PluginInfo, error) { return d.c.Plugin(ctx, p.Kind) })
 		}
 		d.collectSubject(ctx, b)
 		d.collectLogs(ctx, b)
@@ -61,7 +61,7 @@ func (d *doctor) collect(ctx context.Context) error {
 	return nil
 }
 
-func put[T any](b *bugreport.Bundle, name, about string, get func() (T, error)) {
+func addJSON[T any](b *bugreport.Bundle, name, about string, get func() (T, error)) {
 	v, err := get()
 	if err != nil {
 		b.Missing(name, err)
@@ -83,11 +83,11 @@ func (d *doctor) collectSubject(ctx context.Context, b *bugreport.Bundle) {
 			b.JSON("job.json", "the job, without its task", job)
 		}
 	} else {
-		put(b, "sandboxes.json", fmt.Sprintf("the newest sandboxes, at most %d", sandboxesShown), func() ([]api.Sandbox, error) {
+		addJSON(b, "sandboxes.json", fmt.Sprintf("the newest sandboxes, at most %d", sandboxesShown), func() ([]api.Sandbox, error) {
 			list, err := d.c.Sandboxes(ctx, client.SandboxQuery{})
 			return list[max(0, len(list)-sandboxesShown):], err
 		})
-		put(b, "jobs.json", fmt.Sprintf("the newest jobs, at most %d, without their tasks", jobsShown), func() ([]api.Job, error) {
+		addJSON(b, "jobs.json", fmt.Sprintf("the newest jobs, at most %d, without their tasks", jobsShown), func() ([]api.Job, error) {
 			list, err := d.c.Jobs(ctx, client.JobQuery{Limit: jobsShown})
 			for i := range list {
 				list[i] = withoutTask(list[i])
@@ -95,7 +95,7 @@ func (d *doctor) collectSubject(ctx context.Context, b *bugreport.Bundle) {
 			return list, err
 		})
 	}
-	put(b, "operations.json", fmt.Sprintf("the newest operations, at most %d", operationsShown), func() ([]api.Operation, error) {
+	addJSON(b, "operations.json", fmt.Sprintf("the newest operations, at most %d", operationsShown), func() ([]api.Operation, error) {
 		return d.c.Operations(ctx, ops)
 	})
 	var text strings.Builder
@@ -117,19 +117,19 @@ func withoutTask(j api.Job) api.Job {
 
 func (d *doctor) collectLogs(ctx context.Context, b *bugreport.Bundle) {
 	if d.job != nil {
-		text(b, "job.log", "the end of the agent's output", func() (io.ReadCloser, error) {
+		addText(b, "job.log", "the end of the agent's output", func() (io.ReadCloser, error) {
 			return d.c.JobLog(ctx, d.job.ID, client.LogQuery{Tail: logLines})
 		})
 	}
 	if d.sandbox != nil {
-		text(b, "console.txt", "the end of what the guest printed on its console", func() (io.ReadCloser, error) {
+		addText(b, "console.txt", "the end of what the guest printed on its console", func() (io.ReadCloser, error) {
 			return d.c.Console(ctx, d.sandbox.ID)
 		})
 	}
-	text(b, "daemon.log", "the end of the daemon's log", d.daemonLog)
+	addText(b, "daemon.log", "the end of the daemon's log", d.daemonLog)
 }
 
-func text(b *bugreport.Bundle, name, about string, open func() (io.ReadCloser, error)) {
+func addText(b *bugreport.Bundle, name, about string, open func() (io.ReadCloser, error)) {
 	r, err := open()
 	if err != nil {
 		b.Missing(name, err)
