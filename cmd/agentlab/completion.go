@@ -63,6 +63,7 @@ func kinds() map[string]cli.Kind {
 		"plugin":     named(pluginNames),
 		"profile":    named(profileNames),
 		"path":       named(artifactNames),
+		"type":       cli.Words(eventWords()...),
 		"mode":       cli.Words("default", "dangerous"),
 		"shell":      cli.Words(cli.Shells...),
 		"file":       cli.Files,
@@ -131,7 +132,7 @@ func pluginNames(ctx context.Context, c *client.Client, _ []string) (out []cli.C
 
 func profileNames(ctx context.Context, c *client.Client, _ []string) (out []cli.Candidate, err error) {
 	list, err := c.Profiles(ctx)
-	for _, p := range list {
+	for _, p := range list.Items {
 		out = append(out, cli.Candidate{Text: p.Name, About: p.Template})
 	}
 	return out, err

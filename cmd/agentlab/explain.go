@@ -77,12 +77,17 @@ func quiet(ctx context.Context, err error) error {
 	return err
 }
 
+// classCode is the exit code of an error's class.
+func classCode(err error) int {
+	if c, ok := exitCodes[fault.ClassOf(err)]; ok {
+		return c
+	}
+	return exitFailed
+}
+
 // explain prints an error the way it was asked for and finds the exit code.
 func explain(env *cli.Env, err error) int {
-	code := exitFailed
-	if c, ok := exitCodes[fault.ClassOf(err)]; ok {
-		code = c
-	}
+	code := classCode(err)
 	if errors.Is(err, context.Canceled) {
 		code = exitCancelled
 	}

@@ -25,7 +25,7 @@ import (
 
 // fake is a daemon that answers from files: api/GET/v1/jobs/job_1.json is the
 // answer to that request. Other endings: .404 and so on, a problem with this
-// status; .sse, one event per line and then an open stream; .log, text with Go
+// status; .sse, one event per line and then an open stream unless follow is false; .log, text with Go
 // escapes, .logopen and then an open stream; .bytes, as it is; .hang, nothing. "@90s ago@" in a file is the time then. A request
 // is noted in the file "requests"; one that has no file is answered 404.
 type fake struct {
@@ -105,7 +105,9 @@ func (f *fake) answer(w http.ResponseWriter, r *http.Request, ext, text string) 
 			fmt.Fprintf(w, "id: %d\ndata: %s\n\n", i+1, line)
 		}
 		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
+		if r.URL.Query().Get("follow") != "false" {
+			<-r.Context().Done()
+		}
 	case ".log", ".logopen":
 		w.Header().Set(api.LogOffsetHeader, "0")
 		text = strings.TrimSuffix(text, "\n")

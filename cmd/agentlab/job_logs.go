@@ -177,11 +177,12 @@ func (l *sandboxLogs) follow(ctx context.Context) error {
 	}
 	out := &oneByOne{w: l.env.Out}
 	var last int64
+	gone := false // since its state was read
 	for _, e := range events {
 		if err := l.event(out, e); err != nil {
 			return err
 		}
-		last = e.ID
+		last, gone = e.ID, gone || isEnd(e)
 	}
 	var wait sync.WaitGroup
 	logCtx, stop := context.WithCancel(ctx)
@@ -199,18 +200,29 @@ func (l *sandboxLogs) follow(ctx context.Context) error {
 	} else {
 		text <- nil
 	}
-	for e, err := range l.c.Events(ctx, client.EventQuery{After: &last, SandboxID: l.s.ID}) {
+	if !gone {
+		if err := l.untilEnd(ctx, out, last); err != nil {
+			return err
+		}
+	}
+	return <-text // with the sandbox the job has ended
+}
+
+// untilEnd shows events until one tells that the sandbox is destroyed.
+func (l *sandboxLogs) untilEnd(ctx context.Context, out io.Writer, after int64) error {
+	for e, err := range l.c.Events(ctx, client.EventQuery{After: &after, SandboxID: l.s.ID}) {
 		if err != nil {
 			return err
 		}
-		if err := l.event(out, e); err != nil {
+		if err := l.event(out, e); err != nil || isEnd(e) {
 			return err
 		}
-		if e.Type == lab.EventSandboxChanged && e.Fields["to"] == string(lab.SandboxDestroyed) {
-			break // and with it the job has ended
-		}
 	}
-	return <-text
+	return nil
+}
+
+func isEnd(e api.Event) bool {
+	return e.Type == lab.EventSandboxChanged && e.Fields["to"] == string(lab.SandboxDestroyed)
 }
 
 func (l *sandboxLogs) event(w io.Writer, e api.Event) error {

@@ -17,6 +17,7 @@ import (
 )
 
 type jobRun struct {
+	name   string // of the command
 	repo   string
 	ttl    cli.Duration
 	dirty  bool
@@ -25,7 +26,7 @@ type jobRun struct {
 }
 
 func jobRunCommand() cli.Command {
-	r := &jobRun{}
+	r := &jobRun{name: "job run"}
 	return cli.Command{
 		Name: "job run", Synopsis: "run an agent on a repository in a sandbox",
 		Help: `
@@ -45,20 +46,22 @@ The exit code is the agent's; 124 after the deadline, 125 when AgentLab failed,
 the job is accepted. With --json the agent's output goes to standard error too,
 and standard output has the job as it ended.`,
 		Answers: []cli.Answer{cli.AnswerOf[api.Job]("job")},
-		Flags: func(fs *flag.FlagSet) {
-			fs.StringVar(&r.repo, "repo", "", "`repository`: a git URL, or the path of a local one (required)")
-			fs.StringVar(&r.req.Task, "task", "", "what the agent shall do, a `text` (required)")
-			fs.StringVar(&r.req.Profile, "profile", "", "`profile` of the sandbox (required without --sandbox)")
-			fs.StringVar(&r.req.Sandbox, "sandbox", "", "run in this ready `sandbox` instead of a new one")
-			fs.StringVar(&r.req.Ref, "ref", "", "branch, tag or `commit` to begin from (default: HEAD)")
-			fs.StringVar(&r.req.Mode, "mode", "", "agent `mode`: default or dangerous (default: the profile's)")
-			fs.Var(&r.ttl, "ttl", "longest run, a `duration` or minutes (default: the profile's)")
-			fs.BoolVar(&r.req.Keep, "keep", false, "keep the sandbox after the job")
-			fs.BoolVar(&r.dirty, "dirty", false, "take uncommitted changes of a local repository along")
-			fs.BoolVar(&r.detach, "detach", false, "do not follow the job")
-		},
-		Run: r.run,
+		Flags:   r.flags,
+		Run:     r.run,
 	}
+}
+
+func (r *jobRun) flags(fs *flag.FlagSet) {
+	fs.StringVar(&r.repo, "repo", "", "`repository`: a git URL, or the path of a local one (required)")
+	fs.StringVar(&r.req.Task, "task", "", "what the agent shall do, a `text` (required)")
+	fs.StringVar(&r.req.Profile, "profile", "", "`profile` of the sandbox (required without --sandbox)")
+	fs.StringVar(&r.req.Sandbox, "sandbox", "", "run in this ready `sandbox` instead of a new one")
+	fs.StringVar(&r.req.Ref, "ref", "", "branch, tag or `commit` to begin from (default: HEAD)")
+	fs.StringVar(&r.req.Mode, "mode", "", "agent `mode`: default or dangerous (default: the profile's)")
+	fs.Var(&r.ttl, "ttl", "longest run, a `duration` or minutes (default: the profile's)")
+	fs.BoolVar(&r.req.Keep, "keep", false, "keep the sandbox after the job")
+	fs.BoolVar(&r.dirty, "dirty", false, "take uncommitted changes of a local repository along")
+	fs.BoolVar(&r.detach, "detach", false, "do not follow the job")
 }
 
 func (r *jobRun) run(ctx context.Context, env *cli.Env, _ []string) error {
@@ -136,7 +139,7 @@ func (r *jobRun) submit(ctx context.Context, env *cli.Env, c *client.Client) (ap
 
 func (r *jobRun) check() error {
 	missing := func(flag, what string) error {
-		return fault.New(fault.Invalid, "%s --%s is missing", what, flag).WithHint("agentlab job run --repo . --task \"what to do\" --profile NAME")
+		return fault.New(fault.Invalid, "%s --%s is missing", what, flag).WithHint("agentlab %s --repo . --task \"what to do\" --profile NAME", r.name)
 	}
 	switch {
 	case r.repo == "":

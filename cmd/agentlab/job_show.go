@@ -106,8 +106,10 @@ func printArtifacts(w io.Writer, list []api.Artifact) {
 }
 
 func printEvent(w io.Writer, e api.Event) {
-	fmt.Fprintf(w, "%s  %-20s %s\n", e.At.Local().Format("2006-01-02 15:04:05.000"), oneLine(e.Type), oneLine(eventText(e)))
+	fmt.Fprintf(w, "%s  %-20s %s\n", eventTime(e), oneLine(e.Type), oneLine(eventText(e)))
 }
+
+func eventTime(e api.Event) string { return e.At.Local().Format("2006-01-02 15:04:05.000") }
 
 // eventText is an event's message, or what its fields say.
 func eventText(e api.Event) string {

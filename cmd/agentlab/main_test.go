@@ -97,7 +97,7 @@ func cmdFind(ts *testscript.TestScript, neg bool, args []string) {
 // free are kinds of words that only who writes them knows.
 var free = map[string]bool{
 	"": true, "text": true, "commit": true, "duration": true, "lines": true, "name": true, "number": true,
-	"port": true, "url": true, "user": true,
+	"port": true, "time": true, "url": true, "user": true,
 }
 
 // TestCommandTable holds each command to what readers of its help rely on.

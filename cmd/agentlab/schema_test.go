@@ -10,10 +10,13 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/client"
+	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/internal/testkit"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
@@ -91,12 +94,23 @@ var answered = []struct{ line, answer string }{
 	{"config check $CONFIG", "config-check"},
 	{"config convert $YAML", "config-convert"},
 	{"config schema", "config-schema"},
+	{"plugin info hypervisor", "plugin"},
+	{"profile list", "profiles"},
+	{"profile check", "profile-checks"},
+	{"job validate --repo $REPO --profile sim --task t", "job-plan"},
 	{"sandbox new --profile plain --name fox", "sandbox"},
 	{"sandbox list", "sandboxes"},
 	{"sandbox show fox", "sandbox"},
 	{"job run --repo $REPO --profile sim --task sim:artifact=a.txt:9", "job"},
 	{"job run --detach --repo $REPO --profile sim --task sim:hang", "job"},
+	{"operation list", "operations"},
+	{"operation show $OP", "operation"},
 	{"job cancel $JOB", "accepted"},
+	{"job run --detach --repo $REPO --profile sim --task sim:hang", "job"},
+	{"operation cancel $OP", "accepted"},
+	{"job run --detach --repo $REPO --profile sim --task sim:hang", "job"},
+	{"operation cancel --wait $OP", "operation"},
+	{"events --tail 20", "event"},
 	{"job list", "jobs"},
 	{"job show $JOB", "job"},
 	{"job logs $JOB", "job-log"},
@@ -106,6 +120,7 @@ var answered = []struct{ line, answer string }{
 	{"logs fox", "sandbox-log"},
 	{"sandbox destroy --force fox", "destroyed"},
 	{"logs -f fox", "event"},
+	{"doctor --output $REPO/report.tar.gz", "doctor"},
 	{"status", "status"},
 }
 
@@ -117,14 +132,14 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	sim := testkit.NewSim(t)
 	sim.Start(t)
 	covered := map[string]bool{}
-	repo, job := newRepo(t), ""
+	repo, job, op := newRepo(t), "", ""
 	yaml := filepath.Join(t.TempDir(), "profile.yaml")
 	if err := os.WriteFile(yaml, []byte("name: p\ntemplate_vmid: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range answered {
 		line := os.Expand(step.line, func(name string) string {
-			return map[string]string{"REPO": repo, "JOB": job, "CONFIG": sim.ConfigFile(), "YAML": yaml}[name]
+			return map[string]string{"REPO": repo, "JOB": job, "OP": op, "CONFIG": sim.ConfigFile(), "YAML": yaml}[name]
 		})
 		got := runCLI(sim.Socket(), line)
 		if got.Code != 0 {
@@ -133,6 +148,9 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		covered[all.of(t, step.line, step.answer, got.Stdout)] = true
 		if id := regexp.MustCompile(`"id": "(job_\w+)"`).FindStringSubmatch(got.Stdout); strings.HasPrefix(line, "job run") && id != nil {
 			job = id[1]
+		}
+		if strings.HasPrefix(line, "job run --detach") {
+			op = runOf(t, sim, job)
 		}
 	}
 	got := runCLI(sim.Socket(), "job logs -f "+job)
@@ -145,6 +163,19 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 			}
 		}
 	}
+}
+
+// runOf waits for the operation that runs the job.
+func runOf(t *testing.T, sim *testkit.Sim, job string) (id string) {
+	t.Helper()
+	testkit.Eventually(t, 20*time.Second, "the job runs", func() bool {
+		ops, err := sim.Client.Operations(t.Context(), client.OperationQuery{JobID: job, Open: true})
+		if err == nil && len(ops) > 0 && ops[0].Kind == string(lab.OpRunJob) {
+			id = ops[0].ID
+		}
+		return id != ""
+	})
+	return id
 }
 
 // of checks an answer of a command line and tells which of which command it is.

@@ -27,6 +27,7 @@ func TestSessions(t *testing.T) {
 				Files: []string{file}, UpdateScripts: *update, RequireExplicitExec: true,
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("AGENTLAB_SOCKET", sim.Socket())
+					env.Setenv("SIM", sim.Dir)
 					return setup(env)
 				},
 				Cmds: with(commands, "restart", func(ts *testscript.TestScript, neg bool, args []string) {

@@ -133,7 +133,7 @@ func (r *running) profiles() []string {
 		r.t.Fatal(err)
 	}
 	var out []string
-	for _, p := range list {
+	for _, p := range list.Items {
 		out = append(out, p.Name)
 	}
 	return out

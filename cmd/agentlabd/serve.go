@@ -116,10 +116,10 @@ func (p *parts) build(ctx context.Context, dirs layout) error {
 		Limits: guestLimits(p.cfg),
 	}
 	cc := control.Config{
-		Store: store, Scheduler: p.sched, Profiles: profiles{&p.reload.settings}, Plugins: p.listPlugins,
+		Store: store, Scheduler: p.sched, Profiles: profiles{&p.reload.settings}, Plugins: p.listPlugins, Plugin: p.pluginInfo,
 		Problems: p.reload.problems, Hypervisor: p.plugins.Hypervisor(),
 		ArtifactsDir: dirs.artifacts(), ReposDir: dirs.repos(), Dial: dialSandbox, Log: p.log,
-		Host: hostInfo(p.cfg, uuid, p.dev),
+		Host: hostInfo(p.cfg, uuid, p.dev), Checks: p.checkHost, Console: p.console,
 	}
 	if p.plugins.Has(plugin.Secrets) {
 		gc.Secrets, cc.Secrets = p.plugins.Secrets(), p.plugins.Secrets()

@@ -30,7 +30,7 @@ func blocks(cfg *config.Config) []pluginhost.Block {
 }
 
 func hostInfo(cfg *config.Config, uuid string, dev bool) api.Host {
-	return api.Host{Version: version.String(), HostUUID: uuid, AgentSubnet: cfg.AgentSubnet.String(), Dev: dev}
+	return api.Host{Version: version.String(), HostUUID: uuid, AgentSubnet: cfg.AgentSubnet.String(), Dev: dev, LogFile: cfg.LogFile}
 }
 
 // hostNetwork is the host's side of the agent network.
@@ -40,21 +40,6 @@ func hostNetwork(cfg *config.Config) network.Host {
 		Bridge: cfg.AgentBridge, Subnet: cfg.AgentSubnet.String(),
 		Address: listen.Addr().String(), GuestTCPPorts: []uint16{listen.Port()},
 	}
-}
-
-func (p *parts) listPlugins() []api.Plugin {
-	var out []api.Plugin
-	for _, s := range p.plugins.List() {
-		a := api.Plugin{
-			Kind: s.Kind, Name: s.Name, Version: s.Version, State: string(s.State), Message: s.Message,
-			Path: s.Path, PID: s.PID, Capabilities: s.Capabilities,
-		}
-		if !s.StartedAt.IsZero() {
-			a.StartedAt = &s.StartedAt
-		}
-		out = append(out, a)
-	}
-	return out
 }
 
 // profiles reads the profiles anew at each question: they are few and small,

@@ -91,18 +91,32 @@ type Artifact struct {
 
 // Operation is one piece of work as clients see it.
 type Operation struct {
-	ID        string     `json:"id"`
-	Kind      string     `json:"kind"`
-	SandboxID string     `json:"sandbox_id,omitempty"`
-	JobID     string     `json:"job_id,omitempty"`
-	State     string     `json:"state"`
-	Step      string     `json:"step,omitempty"`
-	Attempt   int        `json:"attempt,omitempty"`
-	Error     string     `json:"error,omitempty"`
-	Class     string     `json:"class,omitempty"`
-	Hint      string     `json:"hint,omitempty"`
-	CreatedAt time.Time  `json:"created_at"`
-	EndedAt   *time.Time `json:"ended_at,omitempty"`
+	ID              string     `json:"id"`
+	Kind            string     `json:"kind"`
+	SandboxID       string     `json:"sandbox_id,omitempty"`
+	JobID           string     `json:"job_id,omitempty"`
+	State           string     `json:"state"`
+	Step            string     `json:"step,omitempty"`
+	Attempt         int        `json:"attempt,omitempty"`
+	Error           string     `json:"error,omitempty"`
+	Class           string     `json:"class,omitempty"`
+	Hint            string     `json:"hint,omitempty"`
+	CancelRequested bool       `json:"cancel_requested,omitempty" doc:"it stops: somebody asked, or its sandbox goes"`
+	CreatedAt       time.Time  `json:"created_at"`
+	UpdatedAt       *time.Time `json:"updated_at,omitempty"`
+	RetryAt         *time.Time `json:"retry_at,omitempty" doc:"the step is not tried again before"`
+	Deadline        *time.Time `json:"deadline,omitempty" doc:"of the step"`
+	EndedAt         *time.Time `json:"ended_at,omitempty"`
+	Steps           []Step     `json:"steps,omitempty" doc:"of one operation, when it is asked for by id"`
+}
+
+// Step is one step of an operation.
+type Step struct {
+	Name    string `json:"name"`
+	State   string `json:"state" enum:"pending,running,failed,done,undoing,undone,skipped,stopped"`
+	Attempt int    `json:"attempt,omitempty"`
+	TookMS  int64  `json:"took_ms,omitempty" doc:"of the last attempt that ended well"`
+	Error   string `json:"error,omitempty" doc:"of the last attempt that did not"`
 }
 
 // Event is one event as clients see it, also as the data of an SSE message.
@@ -182,6 +196,7 @@ type Host struct {
 	HostUUID    string `json:"host_uuid"`
 	AgentSubnet string `json:"agent_subnet"`
 	Dev         bool   `json:"dev,omitempty"`
+	LogFile     string `json:"log_file,omitempty" doc:"of the daemon, on its host"`
 }
 
 // Problem is every error body (RFC 9457, application/problem+json).

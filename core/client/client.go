@@ -79,6 +79,9 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
+// Local reports whether the daemon is reached by a socket of this machine.
+func (c *Client) Local() bool { return c.socket != "" }
+
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 

@@ -21,7 +21,12 @@ import (
 type EventQuery struct {
 	// After resumes behind this event id; nil starts with what happens next, 0
 	// with the oldest event there is.
-	After     *int64
+	After *int64
+	// Without After: begin with the newest events, so many (at most 1000), with
+	// those since a time, or with the later of the two.
+	Tail      int
+	Since     time.Time
+	Once      bool // end when all that is there has come
 	SandboxID string
 	JobID     string
 	Operation string
@@ -44,7 +49,7 @@ func (c *Client) Events(ctx context.Context, q EventQuery) iter.Seq2[api.Event, 
 				more = yield(e, nil)
 				return more
 			})
-			if !more {
+			if !more || err == nil {
 				return
 			}
 			if err := pace.again(ctx, err); err != nil {
@@ -55,8 +60,8 @@ func (c *Client) Events(ctx context.Context, q EventQuery) iter.Seq2[api.Event, 
 	}
 }
 
-// eventsOnce reads one connection until it ends; it never returns nil while
-// yield wants more.
+// eventsOnce reads one connection until it ends. While yield wants more it
+// returns nil only when all has come that was asked for.
 func (c *Client) eventsOnce(ctx context.Context, q *EventQuery, ok func(), yield func(api.Event) bool) error {
 	v := url.Values{}
 	setString(v, "sandbox", q.SandboxID)
@@ -65,9 +70,7 @@ func (c *Client) eventsOnce(ctx context.Context, q *EventQuery, ok func(), yield
 	for _, t := range q.Types {
 		v.Add("type", t)
 	}
-	if q.After != nil {
-		v.Set("after", strconv.FormatInt(*q.After, 10))
-	}
+	q.from(v)
 	resp, err := c.open(ctx, "/v1/events", v, http.Header{"Accept": {"text/event-stream"}})
 	if err != nil {
 		return err
@@ -93,12 +96,29 @@ func (c *Client) eventsOnce(ctx context.Context, q *EventQuery, ok func(), yield
 	switch {
 	case ctx.Err() != nil:
 		return c.connectError(ctx.Err())
+	case err == nil && q.Once:
+		return nil
 	case err == nil:
 		return c.connectError(io.EOF)
 	case isFault(err):
 		return err
 	}
 	return c.connectError(err)
+}
+
+// from says where the stream begins and whether it ends.
+func (q EventQuery) from(v url.Values) {
+	if q.After != nil {
+		v.Set("after", strconv.FormatInt(*q.After, 10))
+	} else {
+		setInt(v, "tail", int64(q.Tail))
+		if !q.Since.IsZero() {
+			v.Set("since", q.Since.UTC().Format(time.RFC3339Nano))
+		}
+	}
+	if q.Once {
+		v.Set("follow", "false")
+	}
 }
 
 func isFault(err error) bool {

@@ -54,6 +54,13 @@ func (c *Client) CreateJob(ctx context.Context, req api.JobCreate) (api.Accepted
 	return c.create(ctx, "/v1/jobs", "agentlab job show "+req.ID, req)
 }
 
+// ValidateJob checks a job as CreateJob does, and makes nothing.
+func (c *Client) ValidateJob(ctx context.Context, req api.JobCheck) (api.JobPlan, error) {
+	var out api.JobPlan
+	err := c.call(ctx, http.MethodPost, "/v1/jobs/validate", nil, req, &out)
+	return out, err
+}
+
 // JobQuery narrows Jobs; the zero value lists the newest.
 type JobQuery struct {
 	SandboxID string

@@ -39,19 +39,35 @@ func (c *Client) Host(ctx context.Context) (api.Host, error) {
 	return get[api.Host](ctx, c, "/v1/host", nil)
 }
 
+// HostFindings has the daemon's plugins look at their host.
+func (c *Client) HostFindings(ctx context.Context) ([]api.Finding, error) {
+	return list[api.Finding](ctx, c, "/v1/host/findings", nil)
+}
+
 // Plugins lists the configured plugins.
 func (c *Client) Plugins(ctx context.Context) ([]api.Plugin, error) {
 	return list[api.Plugin](ctx, c, "/v1/plugins", nil)
 }
 
-// Profiles lists the usable profiles, by name.
-func (c *Client) Profiles(ctx context.Context) ([]api.Profile, error) {
-	return list[api.Profile](ctx, c, "/v1/profiles", nil)
+// Plugin is one plugin by its kind or name.
+func (c *Client) Plugin(ctx context.Context, kindOrName string) (api.PluginInfo, error) {
+	return get[api.PluginInfo](ctx, c, "/v1/plugins/"+url.PathEscape(kindOrName), nil)
+}
+
+// Profiles lists the usable profiles, by name, and why others are not.
+func (c *Client) Profiles(ctx context.Context) (api.Profiles, error) {
+	return get[api.Profiles](ctx, c, "/v1/profiles", nil)
+}
+
+// CheckProfile asks whether all is there that the profile names. What is wrong,
+// an unknown name too, is in the answer.
+func (c *Client) CheckProfile(ctx context.Context, name string) (api.ProfileCheck, error) {
+	return get[api.ProfileCheck](ctx, c, "/v1/profiles/"+url.PathEscape(name)+"/check", nil)
 }
 
 // OperationQuery narrows Operations; the zero value lists the newest.
 type OperationQuery struct {
-	SandboxID string
+	SandboxID string // or its VMID or name
 	JobID     string
 	Open      bool // only those that have not ended
 	Limit     int  // 0 is 100
@@ -72,6 +88,14 @@ func (c *Client) Operations(ctx context.Context, q OperationQuery) ([]api.Operat
 // Operation is one operation by id.
 func (c *Client) Operation(ctx context.Context, id string) (api.Operation, error) {
 	return get[api.Operation](ctx, c, "/v1/operations/"+url.PathEscape(id), nil)
+}
+
+// CancelOperation asks it to stop and returns at once; WaitOperation tells its
+// end. fault.Precondition: it has ended, or is not of a kind that can stop.
+func (c *Client) CancelOperation(ctx context.Context, id string) (api.Accepted, error) {
+	var out api.Accepted
+	err := c.call(ctx, http.MethodPost, "/v1/operations/"+url.PathEscape(id)+"/cancel", nil, nil, &out)
+	return out, err
 }
 
 // WaitOperation returns the operation once it has ended, well or not. It

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -64,6 +65,12 @@ func (c *Client) SandboxEvents(ctx context.Context, ref string, tail int) ([]api
 	v := url.Values{}
 	setInt(v, "tail", int64(tail))
 	return list[api.Event](ctx, c, "/v1/sandboxes/"+url.PathEscape(ref)+"/events", v)
+}
+
+// Console opens the newest of what the guest printed. It is untrusted text. The
+// caller closes it.
+func (c *Client) Console(ctx context.Context, ref string) (io.ReadCloser, error) {
+	return c.download(ctx, "/v1/sandboxes/"+url.PathEscape(ref)+"/console", nil)
 }
 
 // DialSandbox connects to a TCP port of the sandbox through the daemon, for

@@ -290,7 +290,8 @@ func TestSmallReads(t *testing.T) {
 	if err != nil || len(ps) != 1 || ps[0].Name != "qemu" {
 		t.Errorf("plugins %+v, %v", ps, err)
 	}
-	profiles, err := d.c.Profiles(ctx)
+	list, err := d.c.Profiles(ctx)
+	profiles := list.Items
 	if err != nil || len(profiles) != len(d.world.specs) || profiles[0].Name != "bad-allow" || profiles[0].TTLSeconds != 3600 {
 		t.Errorf("profiles %+v, %v", profiles, err)
 	}

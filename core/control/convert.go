@@ -67,8 +67,9 @@ func apiJob(j lab.Job) api.Job {
 func apiOperation(o lab.Operation) api.Operation {
 	return api.Operation{
 		ID: o.ID, Kind: string(o.Kind), SandboxID: o.Subject, JobID: o.JobID, State: string(o.State),
-		Step: o.Step, Attempt: o.Attempt, Error: o.Error, Class: o.ErrorClass, Hint: o.Hint,
-		CreatedAt: o.CreatedAt.UTC(), EndedAt: when(o.EndedAt),
+		Step: o.Step, Attempt: o.Attempt, Error: o.Error, Class: o.ErrorClass, Hint: o.Hint, CancelRequested: o.Cancel,
+		CreatedAt: o.CreatedAt.UTC(), UpdatedAt: when(o.UpdatedAt), RetryAt: when(o.NotBefore), Deadline: when(o.Deadline),
+		EndedAt: when(o.EndedAt),
 	}
 }
 

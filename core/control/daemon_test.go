@@ -149,6 +149,12 @@ func newDaemon(t testing.TB) *daemon {
 		Plugins: func() []api.Plugin {
 			return []api.Plugin{{Kind: "hypervisor", Name: "qemu", State: "backoff", Message: "exited"}}
 		},
+		Plugin: func(name string) (api.PluginInfo, error) {
+			if name != "qemu" {
+				return api.PluginInfo{}, fault.New(fault.NotFound, "no plugin %q", name)
+			}
+			return api.PluginInfo{Plugin: api.Plugin{Kind: "hypervisor", Name: "qemu"}}, nil
+		},
 		Hypervisor: d.world, Secrets: d.world, ArtifactsDir: d.artifacts, ReposDir: d.repos, DiskFloor: 1,
 		Host: api.Host{Version: "1.2.3", HostUUID: "uuid", AgentSubnet: "10.77.0.0/16"}, Dial: d.world.dial,
 		Log: hclog.New(&hclog.LoggerOptions{Output: d.log, Level: hclog.Debug}),

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
@@ -42,6 +43,9 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 		if f.After, err = s.sendEvents(r, out, f); err != nil {
 			return err
 		}
+		if r.URL.Query().Get("follow") == "false" {
+			return nil
+		}
 		select {
 		case <-wake:
 		case <-beat.C:
@@ -58,16 +62,11 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) eventFilter(r *http.Request) (state.EventFilter, error) {
 	q := r.URL.Query()
-	f := state.EventFilter{
-		JobID: q.Get("job"), Operation: q.Get("operation"), Types: q["type"], Limit: eventBatch,
+	f, err := s.subjectOf(r)
+	if err != nil {
+		return f, err
 	}
-	if ref := q.Get("sandbox"); ref != "" {
-		sb, err := s.cfg.Store.FindSandbox(r.Context(), ref)
-		if err != nil {
-			return f, err
-		}
-		f.SandboxID = sb.ID
-	}
+	f.Operation, f.Types, f.Limit = q.Get("operation"), q["type"], eventBatch
 	resume := r.Header.Get("Last-Event-ID")
 	switch {
 	case resume != "":
@@ -79,15 +78,43 @@ func (s *Server) eventFilter(r *http.Request) (state.EventFilter, error) {
 	case q.Has("after"):
 		f.After = queryInt(r, "after", 0)
 	default:
-		newest, err := s.newestEvents(r, state.EventFilter{Limit: 1})
+		f.After, err = s.eventStart(r, f)
+	}
+	return f, err
+}
+
+// eventStart is the id behind which a stream begins that resumes nothing: the
+// newest, or the later of what since and tail say.
+func (s *Server) eventStart(r *http.Request, f state.EventFilter) (int64, error) {
+	q := r.URL.Query()
+	var since int64
+	if q.Has("since") {
+		t, err := time.Parse(time.RFC3339, q.Get("since"))
 		if err != nil {
-			return f, err
+			return 0, fault.New(fault.Invalid, "parameter \"since\" is %q, not a time such as 2026-01-02T15:04:05Z", q.Get("since"))
 		}
-		if len(newest) > 0 {
-			f.After = newest[0].ID
+		if since, err = s.cfg.Store.EventBefore(r.Context(), t); err != nil {
+			return 0, err
+		}
+		if !q.Has("tail") {
+			return since, nil
 		}
 	}
-	return f, nil
+	if f.Limit = int(queryInt(r, "tail", 0)); f.Limit > 0 {
+		newest, err := s.newestEvents(r, f)
+		if err != nil || len(newest) > 0 {
+			return max(since, firstID(newest)-1), err
+		}
+	}
+	newest, err := s.newestEvents(r, state.EventFilter{Limit: 1})
+	return firstID(newest), err
+}
+
+func firstID(events []lab.Event) int64 {
+	if len(events) == 0 {
+		return 0
+	}
+	return events[0].ID
 }
 
 // sendEvents writes all that is there behind f.After and returns where it is

@@ -1,11 +1,14 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/core/problem"
 	"github.com/agentlab/agentlab/core/scheduler"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -17,18 +20,8 @@ func (s *Server) createJob(r *http.Request, in api.JobCreate) (api.Accepted, err
 }
 
 func (s *Server) submitJob(r *http.Request, in api.JobCreate) (api.Accepted, error) {
-	ttl, err := checkTTL(in.TTLSeconds)
+	req, err := s.checkJob(r.Context(), api.JobCheck{JobCreate: in})
 	if err != nil {
-		return api.Accepted{}, err
-	}
-	if err := s.checkWork(r.Context(), in); err != nil {
-		return api.Accepted{}, err
-	}
-	req := scheduler.JobRequest{
-		ID: in.ID, Profile: in.Profile, Task: in.Task, RepoURL: in.RepoURL, RepoID: in.RepoID, Ref: in.Ref,
-		Mode: in.Mode, Keep: in.Keep, TTL: ttl,
-	}
-	if err := s.place(r.Context(), in, &req); err != nil {
 		return api.Accepted{}, err
 	}
 	op, sb, job, err := s.cfg.Scheduler.RunJob(r.Context(), req)
@@ -37,6 +30,38 @@ func (s *Server) submitJob(r *http.Request, in api.JobCreate) (api.Accepted, err
 	}
 	sandbox, view := apiSandbox(sb), apiJob(job)
 	return api.Accepted{Operation: apiOperation(op), Sandbox: &sandbox, Job: &view}, nil
+}
+
+// validateJob checks a job as createJob and the scheduler would.
+func (s *Server) validateJob(r *http.Request, in api.JobCheck) (api.JobPlan, error) {
+	req, err := s.checkJob(r.Context(), in)
+	if err == nil {
+		err = s.cfg.Scheduler.CheckJob(r.Context(), req)
+	}
+	if err != nil {
+		return api.JobPlan{}, err
+	}
+	name, spec := req.Profile, req.Spec
+	out := api.JobPlan{}
+	if req.Sandbox != nil {
+		view := apiSandbox(*req.Sandbox)
+		out.Sandbox, name, spec = &view, req.Sandbox.Profile, req.Sandbox.Spec
+	}
+	out.Profile = apiProfile(name, spec)
+	out.Mode, out.TTLSeconds = cmp.Or(req.Mode, spec.AgentMode), int64(cmp.Or(req.TTL, spec.TTL)/time.Second)
+	return out, nil
+}
+
+// checkJob is all that is checked before a job has a row, and what is then asked
+// of the scheduler. It tells all that is wrong at once.
+func (s *Server) checkJob(ctx context.Context, in api.JobCheck) (scheduler.JobRequest, error) {
+	ttl, ttlErr := checkTTL(in.TTLSeconds)
+	req := scheduler.JobRequest{
+		ID: in.ID, Profile: in.Profile, Task: in.Task, RepoURL: in.RepoURL, RepoID: in.RepoID, Ref: in.Ref,
+		Mode: in.Mode, Keep: in.Keep, TTL: ttl,
+	}
+	problems := append(s.checkWork(ctx, in), ttlErr, s.place(ctx, in.JobCreate, &req))
+	return req, problem.Join(problems...)
 }
 
 // place says where the job runs: in a new sandbox of its profile, or in the one

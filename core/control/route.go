@@ -101,6 +101,20 @@ func create[I any](path, id, summary string, f func(r *http.Request, in I) (api.
 	return rt
 }
 
+// ask is a question with a JSON body, answered at once.
+func ask[I, O any](path, id, summary string, f func(r *http.Request, in I) (O, error), s *Server) route {
+	rt := read(path, id, PermOperate, summary, func(r *http.Request) (O, error) {
+		var in I
+		if err := s.body(r, &in); err != nil {
+			var none O
+			return none, err
+		}
+		return f(r, in)
+	})
+	rt.method, rt.in = http.MethodPost, reflect.TypeFor[I]()
+	return rt
+}
+
 // stream is a GET that writes its answer itself.
 func stream(path, id string, need Permission, summary, media string, f func(w http.ResponseWriter, r *http.Request) error) route {
 	return route{

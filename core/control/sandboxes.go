@@ -83,23 +83,5 @@ func (s *Server) newestEvents(r *http.Request, f state.EventFilter) ([]lab.Event
 	return s.cfg.Store.Events(r.Context(), f)
 }
 
-func (s *Server) operations(r *http.Request) (api.List[api.Operation], error) {
-	q := r.URL.Query()
-	rows, err := s.cfg.Store.Operations(r.Context(), state.OperationFilter{
-		Subject: q.Get("sandbox"), JobID: q.Get("job"), Open: queryFlag(r, "open"),
-		Limit: int(queryInt(r, "limit", defaultLimit)),
-	})
-	return each(newestFirst(rows), apiOperation), err
-}
-
-func (s *Server) operation(r *http.Request) (api.Operation, error) {
-	limit, err := waitLimit(r)
-	if err != nil {
-		return api.Operation{}, err
-	}
-	op, err := s.awaitOperation(r.Context(), limit, r.PathValue("id"))
-	return apiOperation(op), err
-}
-
 // longestTTL bounds leases and jobs.
 const longestTTL = 30 * 24 * time.Hour

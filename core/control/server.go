@@ -34,6 +34,7 @@ type Store interface {
 	Artifacts(ctx context.Context, jobID string) ([]lab.Artifact, error)
 	Counts(ctx context.Context) (state.Counts, error)
 	Events(ctx context.Context, f state.EventFilter) ([]lab.Event, error)
+	EventBefore(ctx context.Context, t time.Time) (int64, error)
 	Watch() (wake <-chan struct{}, stop func())
 	PutRepo(ctx context.Context, r state.Repo) error
 	Repo(ctx context.Context, id string) (state.Repo, error)
@@ -43,8 +44,11 @@ type Store interface {
 type Scheduler interface {
 	CreateSandbox(ctx context.Context, r scheduler.SandboxRequest) (lab.Operation, lab.Sandbox, error)
 	RunJob(ctx context.Context, r scheduler.JobRequest) (lab.Operation, lab.Sandbox, lab.Job, error)
+	CheckJob(ctx context.Context, r scheduler.JobRequest) error
 	DestroySandbox(ctx context.Context, sandboxID string) (lab.Operation, error)
 	CancelJob(ctx context.Context, jobID string) error
+	CancelOperation(ctx context.Context, id string) (lab.Operation, error)
+	Steps(kind lab.OperationKind) []string // in their order
 }
 
 // Profiles are those loaded now; they may change between calls.
@@ -68,14 +72,19 @@ type Bundles interface {
 const defaultFloor = 512 << 20
 
 // Config is what the API is built from. All fields are required but Problems,
-// Secrets, DiskFloor and Log.
+// Checks, Console, Secrets, DiskFloor and Log.
 type Config struct {
-	Store        Store
-	Scheduler    Scheduler
-	Profiles     Profiles
-	Plugins      func() []api.Plugin // answers from memory
-	Problems     func() []string     // of the daemon itself, one line each
-	Hypervisor   Templates
+	Store      Store
+	Scheduler  Scheduler
+	Profiles   Profiles
+	Plugins    func() []api.Plugin                             // answers from memory
+	Plugin     func(kindOrName string) (api.PluginInfo, error) // the same
+	Problems   func() []string                                 // of the daemon itself, one line each
+	Hypervisor Templates
+	// Checks has the plugins look at the host, each within the context's time.
+	Checks func(ctx context.Context) []api.Finding
+	// Console gives what a guest printed, without its secrets; nil: there is none.
+	Console      func(ctx context.Context, sb lab.Sandbox) ([]byte, error)
 	Secrets      Bundles // nil: profiles cannot name a bundle
 	ArtifactsDir string  // <ArtifactsDir>/<job>/<path>
 	ReposDir     string  // <ReposDir>/<id>
@@ -106,7 +115,7 @@ type Server struct {
 // New returns a server that is ready to Serve. It makes the two directories if
 // they are missing and removes what a cut upload left in ReposDir.
 func New(cfg Config) (*Server, error) {
-	if cfg.Store == nil || cfg.Scheduler == nil || cfg.Profiles == nil || cfg.Plugins == nil ||
+	if cfg.Store == nil || cfg.Scheduler == nil || cfg.Profiles == nil || cfg.Plugins == nil || cfg.Plugin == nil ||
 		cfg.Hypervisor == nil || cfg.Dial == nil || cfg.ArtifactsDir == "" || cfg.ReposDir == "" {
 		return nil, fault.New(fault.Internal, "control API lacks a part of its configuration")
 	}

@@ -53,14 +53,6 @@ func (s *Server) plugins(*http.Request) (api.List[api.Plugin], error) {
 	return each(s.cfg.Plugins(), func(p api.Plugin) api.Plugin { return p }), nil
 }
 
-func (s *Server) profiles(*http.Request) (api.List[api.Profile], error) {
-	out := api.List[api.Profile]{Items: []api.Profile{}}
-	for _, name := range s.cfg.Profiles.Names() {
-		spec, err := s.cfg.Profiles.Spec(name)
-		if err != nil {
-			continue // reloaded in between; Problems tells
-		}
-		out.Items = append(out.Items, apiProfile(name, spec))
-	}
-	return out, nil
+func (s *Server) plugin(r *http.Request) (api.PluginInfo, error) {
+	return s.cfg.Plugin(r.PathValue("name"))
 }

@@ -38,7 +38,8 @@ func bare(t *testing.T) *Server {
 	dir := t.TempDir()
 	s, err := New(Config{
 		Store: nothing{}, Scheduler: nothing{}, Profiles: nothing{}, Hypervisor: nothing{},
-		Plugins: func() []api.Plugin { return nil }, ArtifactsDir: filepath.Join(dir, "a"), ReposDir: filepath.Join(dir, "r"),
+		Plugins: func() []api.Plugin { return nil },
+		Plugin:  func(string) (api.PluginInfo, error) { return api.PluginInfo{}, nil }, ArtifactsDir: filepath.Join(dir, "a"), ReposDir: filepath.Join(dir, "r"),
 		Dial: func(context.Context, netip.AddrPort) (net.Conn, error) {
 			return nil, fault.New(fault.Unavailable, "none")
 		},
@@ -73,7 +74,7 @@ func TestRoutesDenyByDefault(t *testing.T) {
 		if rt.method != http.MethodGet && rt.permission != PermOperate {
 			t.Errorf("%s changes something with the permission %q", rt.id, rt.permission)
 		}
-		path := strings.NewReplacer("{ref}", "x", "{id}", "x", "{path...}", "x").Replace(rt.path)
+		path := strings.NewReplacer("{ref}", "x", "{name}", "x", "{id}", "x", "{path...}", "x").Replace(rt.path)
 		rec := httptest.NewRecorder()
 		s.Handler().ServeHTTP(rec, httptest.NewRequest(rt.method, path, strings.NewReader("{}")))
 		if denied := rec.Code == http.StatusForbidden; denied == public[rt.id] {

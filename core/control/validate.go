@@ -41,31 +41,36 @@ func checkName(name string) error {
 }
 
 // checkWork checks what a job shall do and on what.
-func (s *Server) checkWork(ctx context.Context, in api.JobCreate) error {
+func (s *Server) checkWork(ctx context.Context, in api.JobCheck) []error {
+	var problems []error
 	if strings.TrimSpace(in.Task) == "" {
-		return fault.New(fault.Invalid, "task is empty")
+		problems = append(problems, fault.New(fault.Invalid, "task is empty"))
 	}
 	if strings.ContainsRune(in.Task, 0) {
-		return fault.New(fault.Invalid, "task holds a NUL character")
+		problems = append(problems, fault.New(fault.Invalid, "task holds a NUL character"))
 	}
-	if (in.RepoURL == "") == (in.RepoID == "") {
-		return fault.New(fault.Invalid, "exactly one of repo_url and repo_id is needed")
+	problems = append(problems, checkRef(in.Ref))
+	switch {
+	case in.LocalRepo && in.RepoURL+in.RepoID == "":
+		return problems
+	case (in.RepoURL == "") == (in.RepoID == "") || in.LocalRepo:
+		return append(problems, fault.New(fault.Invalid, "exactly one of repo_url and repo_id is needed"))
+	case in.RepoURL != "":
+		return append(problems, checkRepoURL(in.RepoURL))
 	}
-	if err := checkRef(in.Ref); err != nil {
-		return err
-	}
-	if in.RepoURL != "" {
-		return checkRepoURL(in.RepoURL)
-	}
-	repo, err := s.cfg.Store.Repo(ctx, in.RepoID)
+	return append(problems, s.checkUpload(ctx, in.RepoID))
+}
+
+func (s *Server) checkUpload(ctx context.Context, id string) error {
+	repo, err := s.cfg.Store.Repo(ctx, id)
 	if errors.Is(err, fault.NotFound) {
-		return fault.New(fault.Invalid, "there is no uploaded repository %q", in.RepoID).WithHint("upload it first, with POST /v1/repos")
+		return fault.New(fault.Invalid, "there is no uploaded repository %q", id).WithHint("upload it first, with POST /v1/repos")
 	}
 	if err != nil {
 		return err
 	}
 	if repo.UsedBy != "" {
-		return fault.New(fault.Precondition, "uploaded repository %q belongs to job %s", in.RepoID, repo.UsedBy).
+		return fault.New(fault.Precondition, "uploaded repository %q belongs to job %s", id, repo.UsedBy).
 			WithHint("upload it again")
 	}
 	return nil
@@ -107,48 +112,6 @@ func checkRepoURL(raw string) error {
 	if password || u.User != nil && strings.HasPrefix(u.Scheme, "http") {
 		return fault.New(fault.Invalid, "repository URL holds a token or password").
 			WithHint("put it into the secrets bundle as git.token")
-	}
-	return nil
-}
-
-// checkProfile resolves the profile and asks whether what it names is there.
-func (s *Server) checkProfile(ctx context.Context, name string, runsAgent bool) (lab.Spec, error) {
-	spec, err := s.cfg.Profiles.Spec(name)
-	if errors.Is(err, fault.NotFound) {
-		f := fault.New(fault.Invalid, "%w", err)
-		if fault.HintOf(err) == "" {
-			f = f.WithHint("profiles: %s", orNone(s.cfg.Profiles.Names()))
-		}
-		return spec, f
-	}
-	if err != nil {
-		return spec, err
-	}
-	if err := checkNetwork(spec); err != nil {
-		return spec, fmt.Errorf("profile %q: %w", name, err)
-	}
-	tmpl, err := s.findTemplate(ctx, spec.Template)
-	if err != nil {
-		return spec, fmt.Errorf("profile %q: %w", name, err)
-	}
-	if runsAgent && slices.Contains([]string{"claude", "codex", "opencode"}, spec.AgentCommand) && !slices.Contains(tmpl.Agents, spec.AgentCommand) {
-		return spec, fault.New(fault.Invalid, "profile %q: template %s has no %s", name, spec.Template, spec.AgentCommand).
-			WithHint("agents in the template: %s; a shell line in agent.command needs none", orNone(tmpl.Agents))
-	}
-	if err := s.checkBundle(ctx, spec.Bundle); err != nil {
-		return spec, fmt.Errorf("profile %q: %w", name, err)
-	}
-	return spec, nil
-}
-
-func checkNetwork(spec lab.Spec) error {
-	switch spec.NetworkMode {
-	case "off", "nat", "allowlist":
-	default:
-		return fault.New(fault.Unsupported, "network mode %q is not supported", spec.NetworkMode).WithHint("use off, nat or allowlist")
-	}
-	if _, err := lab.ParseAllow(spec.NetworkAllow); err != nil {
-		return fault.New(fault.Invalid, "network allow list: %w", err)
 	}
 	return nil
 }

@@ -20,9 +20,16 @@ import (
 func roundTrip(t *testing.T, dir string, opts gitrepo.PackOptions) (gitrepo.Meta, repo) {
 	t.Helper()
 	var archive bytes.Buffer
+	checked, err := gitrepo.Check(t.Context(), dir, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
 	packed, err := gitrepo.Pack(t.Context(), dir, opts, &archive)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if checked.Head = packed.Head; checked != packed { // that of uncommitted changes is made by packing
+		t.Errorf("checked %+v, packed %+v", checked, packed)
 	}
 	out := filepath.Join(t.TempDir(), "repo")
 	got, err := gitrepo.Unpack(t.Context(), &archive, out)
@@ -113,6 +120,9 @@ func TestPackRefuses(t *testing.T) {
 			}
 			if out.Len() > 0 {
 				t.Error("something was written")
+			}
+			if _, checked := gitrepo.Check(t.Context(), c.dir, c.opts); checked == nil || err == nil || checked.Error() != err.Error() {
+				t.Errorf("Check says %v, Pack %v", checked, err)
 			}
 		})
 	}

@@ -77,6 +77,16 @@ func (s *Server) redactor(ctx context.Context, sb lab.Sandbox) (*secret.Redactor
 	return s.known.get(sb.ID), nil
 }
 
+// Redact masks what the sandbox was given as secrets. While they cannot be
+// known it is an error, so that nothing leaves unread.
+func (s *Server) Redact(ctx context.Context, sb lab.Sandbox, text []byte) ([]byte, error) {
+	red, err := s.redactor(ctx, sb)
+	if err != nil {
+		return nil, err
+	}
+	return red.Bytes(text), nil
+}
+
 // notSecret are keys of the bundle whose values are names and settings.
 var notSecret = map[string]bool{
 	"version": true, "metadata": true, "username": true, "ssh_public_key": true, "known_hosts": true,

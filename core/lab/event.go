@@ -39,4 +39,16 @@ const (
 	EventConfigRejected   = "config.rejected" // the old configuration stays; Fields: error
 	EventGuestHello       = "guest.hello"     // Fields: boot_id, runner
 	EventGuestDenied      = "guest.denied"    // Fields: call, reason
+
+	EventOperationCancel = "operation.cancel_requested" // Fields: kind, step
 )
+
+// EventTypes lists all of them.
+func EventTypes() []string {
+	return []string{
+		EventSandboxRequested, EventSandboxChanged, EventSandboxAddressed, EventVMIDBurned, EventNetworkApplied,
+		EventPolicyRestored, EventVMFound, EventJobQueued, EventJobChanged, EventJobStageStarted, EventJobReported,
+		EventCancelRequested, EventOperationCancel, EventArtifactStored, EventStepStarted, EventStepFinished,
+		EventStepProgressed, EventStepFailed, EventOperationEnded, EventConfigReloaded, EventConfigRejected, EventGuestHello, EventGuestDenied,
+	}
+}

@@ -39,6 +39,8 @@ type instance struct {
 	mu sync.Mutex
 	// mu guards:
 	status  Status
+	info    plugin.Info     // as it said last
+	schema  plugin.Schema   // the same
 	process *launch.Process // nil unless calls may be sent
 	cause   error           // why process is nil
 	tried   bool            // the first start has ended, well or badly

@@ -119,6 +119,7 @@ func (up *upProcess) accept(ctx context.Context, i *instance) (*decoded, error) 
 	if err != nil {
 		return nil, err
 	}
+	i.learn(up.info, *schema)
 	cfg := decodeBlock(i.block, schema)
 	if !cfg.diags.HasErrors() {
 		if err := up.validate(ctx, cfg); err != nil {

@@ -211,16 +211,18 @@ func sandboxReady(w *work) state.Commit {
 }
 
 // sandboxFailed leaves a sandbox that somebody asked for to be looked at; one
-// that was made for a job goes with it.
+// that was made for a job goes with it, and one that nobody wants any more.
 func sandboxFailed(w *work) state.Commit {
 	c := w.sandboxTo(lab.SandboxFailed, reason(w.op))
+	if w.op.JobID != "" || w.op.Cancel {
+		c.Submit = append(c.Submit, newOperation(lab.OpDestroySandbox, w.sb.ID, ""))
+	}
 	if w.op.JobID != "" {
 		to := lab.JobFailed
 		if w.op.Cancel {
 			to = lab.JobCancelled
 		}
 		c.Jobs = append(c.Jobs, state.JobChange{ID: w.op.JobID, To: to, Reason: reason(w.op)})
-		c.Submit = append(c.Submit, newOperation(lab.OpDestroySandbox, w.sb.ID, ""))
 	}
 	return c
 }

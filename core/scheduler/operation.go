@@ -87,7 +87,8 @@ func (s *Scheduler) drive(ctx context.Context, id string) error {
 
 // advance does one thing: waits for a retry's time, runs a step, or undoes one.
 func (w *work) advance(ctx context.Context, k kind) error {
-	if wait := time.Until(w.op.NotBefore); wait > 0 {
+	stops := w.op.Cancel && w.op.State != lab.OpUndoing // needs no further attempt
+	if wait := time.Until(w.op.NotBefore); wait > 0 && !stops {
 		if err := w.pause(ctx, wait); err != nil {
 			return err
 		}
@@ -95,7 +96,7 @@ func (w *work) advance(ctx context.Context, k kind) error {
 	switch {
 	case w.op.State == lab.OpUndoing:
 		return w.undoOne(ctx, k)
-	case w.op.Cancel:
+	case stops:
 		return w.fail(ctx, k, errCancelled)
 	case w.op.StepIndex >= len(k.steps):
 		return w.end(ctx, lab.OpDone, k.done)

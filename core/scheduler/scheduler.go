@@ -105,6 +105,15 @@ func (s *Scheduler) beat(ctx context.Context, last time.Time) (time.Time, error)
 	return time.Now(), nil
 }
 
+// Steps names the steps of a kind of operation, in their order.
+func (s *Scheduler) Steps(kind lab.OperationKind) []string {
+	var names []string
+	for _, st := range s.kinds[kind].steps {
+		names = append(names, st.name)
+	}
+	return names
+}
+
 // Wake makes Run look for new operations now.
 func (s *Scheduler) Wake() {
 	select {

@@ -23,6 +23,7 @@ type submitter interface {
 	SubmitJob(ctx context.Context, j lab.Job, o lab.Operation) error
 	SubmitDestroy(ctx context.Context, o lab.Operation) (lab.Operation, error)
 	RequestCancel(ctx context.Context, jobID string) error
+	CancelOperation(ctx context.Context, id string) (lab.Operation, error)
 }
 
 // worker is how an operation's worker writes and is woken.

@@ -78,6 +78,19 @@ func (s *Scheduler) RunJob(ctx context.Context, r JobRequest) (lab.Operation, la
 	return op, sb, job, nil
 }
 
+// CheckJob refuses what RunJob would refuse, and writes nothing.
+func (s *Scheduler) CheckJob(ctx context.Context, r JobRequest) error {
+	if r.Sandbox == nil {
+		_, err := s.newSandbox(SandboxRequest{Profile: r.Profile, Spec: r.Spec, TTL: r.TTL})
+		return err
+	}
+	open, err := s.cfg.Store.Operations(ctx, state.OperationFilter{Subject: r.Sandbox.ID, Open: true})
+	if err != nil {
+		return err
+	}
+	return state.CheckFree(*r.Sandbox, open)
+}
+
 // borrow runs the job in a sandbox that was not made for it and outlives it.
 func (s *Scheduler) borrow(ctx context.Context, r JobRequest) (lab.Operation, lab.Sandbox, lab.Job, error) {
 	sb := *r.Sandbox
@@ -114,6 +127,16 @@ func (s *Scheduler) DestroySandbox(ctx context.Context, sandboxID string) (lab.O
 // when it has ended already.
 func (s *Scheduler) CancelJob(ctx context.Context, jobID string) error {
 	return s.cfg.Store.RequestCancel(ctx, jobID)
+}
+
+// CancelOperation asks an operation to stop and gives it as it is then; its
+// worker then ends it. See state.Store.CancelOperation.
+func (s *Scheduler) CancelOperation(ctx context.Context, id string) (lab.Operation, error) {
+	op, err := s.cfg.Store.CancelOperation(ctx, id)
+	if err == nil {
+		s.Wake()
+	}
+	return op, err
 }
 
 func newOperation(kind lab.OperationKind, subject, job string) lab.Operation {

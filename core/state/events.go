@@ -3,10 +3,12 @@ package state
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 // pruneBatch is how many events one transaction of PruneEvents looks at: small
@@ -60,6 +62,36 @@ func (s *Store) Events(ctx context.Context, f EventFilter) ([]lab.Event, error) 
 		query += " ORDER BY id"
 	}
 	return many(ctx, s.reader, scanEvent, "events", query, w.args...)
+}
+
+// EventBefore gives an id such that the events above it are from t or later,
+// and those up to it from before. It bisects, since ids ascend with time; where
+// clocks of guests disagree, it is near.
+func (s *Store) EventBefore(ctx context.Context, t time.Time) (int64, error) {
+	bounds, err := one(ctx, s.reader, func(row scanner) (b [2]int64, err error) {
+		return b, row.Scan(&b[0], &b[1])
+	}, "events", `SELECT coalesce(min(id), 1), coalesce(max(id), 0) FROM events`)
+	if err != nil {
+		return 0, err
+	}
+	low, high := bounds[0]-1, bounds[1] // low is before t, or before all; above high none is
+	for low < high {
+		middle := low + (high-low+1)/2
+		at, err := one(ctx, s.reader, func(row scanner) (at int64, err error) {
+			return at, row.Scan(&at)
+		}, "event", `SELECT at FROM events WHERE id <= ? ORDER BY id DESC LIMIT 1`, middle)
+		switch {
+		case errors.Is(err, fault.NotFound): // pruned meanwhile
+			low = middle
+		case err != nil:
+			return 0, err
+		case at < millis(t):
+			low = middle
+		default:
+			high = middle - 1
+		}
+	}
+	return low, nil
 }
 
 // AppendEvent writes one event.

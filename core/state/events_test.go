@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -105,5 +106,41 @@ func TestPruneEventsGoesInBatches(t *testing.T) {
 	check(t, s.AppendEvent(t.Context(), lab.Event{Type: "x"}))
 	if last := eventsOf(s, EventFilter{}); last[1].ID != left[0].ID+1 {
 		t.Errorf("ids %d and %d", last[0].ID, last[1].ID)
+	}
+}
+
+func TestEventBefore(t *testing.T) {
+	s := open(t)
+	ctx := t.Context()
+	if id, err := s.EventBefore(ctx, time.Now()); id != 0 || err != nil {
+		t.Errorf("without events: %d, %v", id, err)
+	}
+	start := time.UnixMilli(1_700_000_000_000)
+	for i := range 100 {
+		if err := s.AppendEvent(ctx, lab.Event{Type: "t", At: start.Add(time.Duration(i/2) * time.Second)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.writer.ExecContext(ctx, `DELETE FROM events WHERE id <= 10 OR id BETWEEN 41 AND 60`); err != nil {
+		t.Fatal(err)
+	}
+	for after := -2 * time.Second; after < time.Minute; after += 500 * time.Millisecond {
+		at := start.Add(after)
+		id, err := s.EventBefore(ctx, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		later, err := s.Events(ctx, EventFilter{After: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := s.Events(ctx, EventFilter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := slices.DeleteFunc(all, func(e lab.Event) bool { return e.At.Before(at) })
+		if len(later) != len(want) {
+			t.Errorf("%s after the start: %d events behind id %d, want %d", after, len(later), id, len(want))
+		}
 	}
 }

@@ -142,25 +142,29 @@ func (s *Store) JobReported(ctx context.Context, jobID string, r lab.JobReport) 
 // is asked to stop with it.
 func (s *Store) RequestCancel(ctx context.Context, jobID string) error {
 	return s.write(ctx, "request cancel", func(ctx context.Context, t *tx) error {
-		j, err := readJob(ctx, t, jobID)
-		if err != nil {
-			return err
-		}
-		if j.State.Ended() {
-			return fault.New(fault.Precondition, "job %s has ended: %s", j.ID, j.State).WithResource("job %s", j.ID)
-		}
-		if j.CancelRequested {
-			return nil
-		}
-		if err := t.exec(ctx, `UPDATE jobs SET cancel_requested = 1 WHERE id = ?`, j.ID); err != nil {
-			return err
-		}
-		err = t.exec(ctx, `UPDATE operations SET cancel = 1 WHERE subject = ? AND kind = ? AND ended_at = 0`, j.SandboxID, lab.OpCreateSandbox)
-		if err != nil {
-			return err
-		}
-		return t.emit(ctx, lab.Event{Type: lab.EventCancelRequested, SandboxID: j.SandboxID, JobID: j.ID})
+		return t.cancelJob(ctx, jobID)
 	})
+}
+
+func (t *tx) cancelJob(ctx context.Context, jobID string) error {
+	j, err := readJob(ctx, t, jobID)
+	if err != nil {
+		return err
+	}
+	if j.State.Ended() {
+		return fault.New(fault.Precondition, "job %s has ended: %s", j.ID, j.State).WithResource("job %s", j.ID)
+	}
+	if j.CancelRequested {
+		return nil
+	}
+	if err := t.exec(ctx, `UPDATE jobs SET cancel_requested = 1 WHERE id = ?`, j.ID); err != nil {
+		return err
+	}
+	err = t.exec(ctx, `UPDATE operations SET cancel = 1 WHERE subject = ? AND kind = ? AND ended_at = 0`, j.SandboxID, lab.OpCreateSandbox)
+	if err != nil {
+		return err
+	}
+	return t.emit(ctx, lab.Event{Type: lab.EventCancelRequested, SandboxID: j.SandboxID, JobID: j.ID})
 }
 
 // JobChange is one step of a job to another state.

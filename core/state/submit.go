@@ -54,9 +54,8 @@ func (s *Store) SubmitJob(ctx context.Context, j lab.Job, o lab.Operation) error
 		if err != nil {
 			return err
 		}
-		if sb.State != lab.SandboxReady || len(open) > 0 {
-			return fault.New(fault.Precondition, "sandbox %s is not free: it is %s", sb.Name, sb.State).
-				WithHint("a job needs a READY sandbox in which nothing runs; agentlab sandbox show %s tells more", sb.Name)
+		if err := CheckFree(sb, open); err != nil {
+			return err
 		}
 		if err := t.insertJob(ctx, j); err != nil {
 			return named(err, "job %s exists", j.ID)
@@ -67,6 +66,16 @@ func (s *Store) SubmitJob(ctx context.Context, j lab.Job, o lab.Operation) error
 		}
 		return t.insertOperation(ctx, o, "")
 	})
+}
+
+// CheckFree is fault.Precondition unless a job may begin in the sandbox, on
+// which these operations are open.
+func CheckFree(sb lab.Sandbox, open []lab.Operation) error {
+	if sb.State == lab.SandboxReady && len(open) == 0 {
+		return nil
+	}
+	return fault.New(fault.Precondition, "sandbox %s is not free: it is %s", sb.Name, sb.State).
+		WithHint("a job needs a READY sandbox in which nothing runs; agentlab sandbox show %s tells more", sb.Name)
 }
 
 // named puts words for people in place of the database's own when something exists.

@@ -184,12 +184,14 @@ func argKind(c Command, n int) string {
 }
 
 func (a *App) ofKind(ctx context.Context, env *Env, kind string, args []string, prefix, last string) []Candidate {
-	find := a.Kinds[kind]
-	if find == nil {
-		return nil
+	var found []Candidate
+	for one := range strings.SplitSeq(kind, "|") { // of several kinds: [SANDBOX|JOB]
+		if find := a.Kinds[one]; find != nil {
+			found = append(found, find(ctx, env, args)...)
+		}
 	}
 	// What begins so would be a flag, or another program's name to zsh.
-	out := slices.DeleteFunc(find(ctx, env, args), func(c Candidate) bool { return strings.HasPrefix(c.Text, "-") || strings.HasPrefix(c.Text, "=") })
+	out := slices.DeleteFunc(found, func(c Candidate) bool { return strings.HasPrefix(c.Text, "-") || strings.HasPrefix(c.Text, "=") })
 	for i := range out {
 		if !out[i].shell {
 			out[i].Text = prefix + out[i].Text

@@ -20,16 +20,16 @@ func (a *App) unknown(group Command, word string) error {
 			next = append(next, strings.Fields(below)[0])
 		}
 	}
-	if s := nearest(word, next); s != "" {
+	if s := Nearest(word, next); s != "" {
 		return err.WithHint("did you mean %q?", a.title(group)+" "+s)
 	}
 	return err.WithHint("%s --help lists what there is", a.title(group))
 }
 
-// nearest is the name that word was probably meant to be, or "". Two wrong
+// Nearest is the name that word was probably meant to be, or "". Two wrong
 // letters are forgiven only after a right first one: short names are all near
 // each other.
-func nearest(word string, names []string) string {
+func Nearest(word string, names []string) string {
 	best, bestAt := "", 3
 	for _, name := range names {
 		d := levenshtein.Distance(word, name, nil)
@@ -56,7 +56,7 @@ func (a *App) flagError(cmd Command, fs *flag.FlagSet, err error) error {
 		text = "unknown flag --" + name
 		var names []string
 		fs.VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
-		if s := nearest(name, names); s != "" {
+		if s := Nearest(name, names); s != "" {
 			hint = fmt.Sprintf("did you mean %s?", dashed(s))
 		}
 	} else if _, name, ok := strings.Cut(text, "needs an argument: -"); ok {

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+
+	"github.com/hashicorp/hcl/v2/ext/typeexpr"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
+
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/pluginhost"
+	"github.com/agentlab/agentlab/sdk/plugin"
+)
+
+func (p *parts) listPlugins() []api.Plugin {
+	var out []api.Plugin
+	for _, s := range p.plugins.List() {
+		out = append(out, apiPlugin(s))
+	}
+	return out
+}
+
+func apiPlugin(s pluginhost.Status) api.Plugin {
+	a := api.Plugin{
+		Kind: s.Kind, Name: s.Name, Version: s.Version, State: string(s.State), Message: s.Message,
+		Path: s.Path, PID: s.PID, Capabilities: s.Capabilities,
+	}
+	if !s.StartedAt.IsZero() {
+		a.StartedAt = &s.StartedAt
+	}
+	return a
+}
+
+func (p *parts) pluginInfo(kindOrName string) (api.PluginInfo, error) {
+	d, err := p.plugins.Detail(kindOrName)
+	if err != nil {
+		return api.PluginInfo{}, err
+	}
+	c := d.Info.Confinement
+	out := api.PluginInfo{
+		Plugin: apiPlugin(d.Status), Restarts: d.Restarts, SHA256: d.SHA256, Description: d.Info.Description,
+		SDK: d.Info.SDK, Services: d.Info.Services, Config: append([]api.ConfigKey{}, configKeys("", d.Schema.Block)...),
+		Privileges: api.Privileges{User: c.User, Capabilities: c.Capabilities, Network: c.Network, StartsWorkloads: c.StartsWorkloads},
+	}
+	out.Version = cmp.Or(out.Version, d.Info.Version)
+	for _, t := range d.Info.Tools {
+		out.Tools = append(out.Tools, api.Tool(t))
+	}
+	return out, nil
+}
+
+// configKeys flattens a schema: blocks come behind the keys beside them.
+func configKeys(prefix string, b plugin.Block) []api.ConfigKey {
+	var out []api.ConfigKey
+	for _, a := range b.Attributes {
+		k := api.ConfigKey{
+			Name: prefix + a.Name, Type: typeText(a.Type), Required: a.Required, Sensitive: a.Sensitive,
+			OneOf: a.OneOf, Min: a.Min, Max: a.Max, Description: a.Description, Deprecated: a.Deprecation,
+		}
+		if !a.Sensitive {
+			k.Default, k.Example = jsonText(a.Default), jsonText(a.Example)
+		}
+		out = append(out, k)
+	}
+	slices.SortStableFunc(out, func(x, y api.ConfigKey) int { return cmp.Compare(x.Name, y.Name) })
+	for _, n := range b.Blocks {
+		kind := map[plugin.Nesting]string{plugin.NestingSingle: "block", plugin.NestingList: "blocks", plugin.NestingMap: "blocks with a label"}
+		out = append(out, api.ConfigKey{
+			Name: prefix + n.Name, Type: cmp.Or(kind[n.Nesting], "block"), Required: n.MinItems > 0, Description: n.Block.Description,
+		})
+		out = append(out, configKeys(prefix+n.Name+".", n.Block)...)
+	}
+	return out
+}
+
+// typeText writes a type as HCL does.
+func typeText(t plugin.Type) string {
+	parsed, err := ctyjson.UnmarshalType(t.JSON())
+	if err != nil {
+		return string(t.JSON()) // the plugin's schema is broken; its state says so
+	}
+	return typeexpr.TypeString(parsed)
+}
+
+func jsonText(v any) string {
+	if v == nil {
+		return ""
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}

@@ -1,0 +1,89 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/core/problem"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+func (s *Server) profiles(*http.Request) (api.Profiles, error) {
+	out := api.Profiles{Items: []api.Profile{}, Problems: s.cfg.Profiles.Problems()}
+	for _, name := range s.cfg.Profiles.Names() {
+		spec, err := s.cfg.Profiles.Spec(name)
+		if err != nil {
+			continue // reloaded in between; Problems tells
+		}
+		out.Items = append(out.Items, apiProfile(name, spec))
+	}
+	return out, nil
+}
+
+func (s *Server) profileCheck(r *http.Request) (api.ProfileCheck, error) {
+	name := r.PathValue("name")
+	_, problems := s.profileProblems(r.Context(), name, true)
+	out := api.ProfileCheck{Name: name, Findings: []api.Finding{}}
+	for _, err := range problems {
+		out.Findings = append(out.Findings, api.Finding{
+			Source: "profile " + name, ID: string(fault.ClassOf(err)), Level: api.LevelError,
+			Message: err.Error(), Fix: fault.HintOf(err),
+		})
+	}
+	return out, nil
+}
+
+// checkProfile resolves the profile and asks whether what it names is there.
+func (s *Server) checkProfile(ctx context.Context, name string, runsAgent bool) (lab.Spec, error) {
+	spec, problems := s.profileProblems(ctx, name, runsAgent)
+	for i, err := range problems {
+		problems[i] = fmt.Errorf("profile %q: %w", name, err)
+	}
+	return spec, problem.Join(problems...)
+}
+
+// profileProblems tells all that is wrong with a profile.
+func (s *Server) profileProblems(ctx context.Context, name string, runsAgent bool) (lab.Spec, []error) {
+	spec, err := s.cfg.Profiles.Spec(name)
+	if errors.Is(err, fault.NotFound) {
+		f := fault.New(fault.Invalid, "%w", err)
+		if fault.HintOf(err) == "" {
+			f = f.WithHint("profiles: %s", orNone(s.cfg.Profiles.Names()))
+		}
+		return spec, []error{f}
+	}
+	if err != nil {
+		return spec, []error{err}
+	}
+	problems := []error{checkNetwork(spec), s.checkTemplate(ctx, spec, runsAgent), s.checkBundle(ctx, spec.Bundle)}
+	return spec, slices.DeleteFunc(problems, func(err error) bool { return err == nil })
+}
+
+func (s *Server) checkTemplate(ctx context.Context, spec lab.Spec, runsAgent bool) error {
+	tmpl, err := s.findTemplate(ctx, spec.Template)
+	if err != nil {
+		return err
+	}
+	if runsAgent && slices.Contains([]string{"claude", "codex", "opencode"}, spec.AgentCommand) && !slices.Contains(tmpl.Agents, spec.AgentCommand) {
+		return fault.New(fault.Invalid, "template %s has no %s", spec.Template, spec.AgentCommand).
+			WithHint("agents in the template: %s; a shell line in agent.command needs none", orNone(tmpl.Agents))
+	}
+	return nil
+}
+
+func checkNetwork(spec lab.Spec) error {
+	switch spec.NetworkMode {
+	case "off", "nat", "allowlist":
+	default:
+		return fault.New(fault.Unsupported, "network mode %q is not supported", spec.NetworkMode).WithHint("use off, nat or allowlist")
+	}
+	if _, err := lab.ParseAllow(spec.NetworkAllow); err != nil {
+		return fault.New(fault.Invalid, "network allow list: %w", err)
+	}
+	return nil
+}
