@@ -37,7 +37,7 @@ func (c *templateCache) find(ctx context.Context, from Templates, want string) (
 	if known && (time.Since(at) < templatesFresh || time.Since(failed) < templatesFresh) {
 		return list, nil
 	}
-	answer, err, _ := c.flight.Do("", func() (any, error) { return c.ask(ctx, from) })
+	answer, err, _ := c.flight.Do("", func() (any, error) { return c.ask(ctx, from, at) })
 	if err != nil {
 		if known {
 			return list, nil
@@ -48,7 +48,14 @@ func (c *templateCache) find(ctx context.Context, from Templates, want string) (
 }
 
 // ask outlives the request that happens to be the first, for the others' sake.
-func (c *templateCache) ask(ctx context.Context, from Templates) ([]hypervisor.Template, error) {
+// It asks nobody when another has since the caller looked.
+func (c *templateCache) ask(ctx context.Context, from Templates, looked time.Time) ([]hypervisor.Template, error) {
+	c.mu.Lock()
+	list, at := c.list, c.at
+	c.mu.Unlock()
+	if at != looked {
+		return list, nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 	defer cancel()
 	list, err := from.ListTemplates(ctx)
