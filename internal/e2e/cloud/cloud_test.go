@@ -64,6 +64,6 @@ func boot(t *testing.T, template string) *guest {
 	g.WriteBundle(t, "planted", bundle)
 	g.WriteProfile(t, "cloud", profiles)
 	g.MustRun(t, "sandbox", "new", "--profile", "cloud", "--name", g.name, "--detach")
-	g.WaitReady(t, g.name, 5*time.Minute)
+	g.WaitReady(t, g.name, 6*time.Minute)
 	return g
 }
