@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What both images do to the unpacked root file system; sourced, never run.
 # The caller sets rootfs, runner, out and tree.
+# shellcheck disable=SC2154
 images=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/lib.sh
 . "$images/../scripts/lib.sh"
