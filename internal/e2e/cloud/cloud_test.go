@@ -50,13 +50,14 @@ func TestCloud(t *testing.T) {
 	g := boot(t, template)
 	t.Run("cloud-init takes the seed", g.testAccepted)
 	t.Run("the guest is what the seed says", g.testBorn)
+	t.Run("console", g.testConsole)
 	t.Run("job", func(t *testing.T) { g.testJob(t, "before the reboot") })
 	t.Run("reboot from inside", g.testReboot)
 	t.Run("job after the reboot", func(t *testing.T) { g.testJob(t, "after the reboot") })
 }
 
-// boot starts a daemon and the one guest. A guest that does not come up ends
-// the test with the last lines of its console.
+// boot starts a daemon and the one guest. The console's end is shown when a
+// test fails.
 func boot(t *testing.T, template string) *guest {
 	t.Helper()
 	g := &guest{Daemon: testkit.NewDaemon(t, template), name: "cloud"}
@@ -64,6 +65,13 @@ func boot(t *testing.T, template string) *guest {
 	g.WriteBundle(t, "planted", bundle)
 	g.WriteProfile(t, "cloud", profiles)
 	g.MustRun(t, "sandbox", "new", "--profile", "cloud", "--name", g.name, "--detach")
+	t.Cleanup(func() {
+		if t.Failed() {
+			text := g.console(t)
+			t.Logf("the console's end:\n%s", text[max(0, len(text)-8<<10):])
+		}
+	})
 	g.WaitReady(t, g.name, 6*time.Minute)
+	g.console(t) // before later lines push the first ones out of the ring
 	return g
 }

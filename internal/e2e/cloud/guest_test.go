@@ -15,6 +15,7 @@ import (
 type guest struct {
 	*testkit.Daemon
 	name string
+	seen string // of the console so far
 }
 
 // run runs a line of shell as the user agent and gives how it went.
