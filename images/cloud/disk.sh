@@ -52,9 +52,10 @@ make_bootable() {
 	local core=$out/core.img
 	[ "$(stat -c %s "$core")" -le $(((PARTITION_SECTOR - 1) * SECTOR)) ] ||
 		die "GRUB's core does not fit in front of the partition"
+	truncate -s "$DISK_SIZE" "$1"
 	dd if="$out/boot.img" of="$1" bs=440 count=1 conv=notrunc status=none
 	dd if="$core" of="$1" bs="$SECTOR" seek=1 conv=notrunc status=none
-	sfdisk --quiet --wipe-partitions never --no-reread --no-tell-kernel "$1" <<TEXT
+	sfdisk --quiet --no-reread --no-tell-kernel "$1" <<TEXT
 label: dos
 label-id: 0x$DISK_ID
 start=$PARTITION_SECTOR, type=83, bootable
@@ -64,8 +65,8 @@ TEXT
 
 make_disk() {
 	local raw=$out/root.raw
-	make_filesystem "$raw" $((PARTITION_SECTOR * SECTOR))
 	make_bootable "$raw"
+	make_filesystem "$raw" $((PARTITION_SECTOR * SECTOR))
 	finish_disk "$raw"
 }
 
