@@ -2,8 +2,7 @@ package cloud_test
 
 import (
 	"context"
-	"fmt"
-	"os"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -18,36 +17,26 @@ type guest struct {
 	seen string // of the console so far
 }
 
-// run runs a line of shell as the user agent and gives how it went.
+// run runs a line of shell as the user agent.
 func (g *guest) run(ctx context.Context, line string) testkit.Result {
 	return g.SSH(ctx, g.name, line, nil)
 }
 
-// root runs lines of shell as root, up to the first that fails. They have to
-// succeed within two minutes.
-func (g *guest) root(t testing.TB, lines string) string {
+// asRoot runs a bash script as root, with the given standard input.
+func (g *guest) asRoot(t testing.TB, script string, stdin io.Reader, within time.Duration) testkit.Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	r := g.SSH(ctx, g.name, "sudo sh -e", strings.NewReader(lines))
-	if r.Code != 0 {
-		t.Fatalf("in the guest, %s: exit %d\n%s%s", lines, r.Code, r.Stdout, r.Stderr)
-	}
-	return strings.TrimSpace(r.Stdout)
+	return g.SSH(ctx, g.name, "sudo bash -c '"+strings.ReplaceAll(script, "'", `'\''`)+"'", stdin)
 }
 
-// copyIn puts a file of this machine into the guest, as root's.
-func (g *guest) copyIn(t testing.TB, from, to string, mode os.FileMode) {
+// root is asRoot for a script that has to succeed within two minutes, and gives
+// what it prints.
+func (g *guest) root(t testing.TB, script string) string {
 	t.Helper()
-	f, err := os.Open(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	r := g.SSH(ctx, g.name, fmt.Sprintf("sudo install -D -m %04o /dev/stdin %s", mode, to), f)
+	r := g.asRoot(t, "set -e\n"+script, nil, 2*time.Minute)
 	if r.Code != 0 {
-		t.Fatalf("copy %s to the guest's %s: exit %d\n%s%s", from, to, r.Code, r.Stdout, r.Stderr)
+		t.Fatalf("in the guest, %s: exit %d\n%s%s", script, r.Code, r.Stdout, r.Stderr)
 	}
+	return strings.TrimSpace(r.Stdout)
 }

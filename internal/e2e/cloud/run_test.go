@@ -49,16 +49,17 @@ echo "own file $(cat /etc/agentlab/own)"
 sha256sum /etc/agentlab/bootstrap.json /var/lib/agentlab/credential /etc/ssh/ssh_host_ed25519_key /etc/machine-id /etc/fstab /etc/hosts
 `
 	g.root(t, "echo 'ssh-ed25519 AAAA second' >>/home/agent/.ssh/authorized_keys; echo kept >/etc/agentlab/own")
-	boot := func() string {
+	try := func(line string) string {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
-		return strings.TrimSpace(g.run(ctx, "cat /proc/sys/kernel/random/boot_id").Stdout)
+		return strings.TrimSpace(g.run(ctx, line).Stdout)
 	}
+	boot := func() string { return try("cat /proc/sys/kernel/random/boot_id") }
 	before, first := g.root(t, state), boot()
 	if first == "" {
 		t.Fatal("no boot id")
 	}
-	g.root(t, "systemctl reboot")
+	try("sudo systemctl reboot") // the answer is cut off
 	testkit.Eventually(t, 5*time.Minute, "the guest is back", func() bool {
 		b := boot()
 		return b != "" && b != first

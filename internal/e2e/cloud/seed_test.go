@@ -46,6 +46,7 @@ echo "address $(ip -4 -o addr show scope global | awk '{print $4}')"
 echo "route $(ip -4 route show default | cut -d' ' -f1-3)"
 echo "ipv6 $(ip -6 -o addr show scope global | wc -l)"
 echo "bootstrap $(stat -c '%a %U:%G' ` + seed.BootstrapPath + `)"
+echo "kept seed $(stat -Lc '%a %U:%G' /var/lib/cloud/instance/user-data.txt)"
 echo "host keys $(cat /etc/ssh/ssh_host_*_key.pub | cut -d' ' -f1,2)"
 echo "passwords $(sshd -T | grep -x 'passwordauthentication .*')"
 echo "disk $(($(findmnt -bno SIZE /) >> 30)) GiB"
@@ -68,6 +69,7 @@ func (g *guest) testBorn(t *testing.T) {
 		"route default via 10.77.0.1",
 		"ipv6 0",
 		"bootstrap 600 root:root",
+		"kept seed 600 root:root",
 		"host keys " + short(s.HostKey),
 		"passwords passwordauthentication no",
 		"disk 5 GiB", // of 6, without what ext4 keeps for itself
