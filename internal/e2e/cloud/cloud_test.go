@@ -71,7 +71,7 @@ func boot(t *testing.T, template string) *guest {
 			t.Logf("the console's end:\n%s", text[max(0, len(text)-8<<10):])
 		}
 	})
-	g.WaitReady(t, g.name, 6*time.Minute)
+	g.WaitReady(t, g.name, 11*time.Minute)
 	g.console(t) // before later lines push the first ones out of the ring
 	return g
 }

@@ -21,11 +21,11 @@ func (g *guest) run(ctx context.Context, line string) testkit.Result {
 	return g.SSH(ctx, g.name, line, nil)
 }
 
-// root runs a shell script as root. It has to succeed within two minutes; what it
+// root runs a shell script as root. It has to succeed within five minutes; what it
 // prints is given.
 func (g *guest) root(t testing.TB, script string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	r := g.run(ctx, "sudo sh -ec '"+strings.ReplaceAll(script, "'", `'\''`)+"'")
 	if r.Code != 0 {
