@@ -60,7 +60,7 @@ sha256sum /etc/agentlab/bootstrap.json /var/lib/agentlab/credential /etc/ssh/ssh
 		t.Fatal("no boot id")
 	}
 	try("sudo systemctl reboot") // the answer is cut off
-	testkit.Eventually(t, 5*time.Minute, "the guest is back", func() bool {
+	testkit.Eventually(t, 10*time.Minute, "the guest is back", func() bool {
 		b := boot()
 		return b != "" && b != first
 	})
