@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds the guest image as a template folder and prints the folder's path.
+# Builds a guest image as a template folder and prints the folder's path.
 set -euo pipefail
 umask 022
 
@@ -8,7 +8,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/lib.sh
 . "$here/../scripts/lib.sh"
 
-# The second half leaves out probes and self-tests that a VM does not need.
+# Of the fast image. The second half leaves out probes and self-tests that a VM does not need.
 CMDLINE='root=/dev/vda rw console=hvc0 quiet loglevel=3 panic=5 net.ifnames=0 audit=0'
 CMDLINE+=' tsc=reliable no_timer_check cryptomgr.notests rcupdate.rcu_expedited=1'
 CMDLINE+=' 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd'
@@ -20,8 +20,9 @@ KEEP_NEWEST=3
 KEEP_DAYS=7
 
 cache=/var/cache/agentlab
-name=debian-12
-vmid=9000
+kind=fast
+name=""
+vmid=""
 runner=""
 refresh=""
 prune=""
@@ -31,16 +32,18 @@ child=""
 
 usage() {
 	cat <<'TEXT'
-usage: images/build.sh --runner FILE [--cache DIR] [--name NAME] [--vmid N] [--refresh]
+usage: images/build.sh --runner FILE [--kind KIND] [--cache DIR] [--name NAME] [--vmid N] [--refresh]
        images/build.sh --prune [--cache DIR]
 
 Builds a Debian 12 guest with agent-runner FILE in it. An image that was built from
 the same recipe, packages and runner is reused. Prints the image folder's path.
 
   --runner FILE  the agent-runner program for the guest (static, amd64)
+  --kind KIND    fast:  boots its kernel directly and applies its seed itself (the default)
+                 cloud: boots by firmware and GRUB, and Debian's cloud-init applies the seed
   --cache DIR    where images and package trees are kept (/var/cache/agentlab)
-  --name NAME    the template's name (debian-12)
-  --vmid N       the template's number (9000)
+  --name NAME    the template's name (debian-12, or debian-12-cloud)
+  --vmid N       the template's number (9000, or 9001)
   --refresh      fetch packages anew; makes a new image if any has a new version
   --prune        remove images and package trees that are old and unused
 TEXT
@@ -49,7 +52,7 @@ TEXT
 parse() {
 	while [ $# -gt 0 ]; do
 		case $1 in
-		--runner | --cache | --name | --vmid)
+		--runner | --kind | --cache | --name | --vmid)
 			[ $# -ge 2 ] || die "$1 needs a value" "images/build.sh --help"
 			printf -v "${1#--}" '%s' "$2"
 			shift 2
@@ -60,6 +63,11 @@ parse() {
 		*) die "unknown argument $1" "images/build.sh --help" ;;
 		esac
 	done
+	case $kind in
+	fast) name=${name:-debian-12} vmid=${vmid:-9000} ;;
+	cloud) name=${name:-debian-12-cloud} vmid=${vmid:-9001} ;;
+	*) die "--kind must be fast or cloud" "images/build.sh --help" ;;
+	esac
 	[[ $name =~ ^[a-z0-9][a-z0-9.-]{0,40}$ ]] || die "--name must be lower-case letters, digits, dots and dashes"
 	[[ $vmid =~ ^[1-9][0-9]{2,8}$ ]] || die "--vmid must be a number from 100 to 999999999"
 	[ "$prune" ] && return
@@ -70,12 +78,12 @@ parse() {
 # digest FILE…: one key for names and content, wherever the checkout is.
 digest() { (cd "$here" && sha256sum "$@") | sha256sum | cut -c1-64; }
 
-rootfs_key() { digest rootfs.sh packages.list | cut -c1-12; }
+rootfs_key() { digest rootfs.sh packages.list "$kind/packages.list" | cut -c1-12; }
 
 # image_key ROOTFS_ID: everything that can change a byte of the template folder.
 image_key() {
 	local files
-	mapfile -t files < <(cd "$here" && find disk.sh ./*.list initrd overlay -type f | LC_ALL=C sort)
+	mapfile -t files < <(cd "$here" && find tree.sh packages.list overlay "$kind" -type f | LC_ALL=C sort)
 	{
 		echo "$1 $name $vmid $CMDLINE $(digest "${files[@]}")"
 		sha256sum <"$runner"
@@ -99,7 +107,7 @@ check_host() {
 	local free
 	[ "$(id -u)" = 0 ] || die "must run as root: it makes files of other owners" "sudo $0 …"
 	[ "$(uname -m)" = x86_64 ] || die "images are built on x86_64 only"
-	need_tools build mmdebstrap mke2fs qemu-img gcc cpio tar setpriv unshare flock
+	need_tools build mmdebstrap mke2fs qemu-img gcc cpio sfdisk tar setpriv unshare flock
 	mkdir -p "$cache"/{rootfs,images,locks,tmp,logs}
 	free=$(df -Pm "$cache" | awk 'NR == 2 { print $4 }')
 	[ "$free" -ge "$NEEDED_MB" ] ||
@@ -193,7 +201,7 @@ build_rootfs() {
 	[ -t 2 ] || note "$label: about a minute"
 	exec {output}> >(follow "$label" "$log")
 	follower=$!
-	killable "$here/rootfs.sh" "$work" >&"$output" 2>&1 || failed=yes
+	killable "$here/rootfs.sh" "$work" "$here/packages.list" "$here/$kind/packages.list" >&"$output" 2>&1 || failed=yes
 	exec {output}>&-
 	wait "$follower"
 	if [ "$failed" ]; then explain_rootfs_failure "$log"; fi
@@ -216,6 +224,26 @@ ensure_rootfs() {
 	unlock
 }
 
+# boot_facts KERNEL_VERSION: the part of the manifest that says how the VM boots.
+boot_facts() {
+	case $kind in
+	fast)
+		cat <<-TEXT
+			  "kernel": "vmlinuz",
+			  "kernel_version": "$1",
+			  "initrd": "initrd.img",
+			  "cmdline": "$CMDLINE",
+		TEXT
+		;;
+	cloud)
+		cat <<-TEXT
+			  "disk_bus": "virtio-scsi",
+			  "kernel_version": "$1",
+		TEXT
+		;;
+	esac
+}
+
 write_manifest() {
 	local key=$1 disk_bytes kernel_version
 	read -r disk_bytes kernel_version <"$work/facts"
@@ -229,10 +257,7 @@ write_manifest() {
   "disk": "root.qcow2",
   "disk_format": "qcow2",
   "disk_virtual_bytes": $disk_bytes,
-  "kernel": "vmlinuz",
-  "kernel_version": "$kernel_version",
-  "initrd": "initrd.img",
-  "cmdline": "$CMDLINE",
+$(boot_facts "$kernel_version")
   "ssh_user": "agent",
   "agents": [],
   "runner_version": "sha256:$(sha256sum <"$runner" | cut -c1-12)"
@@ -248,7 +273,7 @@ ensure_image() {
 	folder=$cache/images/$name-$key
 	lock "$name-$key"
 	if [ ! -f "$folder/manifest.json" ]; then
-		killable "$here/disk.sh" "$rootfs" "$runner" "$work" >&2 || die "image $name was not built" "see the message above"
+		killable "$here/$kind/disk.sh" "$rootfs" "$runner" "$work" >&2 || die "image $name was not built" "see the message above"
 		write_manifest "$key"
 		chmod 0644 "$work"/*
 		chmod 0755 "$work"

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Stage 1 of the guest image: a Debian root file system as a tar, from packages only.
-# usage: rootfs.sh FOLDER    (must exist; gets rootfs.tar, packages, id)
+# Stage 1 of a guest image: a Debian root file system as a tar, from packages only.
+# usage: rootfs.sh FOLDER LIST…    (FOLDER must exist; gets rootfs.tar, packages, id)
 # Started by build.sh, which owns locking, caching and progress.
 set -euo pipefail
 
@@ -32,7 +32,7 @@ host_apt_options() {
 }
 
 read_packages() {
-	sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$here/packages.list" | paste -sd,
+	sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "${lists[@]}" | paste -sd,
 }
 
 find_sources() {
@@ -71,6 +71,7 @@ build_tree() {
 
 main() {
 	local folder=$1
+	lists=("${@:2}")
 	find_sources
 	mkdir "$folder/tmp"
 	build_tree "$folder"

@@ -32,6 +32,7 @@ wanted() {
 			debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg
 			e2fsprogs mke2fs
 			cpio cpio
+			fdisk sfdisk
 			qemu-utils qemu-img
 			util-linux setpriv
 		TEXT

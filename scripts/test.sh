@@ -64,8 +64,10 @@ plugin_packages() { go list ./plugins/... | grep -v '/plugins/netfilter'; }
 build_and_image() {
   make --no-print-directory build &&
     template=$(scripts/image.sh) &&
-    echo "template: $template" &&
-    echo "$template" >"$logs/template"
+    cloud=$(scripts/image.sh --kind cloud) &&
+    echo "templates: $template $cloud" &&
+    echo "$template" >"$logs/template" &&
+    echo "$cloud" >"$logs/cloud-template"
 }
 
 # build_elsewhere wants the same bytes from the same source at another path.
@@ -94,7 +96,8 @@ else
     exit 1
   fi
   AGENTLAB_TEMPLATE=$(cat "$logs/template")
-  export AGENTLAB_TEMPLATE
+  AGENTLAB_CLOUD_TEMPLATE=$(cat "$logs/cloud-template")
+  export AGENTLAB_TEMPLATE AGENTLAB_CLOUD_TEMPLATE
   run_stage reproduce 60 build_elsewhere
   # shellcheck disable=SC2046
   run_stage unit 180 go test -v -race $(unit_packages)
@@ -102,7 +105,8 @@ else
   run_stage plugins 180 go test -v $(plugin_packages)
   run_stage crashes 240 go test -v -timeout 10m ./internal/e2e/crash/... ./internal/e2e/unit/...
   run_stage network 120 go test -v ./plugins/netfilter/...
-  run_stage vms 420 go test -v -timeout 15m ./internal/e2e/vm/...
+  run_stage vms 240 go test -v -timeout 15m ./internal/e2e/vm/...
+  run_stage cloud 240 go test -v -timeout 30m ./internal/e2e/cloud/...
 fi
 
 echo

@@ -191,7 +191,6 @@ func writeDevConfig(o devOptions, path string) error {
 		{"plugin_dir", o.pluginCopies()},
 		{"ssh_public_key_path", filepath.Join(o.dir, "keys", "id_ed25519.pub")},
 		{"secrets_bundle", "default"},
-		{"provisioning_timeout", "5m"},
 	} {
 		fmt.Fprintf(&b, "%s = %s\n", kv[0], q(kv[1]))
 	}

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/agentlab/agentlab/internal/e2e/unit"
 	"github.com/agentlab/agentlab/internal/testkit"
 )
 
@@ -20,13 +19,7 @@ func (l *lab) testSharedGuest(t *testing.T) {
 		l.MustRun(t, "sandbox", "new", "--profile", "job", "--name", name, "--detach")
 	}
 	for _, name := range []string{"one", "two"} {
-		testkit.Eventually(t, 3*time.Minute, name+" is ready", func() bool {
-			s := l.sandbox(t, name)
-			if s.State == "FAILED" {
-				t.Fatalf("%s failed: %s", name, s.Reason)
-			}
-			return s.State == "READY"
-		})
+		l.WaitReady(t, name, 3*time.Minute)
 	}
 	t.Run("ssh", l.testSSH)
 	t.Run("network", l.testNetwork)
@@ -34,9 +27,7 @@ func (l *lab) testSharedGuest(t *testing.T) {
 	t.Run("failed, by url", l.testFailedByURL)
 	t.Run("log beyond its quota", l.testLogFlood)
 	t.Run("cancelled", l.testCancelled)
-	t.Run("service", func(t *testing.T) { unit.Run(t, l.service(t)) })
 	t.Run("reboot from inside", l.testReboot)
-	t.Run("service after the reboot", func(t *testing.T) { unit.AfterReboot(t, l.service(t)) })
 	t.Run("fork bomb and timeout", l.testForkBomb)
 	t.Run("host's deadline", func(t *testing.T) { l.testHostDeadline(t, silent) })
 	l.MustRun(t, "sandbox", "destroy", "one", "two", "--force")
@@ -48,7 +39,7 @@ func (l *lab) testSSH(t *testing.T) {
 		t.Fatalf("exit %d, stdout %q, stderr %q; want 7 and agent", r.Code, r.Stdout, r.Stderr)
 	}
 	// A host that answers with another key is refused: two's address, one's key.
-	one, two := l.sandbox(t, "one"), l.sandbox(t, "two")
+	one, two := l.Sandbox(t, "one"), l.Sandbox(t, "two")
 	if one.HostKey == "" || one.HostKey == two.HostKey {
 		t.Fatalf("host keys are not the guests' own: %q, %q", one.HostKey, two.HostKey)
 	}
@@ -56,7 +47,7 @@ func (l *lab) testSSH(t *testing.T) {
 	if err := os.WriteFile(known, []byte(two.Address+" "+one.HostKey+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	wrong := l.Inside("ssh", "-i", l.key, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile="+known, "agent@"+two.Address, "true")
+	wrong := l.Inside("ssh", "-i", l.Key(), "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile="+known, "agent@"+two.Address, "true")
 	if wrong.Code == 0 || !strings.Contains(wrong.Stderr, "Host key verification failed") {
 		t.Errorf("a wrong host key was taken: exit %d, %s", wrong.Code, wrong.Stderr)
 	}
@@ -65,7 +56,7 @@ func (l *lab) testSSH(t *testing.T) {
 // testNetwork tries from inside what must be shut. Each probe has a control
 // that shows that the target answers somebody.
 func (l *lab) testNetwork(t *testing.T) {
-	two := l.sandbox(t, "two")
+	two := l.Sandbox(t, "two")
 	curl := func(url string, extra ...string) []string {
 		return append([]string{"curl", "-s", "-o", "/dev/null", "-m", "3", url}, extra...)
 	}
@@ -110,7 +101,7 @@ func (l *lab) testNetwork(t *testing.T) {
 // control the same from its own.
 func (l *lab) testSpoofing(t *testing.T) {
 	t.Helper()
-	own := l.sandbox(t, "one").Address
+	own := l.Sandbox(t, "one").Address
 	const get = "curl -s -o /dev/null -m 4 http://10.77.0.1:8844/v1/repo --interface "
 	r := l.ssh(t, "one", "dev=$(ip -o route get 10.77.0.1 | sed -E \"s/.* dev ([^ ]+).*/\\1/\"); "+
 		"sudo ip addr add 10.77.200.200/16 dev $dev && echo added; "+
@@ -124,15 +115,15 @@ func (l *lab) testSpoofing(t *testing.T) {
 }
 
 func (l *lab) testFailedByURL(t *testing.T) {
-	job := l.startJob(t, "--sandbox", "one", "--repo", "git://"+gitServer+"/remote.git", "--task", "fail")
-	done := l.waitJob(t, job, 2*time.Minute)
+	job := l.StartJob(t, "--sandbox", "one", "--repo", "git://"+gitServer+"/remote.git", "--task", "fail")
+	done := l.WaitJob(t, job, 2*time.Minute)
 	if done.State != "FAILED" || done.ExitCode == nil || *done.ExitCode != 3 {
 		t.Fatalf("state %s, exit %v (%s); want FAILED, 3", done.State, done.ExitCode, done.Reason)
 	}
 	if log := l.MustRun(t, "job", "logs", job).Stdout; !strings.Contains(log, "cloned by url") {
 		t.Errorf("log: %s", log)
 	}
-	if s := l.sandbox(t, "one"); s.State != "READY" {
+	if s := l.Sandbox(t, "one"); s.State != "READY" {
 		t.Errorf("the sandbox is %s after the job, want READY", s.State)
 	}
 }
@@ -144,8 +135,8 @@ func (l *lab) runScript(t *testing.T, script string, args ...string) string {
 
 func (l *lab) runScriptIn(t *testing.T, sandbox, script string, args ...string) string {
 	t.Helper()
-	repo := makeRepo(t, filepath.Join(t.TempDir(), "repo"), script)
-	return l.startJob(t, append([]string{"--sandbox", sandbox, "--repo", repo, "--task", "x"}, args...)...)
+	repo := testkit.MakeRepo(t, filepath.Join(t.TempDir(), "repo"), script)
+	return l.StartJob(t, append([]string{"--sandbox", sandbox, "--repo", repo, "--task", "x"}, args...)...)
 }
 
 // startSilentJob begins a job in two that stops the runner beside it, so that
@@ -161,17 +152,17 @@ func (l *lab) startSilentJob(t *testing.T) string {
 // testHostDeadline shows that the host ends a job that its guest does not end,
 // and that nothing of it goes on in a sandbox that stays.
 func (l *lab) testHostDeadline(t *testing.T, job string) {
-	done := l.waitJob(t, job, 3*time.Minute)
+	done := l.WaitJob(t, job, 3*time.Minute)
 	if done.State != "TIMEOUT" {
 		t.Errorf("state %s (%s), want TIMEOUT", done.State, done.Reason)
 	}
-	testkit.Eventually(t, time.Minute, "the sandbox is stopped", func() bool { return l.sandbox(t, "two").State == "STOPPED" })
+	testkit.Eventually(t, time.Minute, "the sandbox is stopped", func() bool { return l.Sandbox(t, "two").State == "STOPPED" })
 }
 
 // testLogFlood writes a gibibyte; the host keeps its quota and ends the job.
 func (l *lab) testLogFlood(t *testing.T) {
 	job := l.runScript(t, "#!/bin/sh\nhead -c 1073741824 /dev/zero | tr '\\0' x\n")
-	done := l.waitJob(t, job, 3*time.Minute)
+	done := l.WaitJob(t, job, 3*time.Minute)
 	if done.State != "FAILED" || !strings.Contains(done.Reason, "log") {
 		t.Errorf("state %s (%s), want FAILED because of the log", done.State, done.Reason)
 	}
@@ -184,11 +175,11 @@ func (l *lab) testLogFlood(t *testing.T) {
 // still of use, or where the bomb left it no room for that, by the host's.
 func (l *lab) testForkBomb(t *testing.T) {
 	job := l.runScript(t, "#!/bin/bash\nb() { b | b & }\nb\nsleep 600\n", "--ttl", "15s")
-	done := l.waitJob(t, job, 3*time.Minute)
+	done := l.WaitJob(t, job, 3*time.Minute)
 	if done.State != "TIMEOUT" {
 		t.Errorf("state %s (%s), want TIMEOUT", done.State, done.Reason)
 	}
-	if l.sandbox(t, "one").State != "READY" {
+	if l.Sandbox(t, "one").State != "READY" {
 		t.Logf("the host ended it: %s", done.Reason)
 		return
 	}
@@ -201,7 +192,7 @@ func (l *lab) testCancelled(t *testing.T) {
 	job := l.runScript(t, "#!/bin/sh\necho started\nsleep 600\n")
 	l.waitLog(t, job, "started", 2*time.Minute)
 	l.MustRun(t, "job", "cancel", job)
-	done := l.waitJob(t, job, time.Minute)
+	done := l.WaitJob(t, job, time.Minute)
 	if done.State != "CANCELLED" {
 		t.Errorf("state %s (%s), want CANCELLED", done.State, done.Reason)
 	}

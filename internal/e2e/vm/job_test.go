@@ -41,18 +41,18 @@ echo waited
 // testLocalJob is the main job: local repository in, log and artifacts and
 // commit out, with the daemon and all plugins killed while it runs.
 func (l *lab) testLocalJob(t *testing.T) {
-	repo := makeRepo(t, filepath.Join(t.TempDir(), "repo"), localRun)
+	repo := testkit.MakeRepo(t, filepath.Join(t.TempDir(), "repo"), localRun)
 	trap := "/tmp/agentlab-trap"
 	if _, err := os.Stat(trap); err == nil {
 		t.Fatalf("%s is there already; the test would prove nothing", trap)
 	}
-	job := l.startJob(t, "--repo", repo, "--profile", "job", "--task", "say hello")
+	job := l.StartJob(t, "--repo", repo, "--profile", "job", "--task", "say hello")
 	l.waitLog(t, job, "waiting", 2*time.Minute)
 	testNoSecretInArguments(t)
 	l.killAll(t)
 	l.Start(t)
 
-	done := l.waitJob(t, job, 3*time.Minute)
+	done := l.WaitJob(t, job, 3*time.Minute)
 	if done.State != "COMPLETED" {
 		t.Fatalf("state %s (%s), want COMPLETED", done.State, done.Reason)
 	}
@@ -67,18 +67,18 @@ func (l *lab) testLocalJob(t *testing.T) {
 		t.Fatalf("job fetch: %s%s", r.Stdout, r.Stderr)
 	}
 	branch := "agentlab/" + job
-	if got := strings.TrimSpace(must(t, "git", "-C", repo, "show", branch+":made.txt")); got != "made-by-the-guest" {
+	if got := strings.TrimSpace(testkit.MustExec(t, "git", "-C", repo, "show", branch+":made.txt")); got != "made-by-the-guest" {
 		t.Errorf("made.txt on %s = %q", branch, got)
 	}
-	if got := strings.TrimSpace(must(t, "git", "-C", repo, "rev-list", "--count", "main.."+branch)); got != "1" {
+	if got := strings.TrimSpace(testkit.MustExec(t, "git", "-C", repo, "rev-list", "--count", "main.."+branch)); got != "1" {
 		t.Errorf("commits on top of main: %s, want 1", got)
 	}
-	must(t, "git", "-C", repo, "checkout", "-q", branch)
+	testkit.MustExec(t, "git", "-C", repo, "checkout", "-q", branch)
 	if _, err := os.Stat(trap); err == nil {
 		t.Error("a hook or setting of the guest's repository ran on the host")
 	}
 	testkit.Eventually(t, time.Minute, "the sandbox is destroyed", func() bool {
-		return l.sandbox(t, done.SandboxID).State == "DESTROYED"
+		return l.Sandbox(t, done.SandboxID).State == "DESTROYED"
 	})
 }
 
@@ -112,7 +112,7 @@ func (l *lab) killAll(t *testing.T) {
 	var list struct {
 		Plugins []api.Plugin `json:"plugins"`
 	}
-	decode(t, l.MustRun(t, "plugin", "list", "--json").Stdout, &list)
+	testkit.Decode(t, l.MustRun(t, "plugin", "list", "--json").Stdout, &list)
 	if len(list.Plugins) < 3 {
 		t.Fatalf("only %d plugins run", len(list.Plugins))
 	}
@@ -125,52 +125,10 @@ func (l *lab) killAll(t *testing.T) {
 	}
 }
 
-func decode(t *testing.T, text string, into any) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(text), into); err != nil {
-		t.Fatalf("%v in:\n%s", err, text)
-	}
-}
-
-// startJob starts a job without following it and returns its id.
-func (l *lab) startJob(t *testing.T, args ...string) string {
-	t.Helper()
-	var job api.Job
-	decode(t, l.MustRun(t, append([]string{"job", "run", "--detach", "--json"}, args...)...).Stdout, &job)
-	if job.ID == "" {
-		t.Fatal("no job id")
-	}
-	return job.ID
-}
-
-func (l *lab) job(t *testing.T, id string) api.Job {
-	t.Helper()
-	var job api.Job
-	decode(t, l.MustRun(t, "job", "show", id, "--json").Stdout, &job)
-	return job
-}
-
-func (l *lab) sandbox(t *testing.T, ref string) api.Sandbox {
-	t.Helper()
-	var s api.Sandbox
-	decode(t, l.MustRun(t, "sandbox", "show", ref, "--json").Stdout, &s)
-	return s
-}
-
-func (l *lab) waitJob(t *testing.T, id string, within time.Duration) api.Job {
-	t.Helper()
-	var job api.Job
-	testkit.Eventually(t, within, "job "+id+" ends", func() bool {
-		job = l.job(t, id)
-		return job.EndedAt != nil
-	})
-	return job
-}
-
 func (l *lab) waitLog(t *testing.T, id, text string, within time.Duration) {
 	t.Helper()
 	testkit.Eventually(t, within, "the log has "+text, func() bool {
-		if job := l.job(t, id); job.EndedAt != nil {
+		if job := l.Job(t, id); job.EndedAt != nil {
 			t.Fatalf("the job ended %s (%s) before its log had %q", job.State, job.Reason, text)
 		}
 		return strings.Contains(l.Run("job", "logs", id).Stdout, text)
@@ -182,6 +140,5 @@ func (l *lab) ssh(t *testing.T, ref, command string, within time.Duration) testk
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, testkit.Bin(t, "agentlab"), "--socket", l.Socket(), "ssh", ref, "--identity", l.key, "--", "sh", "-c", "'"+command+"'")
-	return testkit.Capture(cmd)
+	return l.SSH(ctx, ref, command, nil)
 }

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,10 +25,12 @@ const (
 func startOutside(t *testing.T, l *lab) {
 	t.Helper()
 	ns := fmt.Sprintf("agentlab-test-%d", os.Getpid())
-	must(t, "ip", "netns", "add", ns)
+	testkit.MustExec(t, "ip", "netns", "add", ns)
 	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
-	in := func(argv ...string) { must(t, append([]string{"ip", "netns", "exec", ns}, argv...)...) }
-	daemon := func(argv ...string) { must(t, append([]string{"nsenter", "--net=" + l.Pin(), "--"}, argv...)...) }
+	in := func(argv ...string) { testkit.MustExec(t, append([]string{"ip", "netns", "exec", ns}, argv...)...) }
+	daemon := func(argv ...string) {
+		testkit.MustExec(t, append([]string{"nsenter", "--net=" + l.Pin(), "--"}, argv...)...)
+	}
 
 	daemon("ip", "link", "add", "wan0", "type", "veth", "peer", "name", "out0", "netns", "/run/netns/"+ns)
 	daemon("ip", "addr", "add", wanHost+"/24", "dev", "wan0")
@@ -80,39 +81,12 @@ func background(t *testing.T, cmd *exec.Cmd) (stop func()) {
 	return stop
 }
 
-func must(t *testing.T, argv ...string) string {
-	t.Helper()
-	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
-	}
-	return string(out)
-}
-
 // gitRoot holds remote.git, whose run.sh fails with code 3.
 func gitRoot(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
-	repo := makeRepo(t, filepath.Join(root, "work"), "#!/bin/sh\necho cloned by url\nexit 3\n")
-	must(t, "git", "clone", "-q", "--bare", repo, filepath.Join(root, "remote.git"))
-	must(t, "chmod", "-R", "a+rX", root)
+	repo := testkit.MakeRepo(t, filepath.Join(root, "work"), "#!/bin/sh\necho cloned by url\nexit 3\n")
+	testkit.MustExec(t, "git", "clone", "-q", "--bare", repo, filepath.Join(root, "remote.git"))
+	testkit.MustExec(t, "chmod", "-R", "a+rX", root)
 	return root
-}
-
-// makeRepo makes a repository whose .agentlab/run.sh is the given script.
-func makeRepo(t *testing.T, dir, run string) string {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Join(dir, ".agentlab"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, ".agentlab", "run.sh"), []byte(run), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	git := func(args ...string) {
-		must(t, append([]string{"git", "-C", dir, "-c", "user.name=t", "-c", "user.email=t@localhost"}, args...)...)
-	}
-	git("init", "-q", "-b", "main")
-	git("add", "-A")
-	git("commit", "-q", "-m", "start")
-	return dir
 }

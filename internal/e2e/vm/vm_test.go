@@ -3,7 +3,6 @@ package vm_test
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"testing"
 	"time"
@@ -57,7 +56,6 @@ profile "short" {
 // lab is what the tests of one run share.
 type lab struct {
 	*testkit.Daemon
-	key       string   // private key for ssh into guests
 	listeners []func() // ends what the test itself runs in the daemon's namespace
 }
 
@@ -77,7 +75,6 @@ func TestVM(t *testing.T) {
 
 	l := &lab{Daemon: testkit.NewDaemon(t, template)}
 	l.Start(t)
-	l.key = filepath.Join(l.Dir, "keys", "id_ed25519")
 	l.WriteBundle(t, "planted", bundle)
 	l.WriteProfile(t, "test", profiles)
 	startOutside(t, l)

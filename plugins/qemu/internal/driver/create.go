@@ -154,7 +154,8 @@ func (d *Driver) fresh(req hypervisor.CreateRequest) (*record.VM, uint32, error)
 	return &record.VM{
 		Format: 1, VMID: vmid, Owner: req.Ref.Owner, Name: req.Name, State: record.StateCreating,
 		Template: record.Template{
-			Name: t.Name, Version: t.Version, Disk: t.Disk, Kernel: t.Kernel, Initrd: t.Initrd, Cmdline: t.Cmdline,
+			Name: t.Name, Version: t.Version, Disk: t.Disk, DiskBus: string(t.DiskBus),
+			Kernel: t.Kernel, Initrd: t.Initrd, Cmdline: t.Cmdline,
 		},
 		Cores: req.Cores, MemoryBytes: req.MemoryBytes, DiskBytes: max(req.RootDiskBytes, t.DiskBytes),
 		UID: d.uid(vmid),

@@ -141,7 +141,7 @@ func (d *Driver) machine(v *record.VM, way machine.Accel) machine.Machine {
 		Name: "agentlab-" + formatVMID(v.VMID), UUID: v.Mark(), Accel: way, TBMiB: d.cfg.TBMiB,
 		Cores: v.Cores, MemoryBytes: v.MemoryBytes,
 		Kernel: v.Template.Kernel, Initrd: v.Template.Initrd, Cmdline: v.Template.Cmdline,
-		Disk: d.store.Path(v.VMID, diskName), Base: v.Template.Disk, Seed: d.store.Path(v.VMID, seedName),
+		Bus: machine.Bus(v.Template.DiskBus), Disk: d.store.Path(v.VMID, diskName), Base: v.Template.Disk, Seed: d.store.Path(v.VMID, seedName),
 		MAC: v.NIC.MAC, Monitor: spawn.FirstFile, Channel: spawn.FirstFile + 1, Tap: spawn.FirstFile + 2,
 	}
 }

@@ -18,6 +18,16 @@ const (
 	ChannelPort   = "org.agentlab.runner.0"
 )
 
+// Bus is how the guest sees its root disk and its seed.
+type Bus string
+
+// The buses. On VirtioBlk both are plain disks; on VirtioSCSI the seed is a
+// CD-ROM, which is what a guest of Proxmox with cloud-init finds.
+const (
+	VirtioBlk  Bus = "virtio-blk"
+	VirtioSCSI Bus = "virtio-scsi"
+)
+
 // Accel is one way to execute the guest.
 type Accel struct {
 	Name string // "kvm" or "tcg"
@@ -35,6 +45,7 @@ type Machine struct {
 	Kernel      string // "" boots by firmware
 	Initrd      string
 	Cmdline     string
+	Bus         Bus
 	Disk        string // overlay
 	Base        string // its backing file, named here so that the overlay's own header is never followed
 	Seed        string
@@ -120,6 +131,9 @@ func (m Machine) disks() []string {
 	args = append(args, node{
 		"driver": "raw", "node-name": "seed", "file": "seed-file", "read-only": true,
 	}.arg()...)
+	if m.Bus == VirtioSCSI {
+		return args // their controller comes first, see devices
+	}
 	return append(args,
 		"-device", "virtio-blk-pci,id=disk0,drive=root,serial=root,disable-legacy=on,bootindex=1",
 		"-device", "virtio-blk-pci,id=disk1,drive=seed,serial=seed,disable-legacy=on",
@@ -127,7 +141,7 @@ func (m Machine) disks() []string {
 }
 
 func (m Machine) devices() []string {
-	return []string{
+	args := []string{
 		"-netdev", "tap,id=net0,vhost=off,fd=" + strconv.Itoa(m.Tap),
 		"-device", "virtio-net-pci,id=nic0,netdev=net0,disable-legacy=on,romfile=,mac=" + m.MAC,
 		"-chardev", "socket,id=monitor,server=on,wait=off,fd=" + strconv.Itoa(m.Monitor),
@@ -135,11 +149,27 @@ func (m Machine) devices() []string {
 		"-chardev", "socket,id=channel,server=on,wait=off,fd=" + strconv.Itoa(m.Channel),
 		"-chardev", "ringbuf,id=" + ConsoleDevice + ",size=" + strconv.Itoa(ConsoleBytes),
 		"-device", "virtio-serial-pci,id=serial0,disable-legacy=on",
-		"-device", "virtconsole,bus=serial0.0,nr=0,chardev=" + ConsoleDevice,
+		"-device", m.console(),
 		"-device", "virtserialport,bus=serial0.0,nr=1,chardev=channel,name=" + ChannelPort,
-		// Empty on purpose: disks can be plugged in later.
+		// Also without a disk of its own: disks can be plugged in later.
 		"-device", "virtio-scsi-pci,id=scsi0,disable-legacy=on",
 		"-object", "rng-builtin,id=rng0",
 		"-device", "virtio-rng-pci,rng=rng0,disable-legacy=on",
 	}
+	if m.Bus != VirtioSCSI {
+		return args
+	}
+	return append(args,
+		"-device", "scsi-hd,id=disk0,bus=scsi0.0,scsi-id=0,drive=root,serial=root,bootindex=1",
+		"-device", "scsi-cd,id=disk1,bus=scsi0.0,scsi-id=1,drive=seed,serial=seed",
+	)
+}
+
+// console is the quick one where the kernel is told of it, and otherwise the
+// serial port, which firmware and boot loader know.
+func (m Machine) console() string {
+	if m.Kernel == "" {
+		return "isa-serial,chardev=" + ConsoleDevice
+	}
+	return "virtconsole,bus=serial0.0,nr=0,chardev=" + ConsoleDevice
 }

@@ -58,10 +58,25 @@ func TestOddPathsStayWhole(t *testing.T) {
 	}
 }
 
+// Firmware and boot loader speak on the serial port, and there is no kernel to
+// hand anything to.
 func TestFirmwareBoot(t *testing.T) {
 	m := testMachine()
-	m.Kernel, m.Initrd, m.Cmdline = "", "", ""
-	if all := strings.Join(m.Args(), " "); strings.Contains(all, "-kernel") || strings.Contains(all, "-append") {
-		t.Errorf("arguments = %q", all)
+	m.Kernel, m.Initrd, m.Cmdline, m.Bus = "", "", "", VirtioSCSI
+	args := m.Args()
+	all := strings.Join(args, " ")
+	for _, never := range []string{"-kernel", "-append", "-initrd", "virtconsole", "virtio-blk"} {
+		if strings.Contains(all, never) {
+			t.Errorf("arguments hold %q: %q", never, all)
+		}
+	}
+	if !pair(args, "-device", "isa-serial,chardev=console") || !pair(args, "-boot", "strict=on") {
+		t.Errorf("arguments = %q", args)
+	}
+	controller := slices.IndexFunc(args, func(a string) bool { return strings.HasPrefix(a, "virtio-scsi-pci") })
+	for _, want := range []string{"scsi-hd,", "scsi-cd,"} {
+		if at := slices.IndexFunc(args, func(a string) bool { return strings.HasPrefix(a, want) }); at < controller {
+			t.Errorf("%s is at %d, its controller at %d", want, at, controller)
+		}
 	}
 }

@@ -48,6 +48,7 @@ type Template struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 	Disk    string `json:"disk"`
+	DiskBus string `json:"disk_bus,omitempty"`
 	Kernel  string `json:"kernel,omitempty"`
 	Initrd  string `json:"initrd,omitempty"`
 	Cmdline string `json:"cmdline,omitempty"`

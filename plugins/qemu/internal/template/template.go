@@ -1,13 +1,16 @@
 package template
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/agentlab/agentlab/plugins/qemu/internal/machine"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
@@ -25,6 +28,7 @@ type Template struct {
 	Version   string
 	Disk      string // qcow2 without a backing file
 	DiskBytes uint64 // virtual size
+	DiskBus   machine.Bus
 	Kernel    string // "" boots by firmware from the disk
 	Initrd    string
 	Cmdline   string
@@ -44,6 +48,7 @@ type manifest struct {
 	Disk             string   `json:"disk"`
 	DiskFormat       string   `json:"disk_format"`
 	DiskVirtualBytes uint64   `json:"disk_virtual_bytes"`
+	DiskBus          string   `json:"disk_bus"` // "" is virtio-blk
 	Kernel           string   `json:"kernel"`
 	Initrd           string   `json:"initrd"`
 	Cmdline          string   `json:"cmdline"`
@@ -76,6 +81,7 @@ func Load(dir string) (Template, error) {
 	}
 	t.VMID, t.Version, t.SSHUser, t.Agents = m.VMID, m.Version, m.SSHUser, m.Agents
 	t.Cmdline, t.DiskBytes, t.Modified = m.Cmdline, m.DiskVirtualBytes, st.ModTime()
+	t.DiskBus = machine.Bus(cmp.Or(m.DiskBus, string(machine.VirtioBlk)))
 	if m.Name != "" {
 		t.Name = m.Name
 	}
@@ -98,6 +104,8 @@ func (m manifest) check() error {
 		return fault.New(fault.Invalid, "architecture %q is not x86_64", m.Arch)
 	case m.DiskFormat != "qcow2":
 		return fault.New(fault.Invalid, "disk format %q is not qcow2", m.DiskFormat)
+	case !slices.Contains([]machine.Bus{"", machine.VirtioBlk, machine.VirtioSCSI}, machine.Bus(m.DiskBus)):
+		return fault.New(fault.Invalid, "disk bus %q is not %s or %s", m.DiskBus, machine.VirtioBlk, machine.VirtioSCSI)
 	case m.Kernel == "" && (m.Initrd != "" || m.Cmdline != ""):
 		return fault.New(fault.Invalid, "manifest has an initrd or cmdline but no kernel")
 	case strings.ContainsAny(m.Cmdline, "\n\x00"):

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/agentlab/agentlab/plugins/qemu/internal/machine"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
@@ -64,10 +65,25 @@ func TestLoad(t *testing.T) {
 	got.Modified = time.Time{}
 	want := Template{
 		Dir: dir, VMID: 9000, Name: "debian-12", Version: "0123456789ab", Disk: dir + "/root.qcow2", DiskBytes: diskSize,
-		Kernel: dir + "/vmlinuz", Initrd: dir + "/initrd.img", Cmdline: "root=/dev/vda", SSHUser: "agent", Agents: []string{"claude"},
+		DiskBus: machine.VirtioBlk, Kernel: dir + "/vmlinuz", Initrd: dir + "/initrd.img", Cmdline: "root=/dev/vda", SSHUser: "agent", Agents: []string{"claude"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// An image that boots by itself says on which bus it looks for its disk.
+func TestLoadFirmwareBoot(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "image")
+	m := goodManifest()
+	for _, key := range []string{"kernel", "initrd", "cmdline"} {
+		delete(m, key)
+	}
+	m["disk_bus"] = "virtio-scsi"
+	writeFolder(t, dir, m, header(nil))
+	got, err := Load(dir)
+	if err != nil || got.Kernel != "" || got.DiskBus != machine.VirtioSCSI {
+		t.Errorf("kernel %q, bus %q, err %v", got.Kernel, got.DiskBus, err)
 	}
 }
 
@@ -85,6 +101,7 @@ func TestLoadRefuses(t *testing.T) {
 		"no vmid":           {set("vmid", 0), header(nil), "vmid"},
 		"architecture":      {set("arch", "aarch64"), header(nil), "aarch64"},
 		"raw disk":          {set("disk_format", "raw"), header(nil), "raw"},
+		"disk bus":          {set("disk_bus", "ide"), header(nil), "ide"},
 		"path upwards":      {set("disk", "../other/root.qcow2"), header(nil), "not the name of a file"},
 		"absolute path":     {set("kernel", "/etc/shadow"), header(nil), "not the name of a file"},
 		"missing file":      {set("initrd", "nope"), header(nil), "nope"},

@@ -4,39 +4,19 @@
 # Started by build.sh, which owns locking, caching and progress.
 set -euo pipefail
 
-PROGRAM=images/disk.sh
-DISK_SIZE=4G
-# Fixed, so that equal content gives an equal file system.
-FS_UUID=0a6e71ab-0000-4000-8000-000000000001
+PROGRAM=images/fast/disk.sh
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=scripts/lib.sh
-. "$here/../scripts/lib.sh"
-
-list() { sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$here/$1"; }
-
-unpack_rootfs() {
-	mkdir "$tree"
-	tar --numeric-owner --xattrs -xf "$rootfs/rootfs.tar" -C "$tree"
-}
-
-# enable UNIT TARGET: what systemctl enable does, without a systemd on this machine.
-enable() {
-	mkdir -p "$tree/etc/systemd/system/$2.wants"
-	ln -sf "/etc/systemd/system/$1" "$tree/etc/systemd/system/$2.wants/$1"
-}
+# shellcheck source=images/tree.sh
+. "$here/../tree.sh"
 
 configure_units() {
 	local name
-	while read -r name; do
-		find "$tree/etc/systemd/system" -name "$name" -type l -delete
-		ln -s /dev/null "$tree/etc/systemd/system/$name"
-	done < <(list masked.list)
+	mask_units fast/masked.list
 	mkdir -p "$tree/etc/systemd/system-generators"
 	while read -r name; do
 		ln -s /dev/null "$tree/etc/systemd/system-generators/$name"
-	done < <(list generators.list)
+	done < <(list fast/generators.list)
 	enable agentlab-seed.service sysinit.target
-	enable agent-runner.service multi-user.target
 	enable agentlab-growfs.service multi-user.target
 	ln -sf /lib/systemd/system/systemd-networkd.service "$tree/etc/systemd/system/multi-user.target.wants/"
 	mkdir -p "$tree/etc/systemd/system/sockets.target.wants"
@@ -47,27 +27,13 @@ configure_units() {
 	ln -sf /dev/null "$tree/etc/tmpfiles.d/systemd-nologin.conf"
 }
 
-# remove_identity: nothing of this machine and nothing that two guests would share.
-remove_identity() {
-	rm -f "${tree:?}"/etc/ssh/ssh_host_* "$tree/etc/apt/apt.conf.d/99mmdebstrap" \
-		"${tree:?}/etc/apt/sources.list.d/"* "$tree/var/lib/dbus/machine-id" \
-		"$tree/var/lib/systemd/random-seed" "$tree"/var/log/*.log "$tree"/var/log/apt/*
-	# Empty, not missing: systemd then makes one without the slow first-boot work.
-	: >"$tree/etc/machine-id"
-	: >"$tree/etc/resolv.conf"
-	echo guest >"$tree/etc/hostname"
-	printf '127.0.0.1 localhost\n127.0.1.1 guest\n::1 localhost\n' >"$tree/etc/hosts"
-	cp "$rootfs/sources.list" "$tree/etc/apt/sources.list"
-}
-
 install_files() {
-	cp -r --no-preserve=mode,ownership "$here/overlay/." "$tree/"
+	install_overlay fast/overlay
+	: >"$tree/etc/resolv.conf"
 	chmod 0440 "$tree/etc/sudoers.d/agentlab"
-	install -m 0755 "$runner" "$tree/usr/local/bin/agent-runner"
 	chroot "$tree" useradd --uid 1000 --user-group --create-home --shell /bin/bash \
 		--password '*' agent
-	install -d -m 0755 -o 1000 -g 1000 "$tree/workspace"
-	install -d -m 0700 "$tree/etc/agentlab" "$tree/var/lib/agentlab"
+	install_runner
 }
 
 # module_order FOLDER MODULE: its files in loading order; modules.dep has them reversed.
@@ -87,7 +53,7 @@ make_initrd() {
 	gcc -static -Os -s -Wall -Werror -o "$work/init" "$here/initrd/init.c"
 	while read -r module; do
 		module_order "$tree/lib/modules/$version" "$module"
-	done < <(list initrd/modules.list) | awk '!seen[$0]++' >"$work/paths"
+	done < <(list fast/initrd/modules.list) | awk '!seen[$0]++' >"$work/paths"
 	while read -r path; do
 		cp "$tree/lib/modules/$version/$path" "$work/"
 		echo "/${path##*/}"
@@ -101,23 +67,15 @@ make_initrd() {
 }
 
 take_kernel() {
-	local kernels=("$tree"/boot/vmlinuz-*)
-	[ -e "${kernels[0]}" ] || die "the root file system holds no kernel"
-	kernel_version=${kernels[-1]##*/vmlinuz-}
-	cp "${kernels[-1]}" "$out/vmlinuz"
+	find_kernel
+	cp "$tree/boot/vmlinuz-$kernel_version" "$out/vmlinuz"
 	make_initrd "$kernel_version" "$out/initrd.work"
 	rm -rf "${tree:?}"/boot/* "${tree:?}"/vmlinuz* "${tree:?}"/initrd.img*
 }
 
 make_disk() {
-	local raw=$out/root.raw
-	# Inode tables are complete from the start, or every guest would write them again.
-	truncate -s "$DISK_SIZE" "$raw"
-	mke2fs -q -F -t ext4 -L root -U "$FS_UUID" -m 1 -J size=16 \
-		-E "lazy_itable_init=0,lazy_journal_init=0,hash_seed=$FS_UUID,root_owner=0:0" -d "$tree" "$raw"
-	qemu-img convert -q -f raw -O qcow2 "$raw" "$out/root.qcow2"
-	disk_bytes=$(stat -c %s "$raw")
-	rm -rf "$raw" "$tree"
+	make_filesystem "$out/root.raw" 0
+	finish_disk "$out/root.raw"
 }
 
 main() {
@@ -129,7 +87,6 @@ main() {
 	install_files
 	configure_units
 	stage "make disk" make_disk
-	printf '%s %s\n' "$disk_bytes" "$kernel_version" >"$out/facts"
 }
 
 main "$@"
