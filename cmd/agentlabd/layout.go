@@ -31,7 +31,7 @@ func (l layout) database() string    { return filepath.Join(l.cfg.DataDir, "agen
 func (l layout) artifacts() string   { return filepath.Join(l.cfg.DataDir, "artifacts") }
 func (l layout) repos() string       { return filepath.Join(l.cfg.DataDir, "repos") }
 func (l layout) pluginState() string { return filepath.Join(l.cfg.DataDir, "plugins") }
-func (l layout) pluginRun() string   { return filepath.Join(l.cfg.RunDir, "p") }
+func (l layout) pluginRun() string   { return l.cfg.PluginRunDir() }
 func (l layout) socket() string      { return filepath.Join(l.cfg.RunDir, "agentlabd.sock") }
 
 // make creates the directories. The data directory and the plugins' may be

@@ -179,3 +179,43 @@ profile "yolo-ephemeral" {
 		}
 	}
 }
+
+// TestValuesThatCannotWork: each is refused at its line, with what to write.
+func TestValuesThatCannotWork(t *testing.T) {
+	for text, want := range map[string]string{
+		`guest_listen = "10.77.0.1:0"`:                         "port 0 is another one at each start, and guests are told one for as long as they live; write 10.77.0.1:8844",
+		`guest_listen = "10.77.0.0:99"`:                        "10.77.0.0 is the network's or the broadcast address of agent_subnet 10.77.0.0/16, which no host has; write 10.77.0.1:99",
+		`guest_listen = "10.77.255.255:8844"`:                  "; write 10.77.0.1:8844",
+		`log_file = "agentlabd.log"`:                           `"agentlabd.log" must be an absolute path`,
+		`ssh_public_key_path = "~/.ssh/id.pub"`:                `"~/.ssh/id.pub" must be an absolute path`,
+		`agent_bridge = "a-bridge-for-agents"`:                 "at most 15 bytes",
+		`run_dir = "/run/` + strings.Repeat("deep/", 12) + `"`: "; choose a shorter run_dir",
+	} {
+		key, _, _ := strings.Cut(text, " ")
+		path := write(t, "config.hcl", "# the first line\n"+text+"\n")
+		cfg, diags := config.Load(path)
+		if got := diags.Error(); cfg != nil || !strings.HasPrefix(got, path+":2: "+key+": ") || !strings.Contains(got, want) || len(diags) != 1 {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+	for _, text := range []string{`log_file = ""`, `guest_listen = "10.77.255.254:1"`, `agent_bridge = "vmbr1.5"`} {
+		if _, diags := config.Load(write(t, "config.hcl", text)); len(diags) > 0 {
+			t.Errorf("%s: %v", text, diags)
+		}
+	}
+}
+
+// TestLoadChecksTheOwner: the file decides what root starts.
+func TestLoadChecksTheOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to give a file away")
+	}
+	path := write(t, "config.hcl", "")
+	if err := os.Chown(path, 4242, 0); err != nil {
+		t.Fatal(err)
+	}
+	cfg, diags := config.Load(path)
+	if got, want := diags.Error(), path+": belongs to uid 4242, who may change it; run chown root "+path; cfg != nil || got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -209,6 +209,12 @@ func (c *checker) absolute(name, path string) {
 	}
 }
 
+func (c *checker) absoluteOrNone(name, path string) {
+	if path != "" {
+		c.absolute(name, path)
+	}
+}
+
 func (c *checker) positive(name string, n int64) {
 	if n <= 0 {
 		c.fail(name, "must be above 0")
@@ -234,7 +240,7 @@ func nearest(got string, names []string) string {
 	for _, n := range names {
 		d := levenshtein.Distance(got, n, nil)
 		if len(got) > 2 && strings.HasPrefix(n, got) {
-			d = min(d, 1)
+			d = min(d, 2)
 		}
 		if d < least && (d < 2 || len(n) > 4 || sorted(n) == sorted(got)) {
 			best, least = n, d

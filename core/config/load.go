@@ -175,9 +175,12 @@ func (f *fileForm) resolve(path string, body *hclsyntax.Body) (*Config, Diagnost
 	}
 	c.network(cfg, or(f.AgentSubnet, defaultSubnet), or(f.GuestListen, ""))
 	c.absolute("data_dir", cfg.DataDir)
-	c.absolute("run_dir", cfg.RunDir)
+	c.runDir(cfg.RunDir)
 	c.absolute("profiles_dir", cfg.ProfilesDir)
 	c.absolute("plugin_dir", cfg.PluginDir)
+	c.absoluteOrNone("log_file", cfg.LogFile)
+	c.absoluteOrNone("ssh_public_key_path", cfg.SSHPublicKeyPath)
+	c.bridge(cfg.AgentBridge)
 	c.positive("artifact_max_bytes", cfg.ArtifactMaxBytes)
 	c.positive("artifact_quota_bytes", cfg.ArtifactQuotaBytes)
 	c.positive("log_max_bytes", cfg.LogMaxBytes)
@@ -211,6 +214,12 @@ func (c *checker) network(cfg *Config, subnet, listen string) {
 		c.fail("guest_listen", "%q is not an address and port such as %s", listen, cfg.GuestListen)
 	case !prefix.Contains(ap.Addr()):
 		c.fail("guest_listen", "%s is outside agent_subnet %s; guests reach only the host's address in their own subnet", ap.Addr(), prefix)
+	case ap.Addr() == prefix.Addr() || ap.Addr() == last(prefix):
+		c.diags = c.diags.Fail(c.at("guest_listen"), fmt.Sprintf("write %s", netip.AddrPortFrom(prefix.Addr().Next(), ap.Port())),
+			"guest_listen: %s is the network's or the broadcast address of agent_subnet %s, which no host has", ap.Addr(), prefix)
+	case ap.Port() == 0:
+		c.diags = c.diags.Fail(c.at("guest_listen"), fmt.Sprintf("write %s", netip.AddrPortFrom(ap.Addr(), defaultGuestPort)),
+			"guest_listen: port 0 is another one at each start, and guests are told one for as long as they live")
 	default:
 		cfg.GuestListen = ap
 	}
@@ -258,8 +267,8 @@ func (c *Config) sources(body *hclsyntax.Body, src []byte) {
 	}
 }
 
-// checkFile refuses a file that others may read or the group may change: it
-// names keys and may hold a token.
+// checkFile refuses a file that others may read or change: it names keys, may
+// hold a token, and decides what root starts.
 func checkFile(path string) (diags Diagnostics, readable bool) {
 	st, err := os.Stat(path)
 	switch {
@@ -269,6 +278,9 @@ func checkFile(path string) (diags Diagnostics, readable bool) {
 		return diags.unreadable(path, err), false
 	case !st.Mode().IsRegular():
 		return diags.Fail(WholeFile(path), "", "is not a regular file"), false
+	}
+	if uid, foreign := ForeignOwner(st); foreign {
+		diags = diags.Fail(WholeFile(path), "run chown root "+path, "belongs to uid %d, who may change it", uid)
 	}
 	switch mode := st.Mode().Perm(); {
 	case mode&0o027 != 0:

@@ -95,13 +95,8 @@ func (c *checker) rank(file string) int {
 	return 1
 }
 
-// owners refuses a file that somebody else could change under the daemon.
+// owners warns where somebody else could replace a file under the daemon.
 func (c *checker) owners() {
-	if st, err := os.Stat(c.cfg.File); err == nil {
-		if uid, foreign := foreignOwner(st); foreign {
-			c.fail(config.WholeFile(c.cfg.File), "run chown root "+c.cfg.File, "belongs to uid %d, who may change it", uid)
-		}
-	}
 	c.openDir(filepath.Dir(c.cfg.File))
 	c.openDir(c.cfg.ProfilesDir)
 }
@@ -112,20 +107,12 @@ func (c *checker) openDir(dir string) {
 	if err != nil || !st.IsDir() {
 		return
 	}
-	if uid, foreign := foreignOwner(st); foreign {
+	if uid, foreign := config.ForeignOwner(st); foreign {
 		c.warn(config.WholeFile(dir), "run chown root "+dir, "belongs to uid %d, who may replace what is in it", uid)
 	}
 	if st.Mode().Perm()&0o022 != 0 && st.Mode()&os.ModeSticky == 0 {
 		c.warn(config.WholeFile(dir), "run chmod go-w "+dir, "mode %04o lets others replace what is in it", st.Mode().Perm())
 	}
-}
-
-func foreignOwner(st os.FileInfo) (uid uint32, foreign bool) {
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !ok || sys.Uid == 0 || int(sys.Uid) == os.Geteuid() {
-		return 0, false
-	}
-	return sys.Uid, true
 }
 
 // directories checks those that the daemon uses; it makes missing ones itself.
@@ -142,9 +129,6 @@ func (c *checker) directories() {
 	}
 	if st, err := os.Stat(c.cfg.LogFile); err == nil && st.IsDir() {
 		c.fail(c.cfg.At("log_file"), "", "log_file: %s is a directory", c.cfg.LogFile)
-	}
-	if err := launch.CheckRunDir(filepath.Join(c.cfg.RunDir, "p")); err != nil {
-		c.fail(c.cfg.At("run_dir"), fault.HintOf(err), "run_dir: %v", err)
 	}
 }
 

@@ -63,7 +63,7 @@ func (c *checker) operatorKey() {
 	if _, _, _, _, err := ssh.ParseAuthorizedKey(content); err != nil {
 		fail("it is one line, such as ssh-keygen writes to the file *.pub", "%s holds no public key", path)
 	}
-	if uid, foreign := foreignOwner(st); foreign {
+	if uid, foreign := config.ForeignOwner(st); foreign {
 		c.warn(at, "run chown root "+path, "ssh_public_key_path: %s belongs to uid %d, who may let others into sandboxes", path, uid)
 	}
 	if st.Mode().Perm()&0o022 != 0 {
