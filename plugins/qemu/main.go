@@ -61,8 +61,8 @@ func configure(_ context.Context, host plugin.HostContext, raw json.RawMessage, 
 		return plugin.Instance{}, err
 	}
 	health := func(ctx context.Context) plugin.Health {
-		if err := d.Health(ctx); err != nil {
-			return plugin.Health{State: plugin.Degraded, Message: err.Error()}
+		if why := d.Health(ctx); why != "" {
+			return plugin.Health{State: plugin.Degraded, Message: why}
 		}
 		return plugin.Health{State: plugin.Ready}
 	}

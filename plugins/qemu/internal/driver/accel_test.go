@@ -71,11 +71,12 @@ func TestCheckHostNamesFixes(t *testing.T) {
 	if err := os.Chmod(l.state, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	report, err := l.driver().CheckHost(testContext(t))
+	d := l.driver()
+	report, err := d.CheckHost(testContext(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"qemu": "apt-get install qemu-system-x86", "state_dir": "chmod o+x " + l.state}
+	want := map[string]string{"qemu": "apt-get install qemu-system-x86, or name another with qemu_binary", "state_dir": "chmod o+x " + l.state}
 	for _, f := range report.Findings {
 		if fix, ok := want[f.ID]; ok && f.Level == plugin.LevelMissing && f.Fix == fix {
 			delete(want, f.ID)
@@ -86,5 +87,19 @@ func TestCheckHostNamesFixes(t *testing.T) {
 	}
 	if report.CreatesInterface || report.InterfacePattern != "tap%di0" || report.VMIDFirst != 1000 {
 		t.Errorf("report = %+v", report)
+	}
+	if got := d.Health(testContext(t)); !strings.Contains(got, "there is no qemu-that-is-not-there (apt-get install") || !strings.Contains(got, "chmod o+x") {
+		t.Errorf("health = %q", got)
+	}
+}
+
+func TestOldQEMUIsToldAtOnce(t *testing.T) {
+	l := newLab(t, testhost.Idle)
+	l.config.QEMUBinary = filepath.Join(t.TempDir(), "qemu")
+	if err := os.WriteFile(l.config.QEMUBinary, []byte("#!/bin/sh\necho QEMU emulator version 5.2.0\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.driver().Health(testContext(t)); !strings.Contains(got, "QEMU 5.2 ("+l.config.QEMUBinary+") is older than 7.2 (install QEMU 7.2") {
+		t.Errorf("health = %q", got)
 	}
 }

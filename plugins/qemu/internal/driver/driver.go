@@ -117,10 +117,14 @@ func (d *Driver) CheckHost(ctx context.Context) (hypervisor.HostReport, error) {
 	return report, ctx.Err()
 }
 
-// Health tells in a few milliseconds whether VMs could be started now.
-func (d *Driver) Health(ctx context.Context) error {
-	_, err := d.versions.QEMU(ctx, d.cfg.QEMUBinary)
-	return err
+// Health tells in a few milliseconds why no VM could be started now, and what
+// to do about it; "" when one could.
+func (d *Driver) Health(ctx context.Context) string {
+	var out []string
+	for _, f := range d.hostCheck().Unfit(ctx) {
+		out = append(out, f.Message+" ("+f.Fix+")")
+	}
+	return strings.Join(out, "; ")
 }
 
 // owned loads a record for a change and compares the mark. NotFound and

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,13 +43,14 @@ func (c Check) Findings(ctx context.Context) []plugin.Finding {
 	if finding.Level != plugin.LevelMissing {
 		out = append(out, c.kvm(ctx, version))
 	}
-	if spawn.NeedsBus() {
-		out = append(out, plugin.Finding{
-			ID: "systemd_bus", Level: plugin.LevelMissing, Message: "systemd runs, but its bus does not answer", Fix: spawn.ScopeHint,
-		})
-	}
-	out = append(out, c.reachable(), c.diskSpace(), memory(), c.templates())
-	return out
+	return append(out, bus(), c.reachable(), c.diskSpace(), memory(), c.templates())
+}
+
+// Unfit gives, in a few milliseconds, the findings without which no VM starts.
+func (c Check) Unfit(ctx context.Context) []plugin.Finding {
+	_, qemu := c.qemu(ctx)
+	all := []plugin.Finding{root(), qemu, imageTool(), tun(), bus(), c.reachable()}
+	return slices.DeleteFunc(all, func(f plugin.Finding) bool { return f.Level != plugin.LevelMissing })
 }
 
 func ok(id, format string, args ...any) plugin.Finding {
@@ -73,8 +75,8 @@ func (c Check) qemu(ctx context.Context) (accel.Version, plugin.Finding) {
 	if older(v) {
 		return v, plugin.Finding{
 			ID: "qemu", Level: plugin.LevelMissing,
-			Message: fmt.Sprintf("QEMU %d.%d is older than %d.%d", v.Major, v.Minor, Oldest.Major, Oldest.Minor),
-			Fix:     "install QEMU 7.2 or later (Debian 12 has it)",
+			Message: fmt.Sprintf("QEMU %d.%d (%s) is older than %d.%d", v.Major, v.Minor, c.Binary, Oldest.Major, Oldest.Minor),
+			Fix:     fmt.Sprintf("install QEMU %d.%d or later (Debian 12 has it), or name another with qemu_binary", Oldest.Major, Oldest.Minor),
 		}
 	}
 	return v, ok("qemu", "QEMU %d.%d", v.Major, v.Minor)
@@ -83,7 +85,7 @@ func (c Check) qemu(ctx context.Context) (accel.Version, plugin.Finding) {
 func imageTool() plugin.Finding {
 	if _, err := exec.LookPath(disk.Tool); err != nil {
 		return plugin.Finding{
-			ID: "qemu_img", Level: plugin.LevelMissing, Message: err.Error(), Fix: "apt-get install qemu-utils",
+			ID: "qemu_img", Level: plugin.LevelMissing, Message: disk.Tool + " is not installed", Fix: "apt-get install qemu-utils",
 		}
 	}
 	return ok("qemu_img", "qemu-img is there")
@@ -99,6 +101,15 @@ func tun() plugin.Finding {
 	}
 	_ = unix.Close(fd)
 	return ok("tun", "%s opens", tap.Device)
+}
+
+func bus() plugin.Finding {
+	if !spawn.NeedsBus() {
+		return ok("systemd_bus", "VMs outlive the daemon's unit")
+	}
+	return plugin.Finding{
+		ID: "systemd_bus", Level: plugin.LevelMissing, Message: "systemd runs, but its bus does not answer", Fix: spawn.ScopeHint,
+	}
 }
 
 // kvm never makes the host unfit: without it guests are slow, not wrong.

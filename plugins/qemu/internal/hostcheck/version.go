@@ -3,7 +3,9 @@ package hostcheck
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"regexp"
@@ -88,7 +90,11 @@ func parseVersion(out string) (accel.Version, error) {
 }
 
 func missing(path string, err error) error {
-	return fault.New(fault.Unavailable, "find %s: %w", path, err).WithHint("apt-get install qemu-system-x86")
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
+		return fault.New(fault.Unavailable, "QEMU is not installed: there is no %s", path).
+			WithHint("apt-get install qemu-system-x86, or name another with qemu_binary")
+	}
+	return fault.New(fault.Unavailable, "QEMU cannot be run: %w", err).WithHint("chmod +x %s, or name another with qemu_binary", path)
 }
 
 // older reports whether v comes before Oldest.
