@@ -78,7 +78,7 @@ func TestFailureIsUndoneAndExplained(t *testing.T) {
 func TestPassingFailuresAreRetried(t *testing.T) {
 	inBubble(t, "", func(b *bench) {
 		down := fault.New(fault.Unavailable, "plugin is down")
-		b.world.failing("CheckHost", down, down)
+		b.world.failing("CheckHost", down, down, down) // the first meets the request, which does not mind
 		b.world.failing("Attach", down, down, down)
 		b.world.failing("CreateVM", fault.New(fault.Locked, "template is busy"), fault.New(fault.Timeout, "no answer"))
 		b.start(-1)

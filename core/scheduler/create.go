@@ -42,6 +42,9 @@ func (s *Scheduler) createSandbox() kind {
 // reserve commits VMID, address, MAC and interface before any plugin is asked
 // to make something.
 func reserve(ctx context.Context, w *work) (state.Commit, error) {
+	if err := w.fit(ctx); err != nil {
+		return state.Commit{}, err
+	}
 	host, err := w.hostReport(ctx)
 	if err != nil {
 		return state.Commit{}, err

@@ -59,7 +59,7 @@ func waitStart(ctx context.Context, w *work) (state.Commit, error) {
 		case job.CancelRequested:
 			end = outcome{state: lab.JobCancelled, reason: "cancelled before it began"}
 		case time.Now().After(later(w.op.Deadline, w.resumed())):
-			end = outcome{state: lab.JobFailed, reason: fmt.Sprintf("the guest did not begin the job within %s", w.cfg.Timing.JobStart)}
+			end = outcome{state: lab.JobFailed, reason: w.notBegun(ctx)}
 		default:
 			if what := vm(ctx); what != "" {
 				end = outcome{state: lab.JobFailed, reason: what + " before the job began"}
@@ -77,6 +77,12 @@ func waitStart(ctx context.Context, w *work) (state.Commit, error) {
 	c := w.sandboxTo(lab.SandboxRunning, "")
 	c.Jobs = []state.JobChange{{ID: w.op.JobID, To: lab.JobRunning, StartedAt: now, Deadline: now.Add(ttl + w.cfg.Timing.JobGrace)}}
 	return c, nil
+}
+
+// notBegun is what can be said about a guest that said hello and no more.
+func (w *work) notBegun(ctx context.Context) string {
+	err := fault.New(fault.Timeout, "the guest did not begin the job within %s; agentlab status and the daemon's log tell whether it was given its secrets", w.cfg.Timing.JobStart)
+	return w.withConsole(ctx, err).Error()
 }
 
 // waitEnd waits for the guest's final report, and for everything that makes

@@ -45,6 +45,9 @@ func (s *Scheduler) CreateSandbox(ctx context.Context, r SandboxRequest) (lab.Op
 	if !r.Keep && sb.Spec.TTL > 0 {
 		sb.ExpiresAt = sb.CreatedAt.Add(sb.Spec.TTL)
 	}
+	if err := s.refuseUnfit(ctx); err != nil {
+		return lab.Operation{}, lab.Sandbox{}, err
+	}
 	op := newOperation(lab.OpCreateSandbox, sb.ID, "")
 	if err := s.cfg.Store.Submit(ctx, state.Submission{Sandbox: &sb, Operation: &op}); err != nil {
 		return lab.Operation{}, lab.Sandbox{}, err
@@ -66,6 +69,9 @@ func (s *Scheduler) RunJob(ctx context.Context, r JobRequest) (lab.Operation, la
 	}
 	sb, err := s.newSandbox(SandboxRequest{Profile: r.Profile, Spec: r.Spec, TTL: r.TTL})
 	if err != nil {
+		return refuse(err)
+	}
+	if err := s.refuseUnfit(ctx); err != nil {
 		return refuse(err)
 	}
 	job := r.job(sb)

@@ -23,6 +23,7 @@ type world struct {
 	nets      map[string]network.AttachRequest
 	effects   []string // what really changed, in order
 	fails     map[string][]error
+	findings  []plugin.Finding // of CheckHost
 	createFor time.Duration
 	creating  int
 	flushed   bool // the host's rules are gone
@@ -49,6 +50,13 @@ func (w *world) failing(call string, errs ...error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.fails[call] = append(w.fails[call], errs...)
+}
+
+// finds makes CheckHost find this from now on.
+func (w *world) finds(findings ...plugin.Finding) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.findings = findings
 }
 
 // planned gives the next error meant for the call. The caller holds mu.
@@ -117,7 +125,9 @@ type drivers struct {
 func (d *drivers) CheckHost(context.Context) (hypervisor.HostReport, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return hypervisor.HostReport{VMIDFirst: 1000, VMIDLast: d.last, InterfacePattern: "tap%di0"}, d.planned("CheckHost")
+	return hypervisor.HostReport{
+		VMIDFirst: 1000, VMIDLast: d.last, InterfacePattern: "tap%di0", Findings: d.findings,
+	}, d.planned("CheckHost")
 }
 
 func (d *drivers) ListTemplates(context.Context) ([]hypervisor.Template, error) { return nil, nil }
