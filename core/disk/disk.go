@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -42,4 +43,13 @@ func OpenDir(dir string) (*os.Root, error) {
 		return nil, fault.New(fault.Internal, "open directory: %w", err)
 	}
 	return root, nil
+}
+
+// Written gives an error of writing its class: fault.Exhausted where the disk or
+// a quota of it is full, else fault.Internal. what names the action.
+func Written(what string, err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fault.New(fault.Exhausted, "%s: %w", what, err).WithHint("free disk space under data_dir")
+	}
+	return fault.New(fault.Internal, "%s: %w", what, err)
 }

@@ -139,8 +139,8 @@ func secretsLater() error {
 }
 
 // openBundle decrypts anew at each fetch. To the guest a failure is always one
-// that may pass, so that it asks again; a job whose bundle will never open is
-// failed here, with the cause.
+// that may pass, so that it asks again; a job whose bundle will never open, or
+// not before somebody has seen to it, is failed here, with the cause.
 func (s *Server) openBundle(ctx context.Context, sb lab.Sandbox) (json.RawMessage, error) {
 	if sb.Spec.Bundle == "" {
 		return nil, nil
@@ -156,7 +156,7 @@ func (s *Server) openBundle(ctx context.Context, sb lab.Sandbox) (json.RawMessag
 		return json.RawMessage(b.Document.Reveal()), nil
 	}
 	s.log.Error("open secrets bundle", "sandbox", sb.ID, "bundle", sb.Spec.Bundle, "err", err)
-	if sb.JobID != "" && slices.Contains(permanent, fault.ClassOf(err)) {
+	if sb.JobID != "" && (slices.Contains(permanent, fault.ClassOf(err)) || errors.Is(err, fault.Precondition)) {
 		message := fmt.Sprintf("open secrets bundle %q: %v", sb.Spec.Bundle, err)
 		if hint := fault.HintOf(err); hint != "" {
 			message += " (" + hint + ")"

@@ -61,7 +61,7 @@ func (s *Server) writeLog(ctx context.Context, jobID string, offset int64, chunk
 	defer release()
 	f, err := s.openLog(jobID)
 	if err != nil {
-		return 0, 0, fault.New(fault.Internal, "open log: %w", err)
+		return 0, 0, s.notWritten("open log", err)
 	}
 	defer f.Close()
 	st, err := f.Stat()
@@ -77,7 +77,7 @@ func (s *Server) writeLog(ctx context.Context, jobID string, offset int64, chunk
 	}
 	if _, err := f.WriteAt(chunk, size); err != nil {
 		_ = f.Truncate(size) // half a chunk would shift every later offset
-		return 0, 0, fault.New(fault.Internal, "write log: %w", err)
+		return 0, 0, s.notWritten("write log", err)
 	}
 	return status, size + int64(len(chunk)), nil
 }
@@ -88,6 +88,9 @@ func (s *Server) openLog(jobID string) (*os.File, error) {
 	}
 	return s.artifacts.OpenFile(path.Join(jobID, guestapi.ArtifactLog), os.O_CREATE|os.O_RDWR, 0o600)
 }
+
+// notWritten is disk.Written for guests: a full disk is the host's affair.
+func (s *Server) notWritten(what string, err error) error { return s.noRoom(disk.Written(what, err)) }
 
 // noRoom tells the host's log, and the guest no more than that it must wait.
 func (s *Server) noRoom(err error) error {

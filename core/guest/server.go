@@ -150,7 +150,14 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 		return errors.Join(err, opt)
 	}}
 	ln, err := lc.Listen(ctx, "tcp4", addr)
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		_, port, _ := net.SplitHostPort(addr)
+		return nil, fault.New(fault.Unavailable, "listen for guests on %s: another program has this port", addr).
+			WithHint("see which one: ss -ltnp 'sport = :%s'    end it, or set guest_listen to another port", port)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fault.New(fault.Denied, "listen for guests on %s: %w", addr, err).WithHint("ports below 1024 are for root")
+	case err != nil:
 		return nil, fault.New(fault.Unavailable, "listen for guests on %s: %w", addr, err).
 			WithHint("guest_listen must be a free port on an IPv4 address")
 	}

@@ -121,7 +121,7 @@ func (s *Server) allowance(ctx context.Context, jobID, name string) (limit int64
 func (s *Server) receive(w http.ResponseWriter, r *http.Request, part string, limit int64, scan *scanner) (a lab.Artifact, err error) {
 	f, err := s.artifacts.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return a, fault.New(fault.Internal, "store file: %w", err)
+		return a, s.notWritten("store file", err)
 	}
 	defer f.Close()
 	body := &bodyReader{r: r.Body, rc: http.NewResponseController(w), until: time.Now().Add(longestBody), left: limit, s: s}
@@ -142,7 +142,7 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, part string, li
 		err = f.Sync()
 	}
 	if err != nil {
-		return a, fault.New(fault.Internal, "store file: %w", err)
+		return a, s.notWritten("store file", err)
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(stall))
 	a.Size += int64(n)
@@ -182,7 +182,7 @@ func (s *Server) place(part, target string) error {
 		return fault.New(fault.Conflict, "a file and a directory have the same name")
 	}
 	if err != nil {
-		return fault.New(fault.Internal, "place file: %w", err)
+		return s.notWritten("place file", err)
 	}
 	d, err := s.artifacts.Open(dir)
 	if err != nil {
