@@ -25,6 +25,7 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 	"github.com/agentlab/agentlab/sdk/plugin"
+	"github.com/agentlab/agentlab/sdk/secrets"
 )
 
 var _ control.Store = (*state.Store)(nil)
@@ -92,6 +93,17 @@ func (w *world) ListTemplates(ctx context.Context) ([]hypervisor.Template, error
 
 func (w *world) List(context.Context) ([]string, error) { return []string{"default"}, nil }
 
+func (w *world) Describe(context.Context, string) (secrets.Description, error) {
+	return secrets.Description{Keys: []string{"version"}}, nil
+}
+
+// fitHost is a hypervisor as far as requests ask it.
+type fitHost struct{ hypervisor.Driver }
+
+func (fitHost) CheckHost(context.Context) (hypervisor.HostReport, error) {
+	return hypervisor.HostReport{VMIDFirst: 1000, VMIDLast: 1999, InterfacePattern: "tap%di0"}, nil
+}
+
 func (w *world) dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	w.mu.Lock()
 	w.dialled = to
@@ -143,9 +155,11 @@ func newDaemon(t testing.TB) *daemon {
 	d.store, err = state.Open(t.Context(), filepath.Join(dir, "agentlab.db"))
 	d.must(err)
 	d.config = control.Config{
-		Store:     d.store,
-		Scheduler: scheduler.New(scheduler.Config{Store: d.store, HostUUID: "uuid", Subnet: netip.MustParsePrefix("10.77.0.0/16")}),
-		Profiles:  d.world,
+		Store: d.store,
+		Scheduler: scheduler.New(scheduler.Config{
+			Store: d.store, Hypervisor: fitHost{}, HostUUID: "uuid", Subnet: netip.MustParsePrefix("10.77.0.0/16"),
+		}),
+		Profiles: d.world,
 		Plugins: func() []api.Plugin {
 			return []api.Plugin{{Kind: "hypervisor", Name: "qemu", State: "backoff", Message: "exited"}}
 		},

@@ -101,7 +101,7 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, part string) (i
 	return size + int64(n), nil
 }
 
-func writeError(err error) error { return fault.New(fault.Exhausted, "store repository: %w", err) }
+func writeError(err error) error { return disk.Written("store repository", err) }
 
 func tooLarge() error {
 	return statusError{http.StatusRequestEntityTooLarge, fault.New(fault.Exhausted, "repository is larger than %d MiB", api.MaxRepo>>20).

@@ -20,6 +20,7 @@ import (
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
+	"github.com/agentlab/agentlab/sdk/secrets"
 )
 
 // Store is what the API reads; *state.Store does it.
@@ -66,6 +67,7 @@ type Templates interface {
 // Bundles is the part of secrets.Driver that validation asks.
 type Bundles interface {
 	List(ctx context.Context) ([]string, error)
+	Describe(ctx context.Context, bundle string) (secrets.Description, error)
 }
 
 // defaultFloor is what uploads leave free unless the configuration says more.

@@ -44,7 +44,8 @@ func (s *Server) status(r *http.Request) (api.Status, error) {
 	if err != nil {
 		out.Problems = append(out.Problems, err.Error())
 	} else if out.DiskFreeBytes < s.cfg.DiskFloor+lowDisk {
-		out.Problems = append(out.Problems, fmt.Sprintf("only %d MiB are free under %s", out.DiskFreeBytes>>20, s.cfg.ArtifactsDir))
+		out.Problems = append(out.Problems, fmt.Sprintf(
+			"only %d MiB are free under %s: free disk space, below %d MiB no job is taken", out.DiskFreeBytes>>20, s.cfg.ArtifactsDir, s.cfg.DiskFloor>>20))
 	}
 	return out, nil
 }

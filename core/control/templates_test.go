@@ -12,6 +12,7 @@ import (
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
+	"github.com/agentlab/agentlab/sdk/secrets"
 )
 
 // slowPlugins hang while hangs is set. The secrets plugin takes a second.
@@ -41,6 +42,10 @@ func (p *slowPlugins) List(ctx context.Context) ([]string, error) {
 	case <-time.After(time.Second):
 		return []string{"default"}, nil
 	}
+}
+
+func (p *slowPlugins) Describe(context.Context, string) (secrets.Description, error) {
+	return secrets.Description{Keys: []string{"version"}}, nil
 }
 
 // TestHungHypervisorHoldsUpNoRequestForLong sends requests in parallel, as they

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/disk"
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
@@ -49,7 +50,7 @@ func (s *Server) checkWork(ctx context.Context, in api.JobCheck) []error {
 	if strings.ContainsRune(in.Task, 0) {
 		problems = append(problems, fault.New(fault.Invalid, "task holds a NUL character"))
 	}
-	problems = append(problems, checkRef(in.Ref))
+	problems = append(problems, checkRef(in.Ref), s.roomForResults())
 	switch {
 	case in.LocalRepo && in.RepoURL+in.RepoID == "":
 		return problems
@@ -59,6 +60,14 @@ func (s *Server) checkWork(ctx context.Context, in api.JobCheck) []error {
 		return append(problems, checkRepoURL(in.RepoURL))
 	}
 	return append(problems, s.checkUpload(ctx, in.RepoID))
+}
+
+// roomForResults: an agent's work of hours would find no place.
+func (s *Server) roomForResults() error {
+	if err := disk.Room(s.cfg.ArtifactsDir, 0, s.cfg.DiskFloor); err != nil {
+		return fmt.Errorf("keep what the job leaves: %w", err)
+	}
+	return nil
 }
 
 func (s *Server) checkUpload(ctx context.Context, id string) error {
@@ -132,6 +141,23 @@ func (s *Server) checkBundle(ctx context.Context, bundle string) error {
 	}
 	if !slices.Contains(names, bundle) {
 		return fault.New(fault.Invalid, "there is no secrets bundle %q", bundle).WithHint("bundles: %s", orNone(names))
+	}
+	return s.checkReadable(ctx, bundle)
+}
+
+// checkReadable refuses a bundle that certainly will not open: nothing in it can
+// be read. The plugin says why, and mostly how to mend it.
+func (s *Server) checkReadable(ctx context.Context, bundle string) error {
+	about, err := s.cfg.Secrets.Describe(ctx, bundle)
+	if errors.Is(err, fault.Unsupported) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at secrets bundle %q: %w", bundle, err)
+	}
+	if len(about.Keys) == 0 && len(about.Problems) > 0 {
+		return fault.New(fault.Precondition, "secrets bundle %q cannot be opened: %s", bundle, strings.Join(about.Problems, "; ")).
+			WithHint("put key and bundle in order on the host, then try again")
 	}
 	return nil
 }
