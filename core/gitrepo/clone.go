@@ -45,9 +45,9 @@ func Clone(ctx context.Context, dir string, opts CloneOptions) (Meta, error) {
 		progress = io.Discard
 	}
 	if err := g.stream(ctx, nil, progress, "fetch", "--quiet", "--tags", "--no-write-fetch-head", "origin"); err != nil {
-		return m, fault.New(fault.Unavailable, "fetch from the remote: %w", err)
+		return m, remoteError("fetch from", opts.URL, err)
 	}
-	if err := g.chooseRef(ctx, opts.Ref, &m); err != nil {
+	if err := g.chooseRef(ctx, opts, &m); err != nil {
 		return m, err
 	}
 	branch := detachedBranch
@@ -83,17 +83,19 @@ func nameRemote(dir, url string) error {
 
 // chooseRef finds the commit that ref names: a branch of the remote, a tag, or
 // a commit, which is asked for by its full id when no branch holds it.
-func (g git) chooseRef(ctx context.Context, ref string, m *Meta) error {
+func (g git) chooseRef(ctx context.Context, opts CloneOptions, m *Meta) error {
+	ref := opts.Ref
 	if ref == "" {
 		out, err := g.run(ctx, "ls-remote", "--symref", "origin", "HEAD")
 		if err != nil {
-			return fault.New(fault.Unavailable, "ask the remote for its default branch: %w", err)
+			return remoteError("ask for the default branch of", opts.URL, err)
 		}
 		line, _, _ := strings.Cut(out, "\n")
 		target, ok := strings.CutPrefix(line, "ref: ")
 		target, _, _ = strings.Cut(target, "\t")
 		if !ok || !plainBranch(target) {
-			return fault.New(fault.NotFound, "the remote has no default branch").WithHint("name one with --ref")
+			return fault.New(fault.NotFound, "%s has no default branch", shownURL(opts.URL)).
+				WithHint("name one with --ref; an empty repository needs a first commit")
 		}
 		ref = strings.TrimPrefix(target, "refs/heads/")
 	}
@@ -113,5 +115,6 @@ func (g git) chooseRef(ctx context.Context, ref string, m *Meta) error {
 			return nil
 		}
 	}
-	return fault.New(fault.NotFound, "the remote has no branch, tag or commit %q", ref)
+	return fault.New(fault.NotFound, "%s has no branch, tag or commit %q", shownURL(opts.URL), ref).
+		WithHint("list what it has with: git ls-remote %s", shownURL(opts.URL))
 }

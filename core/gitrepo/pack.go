@@ -87,7 +87,8 @@ func openSource(ctx context.Context, dir string) (*source, error) {
 		return nil, fmt.Errorf("resolve directory: %w", err)
 	}
 	if st, err := os.Stat(dir); err != nil {
-		return nil, fault.New(fault.NotFound, "open repository: %w", err)
+		return nil, fault.New(fault.NotFound, "open repository: %w", err).
+			WithHint("name a directory, or a URL with its scheme such as https://")
 	} else if !st.IsDir() {
 		return nil, fault.New(fault.Invalid, "%s is not a directory", dir)
 	}
