@@ -99,6 +99,12 @@ func (c *Client) connectError(err error) error {
 	if c.socket != "" {
 		where = c.socket
 	}
+	if op, ok := errors.AsType[*url.Error](err); ok {
+		err = op.Err // how we called is of no interest
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && c.socket != "" {
+		err = op.Err // where has the address
+	}
 	switch {
 	case errors.Is(err, context.Canceled):
 		return fault.New(fault.Unavailable, "call to the daemon was cancelled: %w", err)
