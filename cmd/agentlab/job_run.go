@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
@@ -84,6 +85,9 @@ func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 	r.req.TTLSeconds = r.ttl.Seconds()
 	p := newProgress(env)
 	defer p.stop()
+	if err := r.knownProfile(ctx, c); err != nil {
+		return err
+	}
 	if err := r.giveRepo(ctx, c, p); err != nil {
 		return r.notStarted(ctx, err)
 	}
@@ -101,6 +105,24 @@ func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 	p.line("queued", job.ID+" in sandbox "+cmp.Or(vmid(job.VMID), job.SandboxID))
 	f := follower{c: c, p: p, env: env, whole: r.req.Sandbox == "" && !r.req.Keep}
 	return f.follow(ctx, job)
+}
+
+// knownProfile spares a repository's way to the daemon when the profile's name is
+// wrong. Anything else is the daemon's to say.
+func (r *jobRun) knownProfile(ctx context.Context, c *client.Client) error {
+	if r.req.Profile == "" || isURL(r.repo) {
+		return nil
+	}
+	list, err := c.Profiles(ctx)
+	if err != nil || slices.ContainsFunc(list, func(p api.Profile) bool { return p.Name == r.req.Profile }) {
+		return nil
+	}
+	var names []string
+	for _, p := range list {
+		names = append(names, p.Name)
+	}
+	return fault.New(fault.Invalid, "there is no profile %q", r.req.Profile).
+		WithHint("there are: %s; agentlab status tells of those with mistakes", cmp.Or(strings.Join(names, ", "), "none"))
 }
 
 // notStarted says what came of an interrupted command line without a job.

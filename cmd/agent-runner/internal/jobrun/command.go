@@ -69,7 +69,8 @@ func choose(job guestapi.Job, repo string, find func(string) (string, error)) (i
 			return clis[name].invoke(path, job), nil
 		}
 	}
-	return invocation{}, fault.New(fault.Precondition, "nothing to run: no agent.command in the profile, no executable %s in the repository, no agent CLI in the template", runScript)
+	return invocation{}, fault.New(fault.Precondition, "nothing to run: no agent.command in the profile, no executable %s in the repository, no agent CLI in the template", runScript).
+		WithHint("commit %s with git add --chmod=+x, or set agent.command in the profile", runScript)
 }
 
 func (c cli) invoke(path string, job guestapi.Job) invocation {
