@@ -16,6 +16,9 @@ CMDLINE+=' 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd'
 ROOTFS_LINES=1000
 # Megabytes that a build from nothing needs for a moment.
 NEEDED_MB=3000
+# How apt says that it does not reach its sources.
+UNREACHABLE='Could not (resolve|connect|handshake)|Temporary failure|Unable to (connect|fetch)|Failed to fetch'
+UNREACHABLE+='|Connection (timed out|refused|failed)|Cannot initiate the connection|is unreachable|does not have a Release file'
 KEEP_NEWEST=3
 KEEP_DAYS=7
 
@@ -187,8 +190,8 @@ explain_rootfs_failure() {
 	if grep -q 'No space left on device' "$log"; then
 		die "the disk under $cache is full" "images/build.sh --prune, or --cache DIR on a larger disk"
 	fi
-	if grep -qE 'Could not (resolve|connect)|Temporary failure|Unable to (connect|fetch)|Failed to fetch|Connection (timed out|refused)' "$log"; then
-		die "packages cannot be fetched" "check the network and this machine's apt sources with: apt-get update"
+	if grep -qE "$UNREACHABLE" "$log"; then
+		die "packages cannot be fetched" "check the network, the proxy (http_proxy, Acquire::http::Proxy) and apt's sources with: apt-get update"
 	fi
 	die "the package tree was not built; all output is in $log"
 }
