@@ -114,11 +114,11 @@ func (r *jobRun) knownProfile(ctx context.Context, c *client.Client) error {
 		return nil
 	}
 	list, err := c.Profiles(ctx)
-	if err != nil || slices.ContainsFunc(list, func(p api.Profile) bool { return p.Name == r.req.Profile }) {
+	if err != nil || slices.ContainsFunc(list.Items, func(p api.Profile) bool { return p.Name == r.req.Profile }) {
 		return nil
 	}
 	var names []string
-	for _, p := range list {
+	for _, p := range list.Items {
 		names = append(names, p.Name)
 	}
 	return fault.New(fault.Invalid, "there is no profile %q", r.req.Profile).

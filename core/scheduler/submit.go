@@ -87,8 +87,10 @@ func (s *Scheduler) RunJob(ctx context.Context, r JobRequest) (lab.Operation, la
 // CheckJob refuses what RunJob would refuse, and writes nothing.
 func (s *Scheduler) CheckJob(ctx context.Context, r JobRequest) error {
 	if r.Sandbox == nil {
-		_, err := s.newSandbox(SandboxRequest{Profile: r.Profile, Spec: r.Spec, TTL: r.TTL})
-		return err
+		if _, err := s.newSandbox(SandboxRequest{Profile: r.Profile, Spec: r.Spec, TTL: r.TTL}); err != nil {
+			return err
+		}
+		return s.refuseUnfit(ctx)
 	}
 	open, err := s.cfg.Store.Operations(ctx, state.OperationFilter{Subject: r.Sandbox.ID, Open: true})
 	if err != nil {

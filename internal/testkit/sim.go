@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +33,7 @@ type Sim struct {
 	Guests netip.AddrPort // the guest API
 	Plugin string         // path of the plugin's binary
 	Env    []string       // of the daemon, beyond this process's
+	Around []string       // a command line that ends in exec "$@", to start the daemon through
 
 	bin string
 
@@ -199,7 +201,8 @@ func (s *Sim) begin() error {
 
 // Daemon is the daemon's command, not started.
 func (s *Sim) Daemon() *exec.Cmd {
-	cmd := exec.Command(filepath.Join(s.bin, "agentlabd"), "--config", s.ConfigFile())
+	argv := append(slices.Clone(s.Around), filepath.Join(s.bin, "agentlabd"), "--config", s.ConfigFile())
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Env = append(os.Environ(), s.Env...)
 	return cmd
