@@ -99,9 +99,9 @@ func TestWhatIsLeftOfAVMThatIsGoneIsEnded(t *testing.T) {
 		time.Sleep(time.Minute)
 		sb := b.sandbox(job.SandboxID)
 		b.world.mu.Lock()
+		programs[hypervisor.Ref{VMID: sb.VMID, Owner: sb.Owner}] = true // before anybody can miss the VM
 		delete(b.world.vms, sb.VMID)
 		b.world.mu.Unlock()
-		programs[hypervisor.Ref{VMID: sb.VMID, Owner: sb.Owner}] = true
 		b.settle()
 		if got := b.job(job.ID); !strings.Contains(got.Reason, "the VM is gone") {
 			t.Errorf("job is %s (%s)", got.State, got.Reason)
