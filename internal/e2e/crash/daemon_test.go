@@ -144,7 +144,7 @@ func TestBadConfig(t *testing.T) {
 		s.WriteConfig(t, tc.text)
 		r := testkit.Capture(s.Daemon())
 		at := fmt.Sprintf("%s:%d: ", s.ConfigFile(), lineOf(t, tc.text, tc.at))
-		if r.Code != 1 || !strings.Contains(r.Stderr, at) || !strings.Contains(r.Stderr, tc.say) {
+		if r.Code != 78 || !strings.Contains(r.Stderr, at) || !strings.Contains(r.Stderr, tc.say) {
 			t.Errorf("%s: exit %d, want %q and %q in:\n%s", name, r.Code, at, tc.say, r.Stderr)
 		}
 	}
@@ -152,7 +152,7 @@ func TestBadConfig(t *testing.T) {
 	if err := os.Chmod(s.ConfigFile(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if r := testkit.Capture(s.Daemon()); r.Code != 1 || !strings.Contains(r.Stderr, "chmod 0600") {
+	if r := testkit.Capture(s.Daemon()); r.Code != 78 || !strings.Contains(r.Stderr, "chmod 0600") {
 		t.Errorf("a file for everybody: exit %d\n%s", r.Code, r.Stderr)
 	}
 }
