@@ -154,7 +154,7 @@ func (h *host) addSandboxWith(change func(*lab.Job)) *sandbox {
 		Job: &job,
 	}))
 	hash := sha256.Sum256([]byte(sb.token))
-	h.must(h.store.PutToken(h.t.Context(), sb.id, hash[:], now.Add(time.Minute)))
+	h.must(h.store.Commit(h.t.Context(), state.Commit{Tokens: []state.Token{{SandboxID: sb.id, Hash: hash, Expires: now.Add(time.Minute)}}}))
 	return sb
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/state"
@@ -76,18 +75,6 @@ func (s mortalStore) Reserve(ctx context.Context, id string, r state.Range) (sb 
 		return err
 	})
 	return sb, err
-}
-
-func (s mortalStore) PutToken(ctx context.Context, id string, hash []byte, expires time.Time) error {
-	return s.crash.around(func() error { return s.Store.PutToken(ctx, id, hash, expires) })
-}
-
-func (s mortalStore) ExtendTokens(ctx context.Context, id string, expires time.Time) error {
-	return s.crash.around(func() error { return s.Store.ExtendTokens(ctx, id, expires) })
-}
-
-func (s mortalStore) MarkAttempted(ctx context.Context, id string) error {
-	return s.crash.around(func() error { return s.Store.MarkAttempted(ctx, id) })
 }
 
 func (s mortalStore) BurnVMID(ctx context.Context, b state.Burn) error {

@@ -30,9 +30,9 @@ func (s *Scheduler) createSandbox() kind {
 		steps: []step{
 			{name: stepReserve, run: reserve, timeout: call, retries: modest},
 			{name: "attach-network", run: attachNetwork, undo: detachNetwork, timeout: call, retries: modest},
-			{name: "create-vm", run: createVM, undo: cutAndRemoveVM, retries: modest},
-			{name: "start-vm", run: startVM, timeout: call, retries: modest},
-			{name: "wait-hello", run: waitHello, limit: readyLimit},
+			{name: "create-vm", prepare: tryVM, run: createVM, undo: cutAndRemoveVM, retries: modest},
+			{name: "start-vm", prepare: extendTokens, run: startVM, timeout: call, retries: modest},
+			{name: "wait-hello", prepare: extendTokens, run: waitHello, limit: readyLimit},
 		},
 		done:   sandboxReady,
 		failed: sandboxFailed,
@@ -78,7 +78,19 @@ func attachNetwork(ctx context.Context, w *work) (state.Commit, error) {
 
 func detachNetwork(ctx context.Context, w *work) error { return w.detach(ctx, w.sb.ID) }
 
-// createVM makes a new token for each attempt: the store keeps only its hash.
+// tryVM notes that a VM may exist from now on, and makes a new token for each
+// attempt: the store keeps only its hash.
+func tryVM(w *work) state.Commit {
+	var b [tokenBytes]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	token := base64.RawURLEncoding.EncodeToString(b[:])
+	w.token = secret.New(token)
+	expires := time.Now().Add(w.cfg.Timing.CreateTimeout + w.cfg.Timing.TokenTTL)
+	return state.Commit{Attempted: []string{w.sb.ID}, Tokens: []state.Token{
+		{SandboxID: w.sb.ID, Hash: sha256.Sum256([]byte(token)), Expires: expires},
+	}}
+}
+
 func createVM(ctx context.Context, w *work) (state.Commit, error) {
 	if w.sb.VMID == 0 { // burned just before a restart
 		return state.Commit{}, &jump{to: stepReserve}
@@ -90,15 +102,8 @@ func createVM(ctx context.Context, w *work) (state.Commit, error) {
 	defer release()
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.Timing.CreateTimeout)
 	defer cancel()
-	token, err := w.newToken(ctx)
+	req, err := w.createRequest()
 	if err != nil {
-		return state.Commit{}, err
-	}
-	req, err := w.createRequest(token)
-	if err != nil {
-		return state.Commit{}, err
-	}
-	if err := w.cfg.Store.MarkAttempted(ctx, w.sb.ID); err != nil {
 		return state.Commit{}, err
 	}
 	_, err = w.cfg.Hypervisor.CreateVM(ctx, req, w.progress(ctx))
@@ -126,16 +131,7 @@ func (w *work) burn(ctx context.Context, cause error) (state.Commit, error) {
 	return state.Commit{}, &jump{to: stepReserve, cause: cause}
 }
 
-func (w *work) newToken(ctx context.Context) (secret.Value, error) {
-	var b [tokenBytes]byte
-	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
-	token := base64.RawURLEncoding.EncodeToString(b[:])
-	hash := sha256.Sum256([]byte(token))
-	expires := time.Now().Add(w.cfg.Timing.CreateTimeout + w.cfg.Timing.TokenTTL)
-	return secret.New(token), w.cfg.Store.PutToken(ctx, w.sb.ID, hash[:], expires)
-}
-
-func (w *work) createRequest(token secret.Value) (hypervisor.CreateRequest, error) {
+func (w *work) createRequest() (hypervisor.CreateRequest, error) {
 	spec := w.sb.Spec
 	cidr := netip.PrefixFrom(w.sb.Address, w.cfg.Subnet.Bits())
 	var dns []string
@@ -144,7 +140,7 @@ func (w *work) createRequest(token secret.Value) (hypervisor.CreateRequest, erro
 	}
 	seed, err := w.cfg.RenderSeed(SeedInput{
 		Hostname: w.sb.Name, SandboxID: w.sb.ID, VMID: w.sb.VMID, User: spec.SSHUser, AuthorizedKey: spec.SSHKey,
-		MAC: w.sb.MAC, AddressCIDR: cidr, Gateway: w.cfg.HostAddress, DNS: w.cfg.DNS, Controller: w.cfg.GuestURL, Token: token,
+		MAC: w.sb.MAC, AddressCIDR: cidr, Gateway: w.cfg.HostAddress, DNS: w.cfg.DNS, Controller: w.cfg.GuestURL, Token: w.token,
 	})
 	if err != nil {
 		return hypervisor.CreateRequest{}, fmt.Errorf("render seed: %w", err)
@@ -160,11 +156,14 @@ func (w *work) createRequest(token secret.Value) (hypervisor.CreateRequest, erro
 	}, nil
 }
 
-// startVM begins the token's time: until now it may have waited in a queue.
+// extendTokens begins the tokens' time when the VM is started, since its creation
+// may have waited in a queue, and again when we wait for its hello, also after a
+// restart of ours: a guest that found nobody to talk to is still welcome.
+func extendTokens(w *work) state.Commit {
+	return state.Commit{Extend: []state.Extension{{SandboxID: w.sb.ID, Expires: time.Now().Add(w.cfg.Timing.TokenTTL)}}}
+}
+
 func startVM(ctx context.Context, w *work) (state.Commit, error) {
-	if err := w.cfg.Store.ExtendTokens(ctx, w.sb.ID, time.Now().Add(w.cfg.Timing.TokenTTL)); err != nil {
-		return state.Commit{}, err
-	}
 	_, err := w.cfg.Hypervisor.SetPower(ctx, w.ref(), hypervisor.PowerOn, 0)
 	return state.Commit{}, err
 }
@@ -176,12 +175,7 @@ func readyLimit(w *work) time.Duration {
 	return defaultReady
 }
 
-// waitHello also renews the token when it is entered again after a restart of
-// ours: a guest that found nobody to talk to is still welcome.
 func waitHello(ctx context.Context, w *work) (state.Commit, error) {
-	if err := w.cfg.Store.ExtendTokens(ctx, w.sb.ID, time.Now().Add(w.cfg.Timing.TokenTTL)); err != nil {
-		return state.Commit{}, err
-	}
 	var verdict error
 	vm := w.vmLook()
 	err := w.until(ctx, func(ctx context.Context) (bool, error) {
@@ -208,7 +202,9 @@ func waitHello(ctx context.Context, w *work) (state.Commit, error) {
 func sandboxReady(w *work) state.Commit {
 	c := w.sandboxTo(lab.SandboxReady, "")
 	if w.op.JobID != "" {
-		c.Submit = append(c.Submit, newOperation(lab.OpRunJob, w.sb.ID, w.op.JobID))
+		next, started := w.begun(newOperation(lab.OpRunJob, w.sb.ID, w.op.JobID))
+		c.Submit = append(c.Submit, next)
+		c.Events = append(c.Events, started)
 	}
 	return c
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/secret"
 )
 
 // kind is how one kind of operation is done.
@@ -28,6 +29,9 @@ type kind struct {
 // step is one named, repeatable part of an operation.
 type step struct {
 	name string
+	// prepare is committed together with the beginning of each attempt, also of
+	// one that goes on after our own end cut it off; may be nil.
+	prepare func(w *work) state.Commit
 	// run does it; what it returns is committed together with its success.
 	run func(ctx context.Context, w *work) (state.Commit, error)
 	// undo takes it back, whether it was done, half done or not begun; nil
@@ -41,9 +45,11 @@ type step struct {
 // work is one attempt's view of its operation.
 type work struct {
 	*Scheduler
-	op  lab.Operation
-	sb  lab.Sandbox
-	log hclog.Logger
+	op       lab.Operation
+	sb       lab.Sandbox
+	log      hclog.Logger
+	prepared string       // the step that this life has prepared for and not called yet
+	token    secret.Value // of the attempt to create the VM
 }
 
 // jump is returned by a step that wants to go on elsewhere.
@@ -60,23 +66,23 @@ var errCancelled = errors.New("cancelled")
 
 // drive takes the operation on until it has ended, ctx ends or the store fails.
 func (s *Scheduler) drive(ctx context.Context, id string) error {
+	w := &work{Scheduler: s}
 	for ctx.Err() == nil {
-		op, err := s.cfg.Store.Operation(ctx, id)
-		if err != nil {
+		var err error
+		if w.op, err = s.cfg.Store.Operation(ctx, id); err != nil {
 			return err
 		}
-		if op.State.Ended() {
+		if w.op.State.Ended() {
 			return nil
 		}
-		k, ok := s.kinds[op.Kind]
+		k, ok := s.kinds[w.op.Kind]
 		if !ok {
-			return fault.New(fault.Internal, "operation kind %q is not known", op.Kind)
+			return fault.New(fault.Internal, "operation kind %q is not known", w.op.Kind)
 		}
-		sb, err := s.cfg.Store.Sandbox(ctx, op.Subject)
-		if err != nil {
+		if w.sb, err = s.cfg.Store.Sandbox(ctx, w.op.Subject); err != nil {
 			return err
 		}
-		w := &work{s, op, sb, s.log.With("operation", op.ID, "sandbox", sb.ID, "vmid", sb.VMID)}
+		w.log = s.log.With("operation", w.op.ID, "sandbox", w.sb.ID, "vmid", w.sb.VMID)
 		// Conflict: an input came in between, above all a cancel request.
 		if err := w.advance(ctx, k); err != nil && !errors.Is(err, fault.Conflict) {
 			return err
@@ -129,9 +135,12 @@ func (w *work) pause(ctx context.Context, d time.Duration) error {
 }
 
 func (w *work) runOne(ctx context.Context, k kind, st step) error {
-	if err := w.begin(ctx, st, nil); err != nil {
-		return err
+	if !w.hasBegun(st) {
+		if err := w.begin(ctx, st, nil); err != nil {
+			return err
+		}
 	}
+	w.prepared = ""
 	began := time.Now()
 	w.log.Debug("step begins", "step", w.op.Step, "attempt", w.op.Attempt)
 	commit, err := w.call(ctx, st)
@@ -195,10 +204,29 @@ func (w *work) onCancel(ctx context.Context, f func()) (stop func()) {
 }
 
 // begin commits that an attempt of the step starts, before anything is called.
-// One that our own end cut off goes on under its number: only what failed, and
-// so has a time before which it is not tried again, counts against the retries.
 func (w *work) begin(ctx context.Context, st step, fields map[string]string) error {
-	now := w.op
+	return w.enter(ctx, st, w.op, state.Commit{}, fields)
+}
+
+// enter commits c, which led the operation to where now says, together with the
+// beginning of an attempt of the step there: each commit waits for the disk.
+func (w *work) enter(ctx context.Context, st step, now lab.Operation, c state.Commit, fields map[string]string) error {
+	now, started := w.entering(st, now, fields)
+	c.Events = append(c.Events, started)
+	if st.prepare != nil {
+		c = merge(c, st.prepare(w))
+	}
+	if err := w.commit(ctx, now, c); err != nil {
+		return err
+	}
+	w.prepared = st.name
+	return nil
+}
+
+// entering is the operation as it begins an attempt of the step, and the event.
+// An attempt that our own end cut off goes on under its number: only what failed,
+// and so has a time before which it is not tried again, counts against the retries.
+func (w *work) entering(st step, now lab.Operation, fields map[string]string) (lab.Operation, lab.Event) {
 	if now.State == lab.OpPending {
 		now.State = lab.OpRunning
 	}
@@ -213,13 +241,17 @@ func (w *work) begin(ctx context.Context, st step, fields map[string]string) err
 		now.Attempt++
 	}
 	now.NotBefore = time.Time{}
-	return w.commit(ctx, now, state.Commit{Events: []lab.Event{
-		w.event(lab.EventStepStarted, now, "", with(fields, "attempt", strconv.Itoa(now.Attempt))),
-	}})
+	return now, w.event(lab.EventStepStarted, now, "", with(fields, "attempt", strconv.Itoa(now.Attempt)))
 }
 
-// succeed commits the step's result and moves on; after the last step the
-// operation is done in the same transaction.
+// hasBegun reports whether the row says that an attempt of the step starts, and all
+// is there for it.
+func (w *work) hasBegun(st step) bool {
+	return w.op.Step == st.name && w.op.Attempt > 0 && w.op.NotBefore.IsZero() && (st.prepare == nil || w.prepared == st.name)
+}
+
+// succeed commits the step's result and, in the same transaction, begins the next
+// step or ends the operation.
 func (w *work) succeed(ctx context.Context, k kind, c state.Commit, took time.Duration) error {
 	c.Events = append(c.Events, w.event(lab.EventStepFinished, w.op, "", tookField(took)))
 	now := w.op
@@ -227,13 +259,13 @@ func (w *work) succeed(ctx context.Context, k kind, c state.Commit, took time.Du
 	now.Attempt = 0
 	now.Error, now.ErrorClass, now.Hint = "", "", ""
 	if now.StepIndex < len(k.steps) {
-		return w.commit(ctx, now, c)
+		return w.enter(ctx, k.steps[now.StepIndex], now, c, nil)
 	}
 	now.State = lab.OpDone
 	return w.commit(ctx, now, merge(c, k.done(w), state.Commit{Events: []lab.Event{w.ended(now)}}))
 }
 
-// follow commits a jump.
+// follow commits a jump, and begins the step that it leads to.
 func (w *work) follow(ctx context.Context, k kind, to *jump, took time.Duration) error {
 	event := w.event(lab.EventStepFinished, w.op, "", tookField(took))
 	if to.cause != nil {
@@ -248,7 +280,7 @@ func (w *work) follow(ctx context.Context, k kind, to *jump, took time.Duration)
 	}
 	c := to.commit
 	c.Events = append(c.Events, event)
-	return w.commit(ctx, now, c)
+	return w.enter(ctx, k.steps[now.StepIndex], now, c, nil)
 }
 
 // retry commits that the attempt failed and when the next may begin.

@@ -10,7 +10,8 @@ import (
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
-// progressEvery is how often a step tells how far it is.
+// progressEvery is how often a step tells how far it is, and how long it has
+// been at work when it first does.
 const progressEvery = 250 * time.Millisecond
 
 // progress gives a function that writes events about the present step, at most
@@ -18,14 +19,14 @@ const progressEvery = 250 * time.Millisecond
 // is left out, so that a driver is never held up.
 func (w *work) progress(ctx context.Context) func(hypervisor.Progress) {
 	var mu sync.Mutex
-	var last time.Time
+	last := time.Now()
 	op := w.op
 	return func(p hypervisor.Progress) {
 		if !mu.TryLock() {
 			return
 		}
 		defer mu.Unlock()
-		if !last.IsZero() && time.Since(last) < progressEvery {
+		if time.Since(last) < progressEvery {
 			return
 		}
 		last = time.Now()

@@ -31,8 +31,6 @@ type worker interface {
 	Commit(ctx context.Context, c state.Commit) error
 	AppendEvent(ctx context.Context, e lab.Event) error
 	WatchSandbox(id string) (wake <-chan struct{}, stop func())
-	PutToken(ctx context.Context, sandboxID string, tokenHash []byte, expires time.Time) error
-	ExtendTokens(ctx context.Context, sandboxID string, expires time.Time) error
 	WriteFailed() time.Time
 }
 
@@ -40,7 +38,6 @@ type worker interface {
 type addresser interface {
 	Reserve(ctx context.Context, sandboxID string, r state.Range) (lab.Sandbox, error)
 	Reservation(ctx context.Context, sandboxID string) (state.Reservation, error)
-	MarkAttempted(ctx context.Context, sandboxID string) error
 	BurnVMID(ctx context.Context, b state.Burn) error
 	BurnedFor(ctx context.Context, sandboxID string) (int, error)
 }

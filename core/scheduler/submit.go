@@ -48,8 +48,8 @@ func (s *Scheduler) CreateSandbox(ctx context.Context, r SandboxRequest) (lab.Op
 	if err := s.refuseUnfit(ctx); err != nil {
 		return lab.Operation{}, lab.Sandbox{}, err
 	}
-	op := newOperation(lab.OpCreateSandbox, sb.ID, "")
-	if err := s.cfg.Store.Submit(ctx, state.Submission{Sandbox: &sb, Operation: &op}); err != nil {
+	op, started := s.begun(newOperation(lab.OpCreateSandbox, sb.ID, ""))
+	if err := s.cfg.Store.Submit(ctx, state.Submission{Sandbox: &sb, Operation: &op, Events: []lab.Event{started}}); err != nil {
 		return lab.Operation{}, lab.Sandbox{}, err
 	}
 	s.Wake()
@@ -76,8 +76,9 @@ func (s *Scheduler) RunJob(ctx context.Context, r JobRequest) (lab.Operation, la
 	}
 	job := r.job(sb)
 	sb.JobID, sb.Keep = job.ID, r.Keep
-	op := newOperation(lab.OpCreateSandbox, sb.ID, job.ID)
-	if err := s.cfg.Store.Submit(ctx, state.Submission{Sandbox: &sb, Job: &job, Operation: &op}); err != nil {
+	op, started := s.begun(newOperation(lab.OpCreateSandbox, sb.ID, job.ID))
+	sub := state.Submission{Sandbox: &sb, Job: &job, Operation: &op, Events: []lab.Event{started}}
+	if err := s.cfg.Store.Submit(ctx, sub); err != nil {
 		return refuse(err)
 	}
 	s.Wake()
@@ -145,6 +146,14 @@ func (s *Scheduler) CancelOperation(ctx context.Context, id string) (lab.Operati
 		s.Wake()
 	}
 	return op, err
+}
+
+// begun is a new operation whose first step begins with the commit that submits
+// it: nothing of its subject is in its way.
+func (s *Scheduler) begun(op lab.Operation) (lab.Operation, lab.Event) {
+	first := s.kinds[op.Kind].steps[0]
+	w := &work{Scheduler: s, op: op, sb: lab.Sandbox{ID: op.Subject, JobID: op.JobID}}
+	return w.entering(first, op, nil)
 }
 
 func newOperation(kind lab.OperationKind, subject, job string) lab.Operation {

@@ -208,16 +208,10 @@ func (s *Store) BurnedFor(ctx context.Context, sandboxID string) (int, error) {
 		`SELECT count(*) FROM addresses WHERE sandbox_id = ? AND burned = 1`, sandboxID)
 }
 
-// MarkAttempted notes that a VM of the sandbox's VMID may exist from now on.
-// It is called before the hypervisor is.
-func (s *Store) MarkAttempted(ctx context.Context, sandboxID string) error {
-	return s.write(ctx, "note attempt", func(ctx context.Context, t *tx) error {
-		ok, err := t.change(ctx, `UPDATE addresses SET attempted = 1 WHERE sandbox_id = ? AND burned = 0`, sandboxID)
-		if err == nil && !ok {
-			err = fault.New(fault.Precondition, "sandbox %s holds no VMID", sandboxID)
-		}
-		return err
-	})
+// markAttempted notes that a VM of the VMID that the sandbox holds, if it does, may
+// exist from now on.
+func (t *tx) markAttempted(ctx context.Context, sandboxID string) error {
+	return t.exec(ctx, `UPDATE addresses SET attempted = 1 WHERE sandbox_id = ? AND burned = 0`, sandboxID)
 }
 
 // Reservation gives what the sandbox holds, or fault.NotFound.

@@ -39,8 +39,8 @@ func TestBurnedVMIDIsNotGivenAgain(t *testing.T) {
 	s := open(t)
 	ctx := t.Context()
 	sb := putSandbox(t, s, "a")
-	check(t, s.MarkAttempted(ctx, sb.ID))
-	check(t, s.PutToken(ctx, sb.ID, hash("t"), sb.CreatedAt.AddDate(1, 0, 0)))
+	check(t, s.Commit(ctx, Commit{Attempted: []string{sb.ID}}))
+	putToken(t, s, sb.ID, "t", sb.CreatedAt.AddDate(1, 0, 0))
 	burn := Burn{SandboxID: sb.ID, VMID: sb.VMID, Reason: "somebody else's"}
 	check(t, s.BurnVMID(ctx, burn))
 	wantClass(t, s.BurnVMID(ctx, burn), fault.Conflict)

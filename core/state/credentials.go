@@ -13,25 +13,28 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
-// PutToken makes a bootstrap token, given by its SHA-256, good for the sandbox
-// until it expires or one of the sandbox's tokens is used. Earlier unused ones
-// stay good beside it: a VM that was made before a crash holds the token of
-// that attempt.
-func (s *Store) PutToken(ctx context.Context, sandboxID string, tokenHash []byte, expires time.Time) error {
-	if len(tokenHash) != sha256.Size {
-		return fault.New(fault.Invalid, "a token hash has %d bytes", sha256.Size)
-	}
-	return s.write(ctx, "store token", func(ctx context.Context, t *tx) error {
-		return t.exec(ctx, `INSERT INTO tokens VALUES (?,?,?)`, tokenHash, sandboxID, millis(expires))
-	})
+// Token is a bootstrap token that is good for the sandbox until it expires or one
+// of the sandbox's tokens is used. Earlier unused ones stay good beside it: a VM
+// that was made before a crash holds the token of that attempt.
+type Token struct {
+	SandboxID string
+	Hash      [sha256.Size]byte
+	Expires   time.Time
 }
 
-// ExtendTokens moves the expiry of the sandbox's unused tokens: the clock runs
-// while the guest boots, not while its creation waits in a queue.
-func (s *Store) ExtendTokens(ctx context.Context, sandboxID string, expires time.Time) error {
-	return s.write(ctx, "extend tokens", func(ctx context.Context, t *tx) error {
-		return t.exec(ctx, `UPDATE tokens SET expires_at = ? WHERE sandbox_id = ?`, millis(expires), sandboxID)
-	})
+func (k Token) apply(ctx context.Context, t *tx) error {
+	return t.exec(ctx, `INSERT INTO tokens VALUES (?,?,?)`, k.Hash[:], k.SandboxID, millis(k.Expires))
+}
+
+// Extension moves the expiry of the sandbox's unused tokens: the clock runs while
+// the guest boots, not while its creation waits in a queue.
+type Extension struct {
+	SandboxID string
+	Expires   time.Time
+}
+
+func (e Extension) apply(ctx context.Context, t *tx) error {
+	return t.exec(ctx, `UPDATE tokens SET expires_at = ? WHERE sandbox_id = ?`, millis(e.Expires), e.SandboxID)
 }
 
 // Exchange is a guest's first call: a token for a credential.

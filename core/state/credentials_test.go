@@ -1,6 +1,7 @@
 package state
 
 import (
+	"crypto/sha256"
 	"net/netip"
 	"testing"
 	"time"
@@ -9,13 +10,18 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
+func putToken(t *testing.T, s *Store, sandboxID, token string, expires time.Time) {
+	t.Helper()
+	check(t, s.Commit(t.Context(), Commit{Tokens: []Token{{SandboxID: sandboxID, Hash: sha256.Sum256([]byte(token)), Expires: expires}}}))
+}
+
 func TestTokenIsUsedOnce(t *testing.T) {
 	s := open(t)
 	ctx := t.Context()
 	sb, other := putSandbox(t, s, "a"), putSandbox(t, s, "b")
 	now := time.Now()
-	check(t, s.PutToken(ctx, sb.ID, hash("old"), now.Add(time.Minute)))
-	check(t, s.PutToken(ctx, sb.ID, hash("token"), now.Add(time.Minute)))
+	putToken(t, s, sb.ID, "old", now.Add(time.Minute))
+	putToken(t, s, sb.ID, "token", now.Add(time.Minute))
 	ex := Exchange{Address: sb.Address, TokenHash: hash("token"), CredentialHash: hash("cred"), HostKey: "ssh-ed25519 A", BootID: "1", Now: now}
 	with := func(f func(*Exchange)) Exchange {
 		e := ex
@@ -57,7 +63,7 @@ func TestAuthenticate(t *testing.T) {
 	s := open(t)
 	ctx := t.Context()
 	sb, other := putSandbox(t, s, "a"), putSandbox(t, s, "b")
-	check(t, s.PutToken(ctx, sb.ID, hash("token"), time.Now().Add(time.Minute)))
+	putToken(t, s, sb.ID, "token", time.Now().Add(time.Minute))
 	firstOf(s.Exchange(ctx, Exchange{Address: sb.Address, TokenHash: hash("token"), CredentialHash: hash("cred"), Now: time.Now()}))
 
 	if got := firstOf(s.Authenticate(ctx, sb.Address, hash("cred"))); got.ID != sb.ID {
@@ -82,7 +88,7 @@ func TestDestroyedSandboxHasNoCredential(t *testing.T) {
 	s := open(t)
 	ctx := t.Context()
 	sb := putSandbox(t, s, "a")
-	check(t, s.PutToken(ctx, sb.ID, hash("token"), time.Now().Add(time.Minute)))
+	putToken(t, s, sb.ID, "token", time.Now().Add(time.Minute))
 	check(t, s.Commit(ctx, Commit{Sandboxes: []SandboxChange{{ID: sb.ID, To: lab.SandboxDestroyed}}}))
 	_, err := s.Exchange(ctx, Exchange{Address: sb.Address, TokenHash: hash("token"), CredentialHash: hash("cred"), Now: time.Now()})
 	wantClass(t, err, fault.Denied)
@@ -93,10 +99,10 @@ func TestExtendTokens(t *testing.T) {
 	ctx := t.Context()
 	sb := putSandbox(t, s, "a")
 	now := time.Now()
-	check(t, s.PutToken(ctx, sb.ID, hash("token"), now.Add(-time.Second)))
+	putToken(t, s, sb.ID, "token", now.Add(-time.Second))
 	ex := Exchange{Address: sb.Address, TokenHash: hash("token"), CredentialHash: hash("cred"), Now: now}
 	_, err := s.Exchange(ctx, ex)
 	wantClass(t, err, fault.Denied)
-	check(t, s.ExtendTokens(ctx, sb.ID, now.Add(time.Minute)))
+	check(t, s.Commit(ctx, Commit{Extend: []Extension{{SandboxID: sb.ID, Expires: now.Add(time.Minute)}}}))
 	firstOf(s.Exchange(ctx, ex))
 }

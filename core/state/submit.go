@@ -14,6 +14,7 @@ type Submission struct {
 	Sandbox   *lab.Sandbox
 	Job       *lab.Job
 	Operation *lab.Operation
+	Events    []lab.Event
 }
 
 // Submit inserts the rows and their events in one transaction. A name that a
@@ -37,7 +38,7 @@ func (s *Store) Submit(ctx context.Context, sub Submission) error {
 				return named(err, "an operation %s is already open for sandbox %s", o.Kind, o.Subject)
 			}
 		}
-		return nil
+		return t.emitAll(ctx, sub.Events)
 	})
 }
 
@@ -92,6 +93,9 @@ type Commit struct {
 	Operations []OperationChange
 	Sandboxes  []SandboxChange
 	Jobs       []JobChange
+	Attempted  []string // sandbox ids; a VM of the VMID they hold may exist from now on
+	Tokens     []Token
+	Extend     []Extension
 	Revoke     []string        // sandbox ids whose credentials end
 	Submit     []lab.Operation // left out where one of that kind is open for the subject
 	Events     []lab.Event
@@ -119,6 +123,21 @@ func (t *tx) apply(ctx context.Context, c Commit) error {
 			return fmt.Errorf("%s: %w", j, err)
 		}
 	}
+	for _, id := range c.Attempted {
+		if err := t.markAttempted(ctx, id); err != nil {
+			return err
+		}
+	}
+	for _, k := range c.Tokens {
+		if err := k.apply(ctx, t); err != nil {
+			return err
+		}
+	}
+	for _, e := range c.Extend {
+		if err := e.apply(ctx, t); err != nil {
+			return err
+		}
+	}
 	for _, id := range c.Revoke {
 		if err := t.revoke(ctx, id); err != nil {
 			return err
@@ -130,12 +149,7 @@ func (t *tx) apply(ctx context.Context, c Commit) error {
 			return err
 		}
 	}
-	for _, e := range c.Events {
-		if err := t.emit(ctx, e); err != nil {
-			return err
-		}
-	}
-	return nil
+	return t.emitAll(ctx, c.Events)
 }
 
 // SandboxChange is one step of a sandbox to another state.

@@ -93,6 +93,15 @@ func (t *tx) emit(ctx context.Context, e lab.Event) error {
 		millis(e.At), e.Type, e.SandboxID, e.JobID, e.Operation, e.Message, fields)
 }
 
+func (t *tx) emitAll(ctx context.Context, events []lab.Event) error {
+	for _, e := range events {
+		if err := t.emit(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (t *tx) exec(ctx context.Context, query string, args ...any) error {
 	_, err := t.ExecContext(ctx, query, args...)
 	return err
