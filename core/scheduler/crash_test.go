@@ -183,8 +183,12 @@ func (b *bench) suffer(o ordeal) []string {
 	b.start(-1)
 	<-acted
 	b.settle()
-	time.Sleep(15 * time.Minute) // a destroy that failed rests for a while
+	time.Sleep(3 * time.Minute) // what looks right may be undone by a sweep
 	b.settle()
+	if b.failed() { // a destroy that failed rests for a while
+		time.Sleep(12 * time.Minute)
+		b.settle()
+	}
 	if got := b.job(job.ID); !got.State.Ended() {
 		rec.Errorf("job is %s", got.State)
 	}
@@ -200,6 +204,16 @@ func (b *bench) suffer(o ordeal) []string {
 		rec.failures = append(rec.failures, b.history())
 	}
 	return slices.Clip(rec.failures)
+}
+
+// failed reports whether a sandbox waits for another try to remove it.
+func (b *bench) failed() bool {
+	b.t.Helper()
+	failed, err := b.store.Sandboxes(context.Background(), state.SandboxFilter{States: []lab.SandboxState{lab.SandboxFailed}})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return len(failed) > 0
 }
 
 // recorder keeps failures for rapid, which must be told outside the bubble.
