@@ -113,7 +113,7 @@ func (g guest) work(ctx context.Context, p guestapi.Payload) error {
 	known = append(known, secretsfs.FromURL(url)...)
 	r := &jobrun.Runner{
 		Layout: g.layout, Login: g.login, Host: g.host, Programs: programs, Exe: exe, Env: env,
-		Redactor: secret.NewRedactor(known...), NoInnerSandbox: override(g.layout, innerSandbox) == "0",
+		Redactor: secret.NewRedactor(known...), Secrets: append(bundle.Placed(), secretsfs.FromURL(url)...), NoInnerSandbox: override(g.layout, innerSandbox) == "0",
 		Beat: guestapi.HeartbeatEvery, Log: g.log,
 	}
 	return r.Run(ctx, *p.Job)

@@ -111,6 +111,10 @@ func (d *doctor) examine(ctx context.Context, args []string) (err error) {
 			return err
 		}
 	}
+	fresh, err := d.c.CheckPlugins(ctx) // what status knows may be seconds old
+	if d.note("plugins", err); err == nil {
+		d.status.Plugins = fresh
+	}
 	hosts, hostsErr := d.c.HostFindings(ctx)
 	d.host, err = d.c.Host(ctx)
 	d.note("host", err)

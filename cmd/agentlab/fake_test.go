@@ -227,7 +227,7 @@ func childEnv(ts *testscript.TestScript) (env []string) {
 }
 
 // places are directories that are others in each run.
-var places = regexp.MustCompile(`(UserKnownHostsFile=|')(/.*)(/known_hosts|/agentlab')`)
+var places = regexp.MustCompile(`(UserKnownHostsFile="|')(/.*)(/sbx_1.known_hosts"|/agentlab')`)
 
 // percent is what ssh does to a ProxyCommand: only a doubled one stays.
 var percent = strings.NewReplacer("%%", "%", "%", "EXPANDED")
@@ -238,6 +238,7 @@ func fakeSSH() {
 	for i, a := range os.Args[1:] {
 		fmt.Printf("%d %q\n", i+1, places.ReplaceAllString(a, "$1$3"))
 		if path, ok := strings.CutPrefix(a, "UserKnownHostsFile="); ok {
+			path = strings.Trim(path, `"`)
 			st, err := os.Stat(path)
 			b, readErr := os.ReadFile(path)
 			if err := errors.Join(err, readErr); err != nil {

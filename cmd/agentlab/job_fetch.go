@@ -18,16 +18,21 @@ import (
 
 func jobFetchCommand() cli.Command {
 	var repo, branch string
+	var withSecrets bool
 	return cli.Command{
 		Name: "job fetch", Args: "JOB", Synopsis: "bring a job's commits into a local repository as a branch", MinArgs: 1, MaxArgs: 1,
 		Help: `
 Brings the commits that a job made into the repository as branch agentlab/JOB.
 They are checked before the repository sees them. Nothing is checked out and no
-hook runs. A repository is found from any directory inside it.`,
+hook runs. A repository is found from any directory inside it.
+
+Commits in which the guest found a value of the secrets bundle, and commits that
+it could not search, are not brought unless --with-secrets is given.`,
 		Answers: []cli.Answer{cli.AnswerOf[fetched]("branch")},
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&repo, "repo", ".", "local repository, a `directory`")
 			fs.StringVar(&branch, "branch", "", "`name` of the branch (default: agentlab/JOB)")
+			fs.BoolVar(&withSecrets, "with-secrets", false, "bring commits although they may hold a secret")
 		},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
@@ -35,7 +40,10 @@ hook runs. A repository is found from any directory inside it.`,
 				return err
 			}
 			name := cmp.Or(branch, "agentlab/"+args[0])
-			commit, err := fetchChanges(ctx, c, args[0], repo, name)
+			var commit string
+			if err = unflagged(ctx, c, args[0], withSecrets); err == nil {
+				commit, err = fetchChanges(ctx, c, args[0], repo, name)
+			}
 			if err != nil {
 				return fmt.Errorf("fetch the commits of %s: %w", args[0], err)
 			}
@@ -51,6 +59,24 @@ hook runs. A repository is found from any directory inside it.`,
 type fetched struct {
 	Branch string `json:"branch"`
 	Commit string `json:"commit"`
+}
+
+// unflagged refuses commits that are flagged, unless they are wanted nevertheless.
+func unflagged(ctx context.Context, c *client.Client, job string, withSecrets bool) error {
+	if withSecrets {
+		return nil
+	}
+	list, err := c.Artifacts(ctx, job)
+	if err != nil {
+		return err
+	}
+	for _, a := range list {
+		if a.Path == guestapi.ArtifactChanges && a.Flagged != "" {
+			return fault.New(fault.Precondition, "%s %s", a.Path, oneLine(a.Flagged)).
+				WithHint("fetch them with --with-secrets, take the value out of them before they are pushed (git rebase -i), and replace it")
+		}
+	}
+	return nil
 }
 
 func fetchChanges(ctx context.Context, c *client.Client, job, repo, branch string) (string, error) {

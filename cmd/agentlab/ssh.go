@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -79,14 +78,9 @@ func (r *sshRun) connect(ctx context.Context, env *cli.Env, ref string) error {
 	if err := reachable(s); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "agentlab-ssh-")
+	known, err := knownHosts(s)
 	if err != nil {
-		return fault.New(fault.Internal, "make a temporary directory: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	known := filepath.Join(dir, "known_hosts")
-	if err := os.WriteFile(known, []byte(s.ID+" "+s.HostKey+"\n"), 0o600); err != nil {
-		return fault.New(fault.Internal, "write known hosts: %w", err)
+		return err
 	}
 	host, err := c.Host(ctx)
 	if err != nil {
@@ -125,7 +119,7 @@ func reachable(s api.Sandbox) error {
 // left open to an earlier owner of the address is not taken for this one.
 func (r *sshRun) argv(env *cli.Env, s api.Sandbox, known string, direct bool) ([]string, error) {
 	argv := []string{
-		"-o", "HostKeyAlias=" + s.ID, "-o", "UserKnownHostsFile=" + known, "-o", "GlobalKnownHostsFile=/dev/null",
+		"-o", "HostKeyAlias=" + s.ID, "-o", "UserKnownHostsFile=" + quoted(known), "-o", "GlobalKnownHostsFile=/dev/null",
 		"-o", "StrictHostKeyChecking=yes", "-o", "CheckHostIP=no", "-o", "LogLevel=ERROR",
 		"-o", "HostKeyAlgorithms=ssh-ed25519",
 		// A guest must not ask a person for a password. (An ssh without GSSAPI would

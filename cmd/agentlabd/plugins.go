@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"slices"
 
@@ -13,9 +14,14 @@ import (
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
-func (p *parts) listPlugins() []api.Plugin {
-	var out []api.Plugin
-	for _, s := range p.plugins.List() {
+func (p *parts) listPlugins() []api.Plugin { return apiPlugins(p.plugins.List()) }
+
+func (p *parts) checkPlugins(ctx context.Context) []api.Plugin {
+	return apiPlugins(p.plugins.Check(ctx))
+}
+
+func apiPlugins(list []pluginhost.Status) (out []api.Plugin) {
+	for _, s := range list {
 		out = append(out, apiPlugin(s))
 	}
 	return out

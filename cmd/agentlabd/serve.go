@@ -116,7 +116,7 @@ func (p *parts) build(ctx context.Context, dirs layout) error {
 		Limits: guestLimits(p.cfg),
 	}
 	cc := control.Config{
-		Store: store, Scheduler: p.sched, Profiles: profiles{&p.reload.settings}, Plugins: p.listPlugins, Plugin: p.pluginInfo,
+		Store: store, Scheduler: p.sched, Profiles: profiles{&p.reload.settings}, Plugins: p.listPlugins, CheckPlugins: p.checkPlugins, Plugin: p.pluginInfo,
 		Problems: p.reload.problems, Hypervisor: p.plugins.Hypervisor(),
 		ArtifactsDir: dirs.artifacts(), ReposDir: dirs.repos(), Dial: dialSandbox, Log: p.log,
 		Host: hostInfo(p.cfg, uuid, p.dev), Checks: p.checkHost, Console: p.console,

@@ -49,6 +49,11 @@ func (c *Client) Plugins(ctx context.Context) ([]api.Plugin, error) {
 	return list[api.Plugin](ctx, c, "/v1/plugins", nil)
 }
 
+// CheckPlugins is Plugins, but has the daemon ask them how they are now.
+func (c *Client) CheckPlugins(ctx context.Context) ([]api.Plugin, error) {
+	return list[api.Plugin](ctx, c, "/v1/plugins", url.Values{"check": {"true"}})
+}
+
 // Plugin is one plugin by its kind or name.
 func (c *Client) Plugin(ctx context.Context, kindOrName string) (api.PluginInfo, error) {
 	return get[api.PluginInfo](ctx, c, "/v1/plugins/"+url.PathEscape(kindOrName), nil)

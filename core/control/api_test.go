@@ -290,6 +290,10 @@ func TestSmallReads(t *testing.T) {
 	if err != nil || len(ps) != 1 || ps[0].Name != "qemu" {
 		t.Errorf("plugins %+v, %v", ps, err)
 	}
+	ps, err = d.c.CheckPlugins(ctx)
+	if err != nil || len(ps) != 1 || ps[0].State != "degraded" {
+		t.Errorf("plugins that were asked %+v, %v", ps, err)
+	}
 	list, err := d.c.Profiles(ctx)
 	profiles := list.Items
 	if err != nil || len(profiles) != len(d.world.specs) || profiles[0].Name != "bad-allow" || profiles[0].TTLSeconds != 3600 {

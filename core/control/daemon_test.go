@@ -160,6 +160,9 @@ func newDaemon(t testing.TB) *daemon {
 			Store: d.store, Hypervisor: fitHost{}, HostUUID: "uuid", Subnet: netip.MustParsePrefix("10.77.0.0/16"),
 		}),
 		Profiles: d.world,
+		CheckPlugins: func(context.Context) []api.Plugin {
+			return []api.Plugin{{Kind: "hypervisor", Name: "qemu", State: "degraded"}}
+		},
 		Plugins: func() []api.Plugin {
 			return []api.Plugin{{Kind: "hypervisor", Name: "qemu", State: "backoff", Message: "exited"}}
 		},

@@ -23,7 +23,8 @@ func (s *Server) table() []route {
 		read("/v1/status", "status", PermRead, "The daemon at a glance; asks no plugin.", s.status),
 		read("/v1/host", "host", PermRead, "What the daemon's host is.", s.host),
 		read("/v1/host/findings", "host-findings", PermRead, "What the plugins find on the host; asks them.", s.hostFindings),
-		read("/v1/plugins", "plugin-list", PermRead, "Configured plugins and how they are.", s.plugins),
+		read("/v1/plugins", "plugin-list", PermRead, "Configured plugins and how they are.", s.plugins).with(
+			flagParam("check", "ask them for it, for two seconds at most")),
 		read("/v1/plugins/{name}", "plugin-get", PermRead, "One plugin by its kind or name; asks no plugin.", s.plugin),
 		read("/v1/profiles", "profile-list", PermRead, "Usable profiles, by name, and what is wrong with others.", s.profiles),
 		read("/v1/profiles/{name}/check", "profile-check", PermRead,

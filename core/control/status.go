@@ -50,8 +50,12 @@ func (s *Server) status(r *http.Request) (api.Status, error) {
 	return out, nil
 }
 
-func (s *Server) plugins(*http.Request) (api.List[api.Plugin], error) {
-	return each(s.cfg.Plugins(), func(p api.Plugin) api.Plugin { return p }), nil
+func (s *Server) plugins(r *http.Request) (api.List[api.Plugin], error) {
+	list := s.cfg.Plugins
+	if queryFlag(r, "check") && s.cfg.CheckPlugins != nil {
+		list = func() []api.Plugin { return s.cfg.CheckPlugins(r.Context()) }
+	}
+	return each(list(), func(p api.Plugin) api.Plugin { return p }), nil
 }
 
 func (s *Server) plugin(r *http.Request) (api.PluginInfo, error) {

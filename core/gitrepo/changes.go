@@ -23,8 +23,7 @@ func MakeChanges(ctx context.Context, dir, base, out string) (Changes, error) {
 	if !commitPattern.MatchString(base) {
 		return c, fault.New(fault.Invalid, "%q is not a commit", base)
 	}
-	// Only the one directory is asked, and nothing in it is run.
-	g := git{dir: dir, config: []string{"safe.directory=*"}, env: []string{"GIT_CEILING_DIRECTORIES=" + dir + "/.."}}
+	g := untrusted(dir)
 	head, err := g.run(ctx, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
 	if err != nil {
 		return c, fault.New(fault.Precondition, "the repository is gone or has no commit: %w", err)
@@ -47,4 +46,9 @@ func MakeChanges(ctx context.Context, dir, base, out string) (Changes, error) {
 		return c, fmt.Errorf("bundle commits: %w", err)
 	}
 	return c, nil
+}
+
+// untrusted asks only the one directory, and runs nothing in it.
+func untrusted(dir string) git {
+	return git{dir: dir, config: []string{"safe.directory=*"}, env: []string{"GIT_CEILING_DIRECTORIES=" + dir + "/.."}}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -148,6 +149,30 @@ func TestRedactionOutlivesTheDaemon(t *testing.T) {
 	h.bundles.fail(fault.New(fault.NotFound, "the bundle was rotated away"))
 	_, _, err = sb.log(sb.job, len(planted)+1, "goes on\n")
 	h.must(err)
+}
+
+// The host cannot look into commits, so what the guest found there is kept, fit
+// to be shown; what the host found is not undone by a guest's silence.
+func TestFlaggedByTheGuest(t *testing.T) {
+	h := newHost(t, guest.Limits{})
+	sb := h.addSandbox()
+	sb.mustFetch()
+	for i, c := range []struct{ said, body, want string }{
+		{"holds it: commit 1, x\n\x1b[31m" + planted, "pack", "holds it: commit 1, x [31m[REDACTED]"},
+		{"", planted, guestapi.FlaggedSecret},
+		{" \n", "pack", ""},
+		{strings.Repeat("x", 5000), "pack", strings.Repeat("x", 1024)},
+	} {
+		name := fmt.Sprint("f", i)
+		query := url.Values{"job": {sb.job}, "path": {name}, "flagged": {c.said}}
+		_, err := sb.call(http.MethodPost, guestapi.UploadPath+"?"+query.Encode(), []byte(c.body), nil)
+		h.must(err)
+		rows, err := h.store.Artifacts(t.Context(), sb.job)
+		h.must(err)
+		if got := rows[len(rows)-1]; got.Path != name || got.Flagged != c.want {
+			t.Errorf("%q gives %+v, want %q", c.said, got, c.want)
+		}
+	}
 }
 
 func TestUpload(t *testing.T) {

@@ -16,6 +16,8 @@ import (
 
 	"github.com/agentlab/agentlab/core/guest"
 	"github.com/agentlab/agentlab/core/guestapi"
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
@@ -63,6 +65,57 @@ func TestAddressAndCredentialGoTogether(t *testing.T) {
 	_, err = b.report(guestapi.Report{Job: a.job, Kind: guestapi.ReportFinished, Status: "failed"})
 	wantClass(t, err, fault.Denied)
 	h.wantDenials(1)
+}
+
+// The last calls of a runner whose credential was revoked meanwhile are refused,
+// and are no alarm; anybody else's are.
+func TestOwnLateCallIsNoAlarm(t *testing.T) {
+	h := newHost(t, guest.Limits{})
+	a, b := h.addSandbox(), h.addSandbox()
+	a.mustFetch()
+	b.mustFetch()
+	h.must(h.store.RevokeCredentials(t.Context(), a.id))
+	for name, call := range map[string]func() error{
+		"heartbeat": func() error {
+			_, err := a.report(guestapi.Report{Job: a.job, Kind: guestapi.ReportHeartbeat})
+			return err
+		},
+		"log":   func() error { _, _, err := a.log(a.job, 0, "x"); return err },
+		"fetch": func() error { _, err := a.fetch(""); return err },
+	} {
+		if err := call(); !errors.Is(err, fault.Denied) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	h.wantDenials(0)
+	b.credential = a.credential // stolen
+	_, err := b.fetch("")
+	wantClass(t, err, fault.Denied)
+	h.wantDenials(1)
+	a.credential = strings.Repeat("x", 43)
+	_, err = a.fetch("")
+	wantClass(t, err, fault.Denied)
+	h.wantDenials(2)
+}
+
+func TestLateWordAboutAnEarlierJobIsNoAlarm(t *testing.T) {
+	h := newHost(t, guest.Limits{})
+	sb := h.addSandbox()
+	sb.mustFetch()
+	next := lab.Job{ID: lab.NewID("job"), SandboxID: sb.id, State: lab.JobQueued, Task: "next", Profile: "p", TTL: time.Hour, Borrowed: true, ExitCode: -1}
+	h.must(h.store.Commit(t.Context(), state.Commit{
+		Jobs:      []state.JobChange{{ID: sb.job, To: lab.JobRunning}, {ID: sb.job, To: lab.JobCompleted}},
+		Sandboxes: []state.SandboxChange{{ID: sb.id, To: lab.SandboxProvisioning}, {ID: sb.id, To: lab.SandboxBooting}, {ID: sb.id, To: lab.SandboxReady}},
+	}))
+	h.must(h.store.SubmitJob(t.Context(), next, lab.Operation{
+		ID: lab.NewID("op"), Kind: lab.OpRunJob, Subject: sb.id, JobID: next.ID, State: lab.OpPending, CreatedAt: time.Now(),
+	}))
+	_, err := sb.report(guestapi.Report{Job: sb.job, Kind: guestapi.ReportHeartbeat})
+	wantClass(t, err, fault.Precondition)
+	h.wantDenials(0)
+	if _, err := sb.report(guestapi.Report{Job: next.ID, Kind: guestapi.ReportHeartbeat}); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestOneSandboxCannotTouchAnothersJob(t *testing.T) {

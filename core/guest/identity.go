@@ -16,6 +16,7 @@ import (
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/problem"
+	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
@@ -108,6 +109,12 @@ func (s *Server) authenticate(r *http.Request, name string, from netip.Addr) (la
 	}
 	hash := sha256.Sum256([]byte(credential))
 	sb, err := s.store.Authenticate(r.Context(), from, hash[:])
+	if errors.Is(err, state.ErrRevoked) {
+		// A runner that has not heard of the end yet: its job ended by the host's
+		// word, or its sandbox is being destroyed. That is no alarm.
+		s.log.Debug("call with a revoked credential", "call", name, "address", from.String())
+		return lab.Sandbox{}, state.ErrRevoked
+	}
 	if errors.Is(err, fault.Denied) {
 		return lab.Sandbox{}, s.deny(r.Context(), from, name, "the credential is not valid here")
 	}
@@ -139,15 +146,15 @@ func (s *Server) deny(ctx context.Context, from netip.Addr, name, reason string)
 // ownJob gives the job named in the call if it is the sandbox's own. Another
 // sandbox's job and none at all look the same from inside.
 func (s *Server) ownJob(ctx context.Context, sb lab.Sandbox, id, name string) (lab.Job, error) {
-	if id == "" || id != sb.JobID {
-		return lab.Job{}, s.deny(ctx, sb.Address, name, "not this sandbox's job")
-	}
 	j, err := s.store.Job(ctx, id)
-	if err != nil {
+	if err != nil && !errors.Is(err, fault.NotFound) {
 		return lab.Job{}, fmt.Errorf("read job: %w", err)
 	}
-	if j.SandboxID != sb.ID {
+	if err != nil || j.SandboxID != sb.ID {
 		return lab.Job{}, s.deny(ctx, sb.Address, name, "not this sandbox's job")
+	}
+	if id != sb.JobID { // a late word about an earlier one
+		return lab.Job{}, errOver
 	}
 	return j, nil
 }

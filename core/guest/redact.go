@@ -193,21 +193,3 @@ func oneLine(s string, n int) string {
 	}
 	return s
 }
-
-// scanner looks for known secrets in a stream; values cut by a write are seen.
-type scanner struct {
-	red   *secret.Redactor
-	tail  []byte
-	found bool
-}
-
-func (s *scanner) Write(p []byte) (int, error) {
-	if n := s.red.Longest(); n > 0 && !s.found {
-		s.tail = append(s.tail, p...)
-		s.found = s.red.Contains(s.tail)
-		if keep := n - 1; len(s.tail) > keep {
-			s.tail = append(s.tail[:0], s.tail[len(s.tail)-keep:]...)
-		}
-	}
-	return len(p), nil
-}

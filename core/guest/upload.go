@@ -13,6 +13,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,8 +26,8 @@ import (
 // partsDir holds files that are not whole yet. No job id begins with a dot.
 const partsDir = ".parts"
 
-// flaggedSecret is what a row says about a file with a secret in it.
-const flaggedSecret = "holds a value of the secrets bundle"
+// longestFlag bounds what a row says about secrets in a file, in bytes.
+const longestFlag = 1024
 
 func (s *Server) sweepParts() error {
 	err := errors.Join(s.artifacts.RemoveAll(partsDir), s.artifacts.Mkdir(partsDir, 0o700))
@@ -72,10 +73,12 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) 
 	}
 	part := path.Join(partsDir, rand.Text())
 	defer func() { _ = s.artifacts.Remove(part) }() // gone already when all went well
-	a, err := s.receive(w, r, part, limit, &scanner{red: red})
+	find := red.Finder()
+	a, err := s.receive(w, r, part, limit, find)
 	if err != nil {
 		return err
 	}
+	a.Flagged = flagged(find.Found(), red.String(r.URL.Query().Get("flagged")))
 	// The number of files does not bound these. A runner that was restarted sends
 	// all files again, though: those are no news.
 	if old.Path != "" && (old.SHA256 != a.SHA256 || old.Flagged != a.Flagged) {
@@ -118,7 +121,7 @@ func (s *Server) allowance(ctx context.Context, jobID, name string) (limit int64
 	return min(limits.FileBytes, limits.JobBytes-used), old, nil
 }
 
-func (s *Server) receive(w http.ResponseWriter, r *http.Request, part string, limit int64, scan *scanner) (a lab.Artifact, err error) {
+func (s *Server) receive(w http.ResponseWriter, r *http.Request, part string, limit int64, find io.Writer) (a lab.Artifact, err error) {
 	f, err := s.artifacts.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return a, s.notWritten("store file", err)
@@ -131,7 +134,7 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, part string, li
 		return a, err
 	}
 	sum := sha256.New()
-	out := io.MultiWriter(f, sum, scan)
+	out := io.MultiWriter(f, sum, find)
 	if _, err = out.Write(head[:n]); err == nil {
 		a.Size, err = io.Copy(out, body)
 	}
@@ -147,10 +150,19 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, part string, li
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(stall))
 	a.Size += int64(n)
 	a.SHA256, a.MIME = hex.EncodeToString(sum.Sum(nil)), http.DetectContentType(head[:n])
-	if scan.found {
-		a.Flagged = flaggedSecret
-	}
 	return a, nil
+}
+
+// flagged is what a file's row says about secrets in it: what the guest found
+// where the host cannot look, in commits, else what the host found.
+func flagged(found bool, said string) string {
+	if said = strings.TrimSpace(oneLine(said, longestFlag)); said != "" {
+		return said
+	}
+	if found {
+		return guestapi.FlaggedSecret
+	}
+	return ""
 }
 
 // keep puts a whole part in its place and writes its row, unless the job has

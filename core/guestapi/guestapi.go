@@ -11,7 +11,7 @@ const (
 	RepoPath   = "/v1/repo"            // GET ?job= → repository archive, see core/gitrepo
 	ReportPath = "/v1/runner/report"   // POST Report → ReportReply
 	LogPath    = "/v1/runner/log"      // POST ?job=&offset=, body: bytes → LogReply
-	UploadPath = "/upload"             // POST ?job=&path=, body: file → UploadReply
+	UploadPath = "/upload"             // POST ?job=&path=&flagged=, body: file → UploadReply
 )
 
 // Bootstrap is /etc/agentlab/bootstrap.json, written by the seed.
@@ -97,6 +97,14 @@ type LogReply struct {
 	Offset int64 `json:"offset"`
 }
 
+// Upload is the query of UploadPath, and the body's size.
+type Upload struct {
+	Job     string
+	Path    string
+	Flagged string // what the runner found in it; the host looks itself, too
+	Size    int64
+}
+
 // UploadReply names what was stored.
 type UploadReply struct {
 	Path   string `json:"path"`
@@ -112,6 +120,9 @@ const (
 	ArtifactChanges = "changes.bundle"
 )
 
+// FlaggedSecret is what is said about a file that holds a secret.
+const FlaggedSecret = "holds a value of the secrets bundle"
+
 // JobResult is report.json.
 type JobResult struct {
 	Job             string    `json:"job"`
@@ -121,7 +132,8 @@ type JobResult struct {
 	StartedAt       time.Time `json:"started_at"`
 	DurationSeconds float64   `json:"duration_seconds"`
 	BaseCommit      string    `json:"base_commit,omitempty"`
-	Commit          string    `json:"commit,omitempty"`  // HEAD after the agent
-	Commits         int       `json:"commits"`           // made on top of BaseCommit
-	Flagged         []string  `json:"flagged,omitempty"` // artifact files in which a secret was found
+	Commit          string    `json:"commit,omitempty"`          // HEAD after the agent
+	Commits         int       `json:"commits"`                   // made on top of BaseCommit
+	Flagged         []string  `json:"flagged,omitempty"`         // artifact files in which a secret was found
+	ChangesFlagged  string    `json:"changes_flagged,omitempty"` // which commits and files of ArtifactChanges hold one
 }

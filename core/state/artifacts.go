@@ -36,9 +36,16 @@ func (s *Store) PutArtifact(ctx context.Context, a lab.Artifact) error {
 		if err != nil || !news {
 			return err
 		}
-		return t.emit(ctx, lab.Event{
+		err = t.emit(ctx, lab.Event{
 			Type: lab.EventArtifactStored, SandboxID: j.SandboxID, JobID: j.ID, Message: a.Path,
 			Fields: map[string]string{"path": a.Path, "size": strconv.FormatInt(a.Size, 10)},
+		})
+		if err != nil || a.Flagged == "" {
+			return err
+		}
+		return t.emit(ctx, lab.Event{
+			Type: lab.EventArtifactFlagged, SandboxID: j.SandboxID, JobID: j.ID, Message: a.Path + " " + a.Flagged,
+			Fields: map[string]string{"path": a.Path, "flagged": a.Flagged},
 		})
 	})
 }

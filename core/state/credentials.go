@@ -141,8 +141,12 @@ func (t *tx) hello(ctx context.Context, sandboxID string, e Exchange) (lab.Sandb
 	})
 }
 
+// ErrRevoked denies a credential that was the sandbox's own.
+var ErrRevoked = fault.New(fault.Denied, "the credential was revoked")
+
 // Authenticate gives the live sandbox at the address if the credential, given
-// by its SHA-256, is the one bound to it and not revoked; else fault.Denied.
+// by its SHA-256, is the one bound to it and not revoked; else fault.Denied,
+// which is ErrRevoked for one that was good before.
 func (s *Store) Authenticate(ctx context.Context, address netip.Addr, credentialHash []byte) (lab.Sandbox, error) {
 	denied := fault.New(fault.Denied, "no sandbox at %s has this credential", address)
 	sb, err := s.SandboxByAddress(ctx, address)
@@ -156,8 +160,11 @@ func (s *Store) Authenticate(ctx context.Context, address netip.Addr, credential
 	if err != nil && !errors.Is(err, fault.NotFound) {
 		return lab.Sandbox{}, err
 	}
-	if err != nil || c.revoked || subtle.ConstantTimeCompare(c.hash, credentialHash) != 1 {
+	if err != nil || subtle.ConstantTimeCompare(c.hash, credentialHash) != 1 {
 		return lab.Sandbox{}, denied
+	}
+	if c.revoked {
+		return lab.Sandbox{}, ErrRevoked
 	}
 	return sb, nil
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"crypto/sha256"
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -80,6 +81,17 @@ func TestAuthenticate(t *testing.T) {
 	check(t, s.RevokeCredentials(ctx, sb.ID))
 	_, err := s.Authenticate(ctx, sb.Address, hash("cred"))
 	wantClass(t, err, fault.Denied)
+	if !errors.Is(err, ErrRevoked) {
+		t.Errorf("what was the sandbox's own is %v", err)
+	}
+	for _, a := range []netip.Addr{sb.Address, other.Address} { // a stranger stays one
+		if _, err := s.Authenticate(ctx, a, hash("guess")); errors.Is(err, ErrRevoked) {
+			t.Errorf("a guess at %s is %v", a, err)
+		}
+	}
+	if _, err := s.Authenticate(ctx, other.Address, hash("cred")); errors.Is(err, ErrRevoked) {
+		t.Errorf("at another's address it is %v", err)
+	}
 	_, err = s.Exchange(ctx, Exchange{Address: sb.Address, TokenHash: hash("token"), CredentialHash: hash("cred"), Now: time.Now()})
 	wantClass(t, err, fault.Denied)
 }

@@ -154,6 +154,18 @@ func checkCounts(t *testing.T, s *Store) {
 	}
 }
 
+func TestFlaggedArtifactIsToldAsAnEvent(t *testing.T) {
+	s := open(t)
+	j := putJob(t, s, putSandbox(t, s, "a").ID)
+	for _, flagged := range []string{"", "holds a secret", "holds a secret"} {
+		check(t, s.PutArtifact(t.Context(), lab.Artifact{JobID: j.ID, Path: "a", Flagged: flagged}))
+	}
+	events, err := s.Events(t.Context(), EventFilter{JobID: j.ID, Types: []string{lab.EventArtifactFlagged}})
+	if err != nil || len(events) != 1 || events[0].Message != "a holds a secret" || events[0].Fields["path"] != "a" {
+		t.Errorf("events %+v, %v", events, err)
+	}
+}
+
 func TestArtifactOfTheSamePathIsOneRow(t *testing.T) {
 	s := open(t)
 	ctx := t.Context()

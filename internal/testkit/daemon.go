@@ -74,6 +74,7 @@ func NewDaemon(t testing.TB, template string) *Daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = os.RemoveAll(base) }) // last, and whatever fails before
 	if err := os.Chmod(base, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +87,6 @@ func NewDaemon(t testing.TB, template string) *Daemon {
 		if t.Failed() {
 			t.Logf("the daemon's log:\n%s", tail(d.Log(), 12_000))
 		}
-		_ = os.RemoveAll(base)
 	})
 	return d
 }

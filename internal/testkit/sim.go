@@ -89,6 +89,7 @@ func NewSim(t testing.TB) *Sim {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // last, and whatever fails before
 	base := simSubnet.Addr().As4()
 	base[2] = byte(simCount.Add(1))
 	s := &Sim{Dir: dir, bin: filepath.Dir(Bin(t, "agentlabd")), Plugin: Bin(t, "agentlab-plugin-sim")}
@@ -362,11 +363,19 @@ func (s *Sim) KillPlugins(choose func(n int) []int) (killed int) {
 	return killed
 }
 
+func everyOne(n int) (all []int) {
+	for i := range n {
+		all = append(all, i)
+	}
+	return all
+}
+
 func (s *Sim) cleanUp(t testing.TB) {
 	if s.current() != nil {
 		_ = s.Term(t)
 	}
 	s.Client.Close()
+	defer s.KillPlugins(everyOne) // those that outlived it would write to a directory that is gone
 	Eventually(t, 15*time.Second, "no plugin outlives its daemon", func() bool { return len(s.PluginPIDs()) == 0 })
 	for _, bad := range []string{"DATA RACE", "panic"} {
 		if strings.Contains(s.Log(), bad) {
@@ -376,5 +385,4 @@ func (s *Sim) cleanUp(t testing.TB) {
 	if t.Failed() {
 		t.Logf("the daemon's log:\n%s", tail(s.Log(), 12_000))
 	}
-	_ = os.RemoveAll(s.Dir)
 }

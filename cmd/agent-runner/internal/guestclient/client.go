@@ -120,13 +120,16 @@ func (b *body) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// Upload stores one artifact of size bytes. fault.Exhausted: a quota is used up.
-func (c *Client) Upload(ctx context.Context, job, path string, file io.Reader, size int64) (guestapi.UploadReply, error) {
+// Upload stores one artifact. fault.Exhausted: a quota is used up.
+func (c *Client) Upload(ctx context.Context, u guestapi.Upload, file io.Reader) (guestapi.UploadReply, error) {
 	var reply guestapi.UploadReply
-	ctx, cancel := context.WithTimeout(ctx, uploadFloor+time.Duration(size/slowestSpeed)*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, uploadFloor+time.Duration(u.Size/slowestSpeed)*time.Second)
 	defer cancel()
-	query := url.Values{"job": {job}, "path": {path}}
-	resp, err := c.do(ctx, call{path: guestapi.UploadPath, query: query, kind: "application/octet-stream", body: file, size: size, ask: true})
+	query := url.Values{"job": {u.Job}, "path": {u.Path}}
+	if u.Flagged != "" {
+		query.Set("flagged", u.Flagged)
+	}
+	resp, err := c.do(ctx, call{path: guestapi.UploadPath, query: query, kind: "application/octet-stream", body: file, size: u.Size, ask: true})
 	if err != nil {
 		return reply, err
 	}

@@ -117,7 +117,7 @@ func TestRefusedUpload(t *testing.T) {
 	defer c.Close()
 	const size = 64 << 20
 	for range 20 {
-		_, err := c.Upload(t.Context(), "j", "f", io.LimitReader(zeros{}, size), size)
+		_, err := c.Upload(t.Context(), guestapi.Upload{Job: "j", Path: "f", Size: size}, io.LimitReader(zeros{}, size))
 		if !errors.Is(err, fault.Exhausted) {
 			t.Fatalf("error %v", err)
 		}

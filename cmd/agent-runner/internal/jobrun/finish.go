@@ -92,14 +92,43 @@ func (x *run) collectChanges(ctx context.Context, result *guestapi.JobResult) {
 		x.say("commits cannot be brought back: %v", err)
 		return
 	}
-	res, err := x.git(x.journal.RepoDir).Run(ctx, repotask.Call{
-		Action: repotask.Changes, Dir: x.journal.RepoDir, Base: x.journal.Base, Out: bundle, Result: filepath.Join(dir, resultName),
-	}, nil)
+	known, err := repotask.Secrets(x.Secrets)
+	var res repotask.Result
+	if err == nil {
+		res, err = x.git(x.journal.RepoDir).Run(ctx, repotask.Call{
+			Action: repotask.Changes, Dir: x.journal.RepoDir, Base: x.journal.Base, Out: bundle, Result: filepath.Join(dir, resultName),
+		}, known)
+	}
 	if err != nil {
 		x.say("commits cannot be brought back: %s", withHint(err))
 		return
 	}
 	result.Commit, result.Commits = res.Changes.Head, res.Changes.Commits
+	if result.ChangesFlagged = flag(res); result.ChangesFlagged != "" {
+		result.Flagged = append(result.Flagged, guestapi.ArtifactChanges)
+		x.say("%s %s", guestapi.ArtifactChanges, result.ChangesFlagged)
+	}
+}
+
+// flag says what the search through the commits found, "" for nothing.
+func flag(res repotask.Result) string {
+	var places []string
+	for _, l := range res.Leaks.Named {
+		if l.Commit != "" {
+			l.Where = fmt.Sprintf("commit %.12s, %s", l.Commit, l.Where)
+		}
+		places = append(places, l.Where)
+	}
+	if more := res.Leaks.Count - len(places); more > 0 {
+		places = append(places, fmt.Sprintf("and %d more", more))
+	}
+	switch {
+	case len(places) > 0:
+		return guestapi.FlaggedSecret + ": " + strings.Join(places, "; ")
+	case res.Unread != "":
+		return "was not searched for secrets: " + res.Unread
+	}
+	return ""
 }
 
 // uploadFiles uploads the bundle of commits and every file in the artifacts
@@ -112,7 +141,7 @@ func (x *run) uploadFiles(ctx context.Context, result *guestapi.JobResult) error
 	defer own.Close()
 	var bundle error // one that is too large takes nothing else with it
 	if _, err := own.Lstat(guestapi.ArtifactChanges); err == nil {
-		bundle = x.sender(own).Send(ctx, guestapi.ArtifactChanges, guestapi.ArtifactChanges)
+		bundle = x.sender(own, result.ChangesFlagged).Send(ctx, guestapi.ArtifactChanges, guestapi.ArtifactChanges)
 	}
 	root, err := own.OpenRoot(artifactsName)
 	if errors.Is(err, os.ErrNotExist) {
@@ -139,7 +168,7 @@ func (x *run) uploadBelow(ctx context.Context, root *os.Root, result *guestapi.J
 		}
 		name := artifactPath(f.Path)
 		shown := x.Redactor.String(name) // before quoting changes it
-		err := x.sender(root).Send(ctx, f.Path, name)
+		err := x.sender(root, "").Send(ctx, f.Path, name)
 		if e, ok := errors.AsType[*fault.Error](err); ok && (e.Class == fault.Invalid || e.Class == fault.Conflict) { // its name
 			x.say("artifact %q was passed over: %s", shown, e)
 			continue
@@ -163,12 +192,11 @@ func artifactPath(path string) string {
 	return path
 }
 
-func (x *run) sender(root *os.Root) upload.Sender {
-	return upload.Sender{Root: root, Limit: x.job.UploadMaxBytes, Put: x.put}
-}
-
-func (x *run) put(ctx context.Context, path string, body io.Reader, size int64) (guestapi.UploadReply, error) {
-	return x.Host.Upload(ctx, x.job.ID, path, body, size)
+func (x *run) sender(root *os.Root, flagged string) upload.Sender {
+	put := func(ctx context.Context, path string, body io.Reader, size int64) (guestapi.UploadReply, error) {
+		return x.Host.Upload(ctx, guestapi.Upload{Job: x.job.ID, Path: path, Flagged: flagged, Size: size}, body)
+	}
+	return upload.Sender{Root: root, Limit: x.job.UploadMaxBytes, Put: put}
 }
 
 // awaitLog waits until the host has the whole log. A log beyond its quota has
@@ -197,7 +225,7 @@ func (x *run) uploadResult(ctx context.Context, result guestapi.JobResult) error
 	}
 	b = append(x.Redactor.Bytes(b), '\n') // also names of files may hold a secret
 	err = guestclient.Retry(ctx, nil, func(ctx context.Context) error {
-		_, err := x.put(ctx, guestapi.ArtifactReport, bytes.NewReader(b), int64(len(b)))
+		_, err := x.Host.Upload(ctx, guestapi.Upload{Job: x.job.ID, Path: guestapi.ArtifactReport, Size: int64(len(b))}, bytes.NewReader(b))
 		return err
 	})
 	if err != nil {

@@ -48,6 +48,7 @@ type fakeHost struct {
 	repo    []byte
 	log     []byte
 	files   map[string]string
+	flagged map[string]string // by path
 	stages  []string
 	final   *guestapi.Report
 	beats   int
@@ -57,7 +58,7 @@ type fakeHost struct {
 }
 
 func newHost(t *testing.T) *fakeHost {
-	h := &fakeHost{t: t, files: map[string]string{}}
+	h := &fakeHost{t: t, files: map[string]string{}, flagged: map[string]string{}}
 	h.server = httptest.NewServer(http.HandlerFunc(h.serve))
 	t.Cleanup(h.server.Close)
 	return h
@@ -91,6 +92,7 @@ func (h *fakeHost) serve(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(guestapi.LogReply{Offset: int64(len(h.log))})
 	case guestapi.UploadPath:
 		h.upload(w, r.URL.Query().Get("path"), string(body))
+		h.flagged[r.URL.Query().Get("path")] = r.URL.Query().Get("flagged")
 	case guestapi.ReportPath:
 		h.report(w, body)
 	}
@@ -176,7 +178,7 @@ func newGuest(t *testing.T, h *fakeHost) *jobrun.Runner {
 	t.Cleanup(client.Close)
 	return &jobrun.Runner{
 		Layout: l, Login: login, Host: client, Programs: programs, Exe: exe, Env: []string{"MY_KEY=" + planted},
-		Redactor: secret.NewRedactor(secret.New(planted)), Beat: 20 * time.Millisecond, Grace: time.Second,
+		Redactor: secret.NewRedactor(secret.New(planted)), Secrets: []secret.Value{secret.New(planted)}, Beat: 20 * time.Millisecond, Grace: time.Second,
 		UploadPatience: 20 * time.Second, Log: hclog.NewNullLogger(),
 	}
 }

@@ -37,7 +37,7 @@ type Host interface {
 	Report(ctx context.Context, r guestapi.Report) (guestapi.ReportReply, error)
 	Log(ctx context.Context, job string, offset int64, piece []byte) (int64, error)
 	Repo(ctx context.Context, job string) (io.ReadCloser, error)
-	Upload(ctx context.Context, job, path string, file io.Reader, size int64) (guestapi.UploadReply, error)
+	Upload(ctx context.Context, u guestapi.Upload, file io.Reader) (guestapi.UploadReply, error)
 }
 
 // Runner runs jobs in one guest.
@@ -49,6 +49,7 @@ type Runner struct {
 	Exe            string          // this program
 	Env            []string        // secrets and git's authentication
 	Redactor       *secret.Redactor
+	Secrets        []secret.Value // those of the Redactor's that the agent may read
 	NoInnerSandbox bool
 	Beat           time.Duration // between heartbeats
 	Grace          time.Duration // between SIGTERM and SIGKILL; 0: the default

@@ -3,6 +3,7 @@ package jobrun_test
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -111,6 +112,42 @@ func TestOutcomes(t *testing.T) {
 			}
 			if report := h.files["report.json"]; report == "" || strings.Contains(report, planted) {
 				t.Errorf("report.json: %s", report)
+			}
+		})
+	}
+}
+
+// A secret in a commit does not keep the commits from their owner, who is told
+// where it is; its value is nowhere but in the commits.
+func TestSecretInACommit(t *testing.T) {
+	for name, c := range map[string]struct{ command, want string }{
+		"content": {"echo K=$MY_KEY >.env; git add .env; git commit -qm work", "holds a value of the secrets bundle: commit COMMIT, .env"},
+		"message": {"git commit -q --allow-empty -m \"$MY_KEY\"", "holds a value of the secrets bundle: commit COMMIT, its message or author"},
+		"name":    {"touch $MY_KEY; git add .; git commit -qm work", "holds a value of the secrets bundle: commit COMMIT, the name of a file in .; commit COMMIT, [REDACTED]"},
+		"second":  {"echo x >a; git add a; git commit -qm work; echo K=$MY_KEY >.env; git add .env; git commit -qm more", "holds a value of the secrets bundle: commit COMMIT, .env"},
+		"clean":   {"echo x >a; git add a; git commit -qm work", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.packed(map[string]string{"README": "hello"})
+			if err := newGuest(t, h).Run(t.Context(), job("set -e\n"+c.command)); err != nil {
+				t.Fatal(err)
+			}
+			h.check("completed", 0, "", true)
+			var res guestapi.JobResult
+			if err := json.Unmarshal([]byte(h.files["report.json"]), &res); err != nil {
+				t.Fatal(err)
+			}
+			want := strings.ReplaceAll(c.want, "COMMIT", res.Commit[:12])
+			if h.flagged["changes.bundle"] != want || res.ChangesFlagged != want || slices.Contains(res.Flagged, "changes.bundle") != (want != "") {
+				t.Errorf("flagged %q, report %+v, want %q", h.flagged["changes.bundle"], res, want)
+			}
+			if h.files["changes.bundle"] == "" || want != "" && !strings.Contains(string(h.log), "agentlab: changes.bundle "+want) {
+				t.Errorf("no bundle, or nothing said of it: %v\n%s", slices.Collect(maps.Keys(h.files)), h.log)
+			}
+			if strings.Contains(string(h.log)+h.files["report.json"], planted) {
+				t.Error("the value is told")
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package repotask
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/confine"
 	"github.com/agentlab/agentlab/core/gitrepo"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/secret"
 )
 
 // Subcommand is the word of agent-runner's command line that leads to Main.
@@ -29,7 +31,7 @@ const maxResult = 64 << 10
 const (
 	Unpack  = "unpack"  // an archive on standard input into Dir
 	Clone   = "clone"   // URL at Ref into Dir
-	Changes = "changes" // what was committed in Dir on top of Base into Out
+	Changes = "changes" // what was committed in Dir on top of Base into Out; on standard input, from Secrets, what must not be in it
 )
 
 // Call is one piece of work.
@@ -47,7 +49,9 @@ type Call struct {
 type Result struct {
 	Meta    gitrepo.Meta    `json:"meta"`
 	Changes gitrepo.Changes `json:"changes"`
-	Class   fault.Class     `json:"class,omitempty"` // of the failure
+	Leaks   gitrepo.Leaks   `json:"leaks"`
+	Unread  string          `json:"unread,omitempty"` // why Leaks may be incomplete
+	Class   fault.Class     `json:"class,omitempty"`  // of the failure
 	Error   string          `json:"error,omitempty"`
 	Hint    string          `json:"hint,omitempty"`
 }
@@ -127,11 +131,41 @@ func do(ctx context.Context, call Call, stdin io.Reader) (res Result, err error)
 	case Clone:
 		res.Meta, err = gitrepo.Clone(ctx, call.Dir, gitrepo.CloneOptions{URL: call.URL, Ref: call.Ref, Env: passOn()})
 	case Changes:
-		res.Changes, err = gitrepo.MakeChanges(ctx, call.Dir, call.Base, call.Out)
+		err = changes(ctx, call, stdin, &res)
 	default:
 		err = fault.New(fault.Invalid, "unknown action %q", call.Action)
 	}
 	return res, err
+}
+
+// changes bundles the commits and looks through them. That they cannot be read
+// to the end is said beside them.
+func changes(ctx context.Context, call Call, stdin io.Reader, res *Result) (err error) {
+	var values []secret.Value
+	if err := json.NewDecoder(stdin).Decode(&values); err != nil {
+		return errors.New("read what must not be committed")
+	}
+	if res.Changes, err = gitrepo.MakeChanges(ctx, call.Dir, call.Base, call.Out); err != nil || res.Changes.Commits == 0 {
+		return err
+	}
+	if res.Leaks, err = gitrepo.FindLeaks(ctx, call.Dir, call.Base, values); err != nil {
+		res.Unread = err.Error()
+	}
+	return nil
+}
+
+// Secrets is the standard input of Changes: values that the agent may read, so
+// that its user may be given them.
+func Secrets(values []secret.Value) (io.Reader, error) {
+	plain := make([]string, len(values))
+	for i, v := range values {
+		plain[i] = v.Reveal()
+	}
+	b, err := json.Marshal(plain)
+	if err != nil {
+		return nil, errors.New("encode what must not be committed")
+	}
+	return bytes.NewReader(b), nil
 }
 
 // passOn gives the variables by which git authenticates.

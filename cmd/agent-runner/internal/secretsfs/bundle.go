@@ -61,7 +61,12 @@ func (b Bundle) settings() secret.Value {
 
 // Values gives everything that must not be seen in what leaves the guest.
 func (b Bundle) Values() []secret.Value {
-	out := []secret.Value{b.Git.Token, b.Git.SSHPrivateKey, b.Tailscale.AuthKey, b.Tailscale.AdminAPIKey}
+	return append(b.Placed(), b.Tailscale.AuthKey, b.Tailscale.AdminAPIKey)
+}
+
+// Placed gives those values that Place lays out for the agent's user.
+func (b Bundle) Placed() []secret.Value {
+	out := []secret.Value{b.Git.Token, b.Git.SSHPrivateKey}
 	for _, v := range b.Env {
 		out = append(out, v)
 	}

@@ -79,22 +79,17 @@ func Holds(root *os.Root, path string, r *secret.Redactor) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	overlap := max(r.Longest()-1, 0)
-	buf := make([]byte, overlap+256<<10)
-	kept := 0
-	for {
-		n, err := f.Read(buf[kept:])
-		if r.Contains(buf[:kept+n]) {
-			return true, nil
-		}
+	find := r.Finder()
+	buf := make([]byte, 256<<10)
+	for !find.Found() {
+		n, err := f.Read(buf)
+		_, _ = find.Write(buf[:n])
 		if errors.Is(err, io.EOF) {
-			return false, nil
+			break
 		}
 		if err != nil {
 			return false, fmt.Errorf("scan artifact: %w", err)
 		}
-		tail := min(overlap, kept+n)
-		copy(buf, buf[kept+n-tail:kept+n])
-		kept = tail
 	}
+	return find.Found(), nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -64,7 +65,15 @@ func configure(_ context.Context, host plugin.HostContext, cfg json.RawMessage, 
 	if c.Mode == "slow" {
 		time.Sleep(500 * time.Millisecond)
 	}
-	return plugin.Instance{Service: secrets.Service(driver{c, host})}, nil
+	return plugin.Instance{Service: secrets.Service(driver{c, host}), Health: c.health}, nil
+}
+
+// health is what a file in the folder says.
+func (c config) health(context.Context) plugin.Health {
+	if why, err := os.ReadFile(filepath.Join(c.Folder, "unwell")); err == nil {
+		return plugin.Health{State: plugin.Degraded, Message: string(why)}
+	}
+	return plugin.Health{State: plugin.Ready}
 }
 
 type driver struct {
