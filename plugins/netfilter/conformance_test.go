@@ -33,15 +33,14 @@ func TestConformanceOfBinary(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v: %s", err, out)
 	}
-	binary := conformance.Binary{
-		Path: path, Config: json.RawMessage(`{"wan_interface":"","tailnet_interface":"tailscale0","nft_binary":"nft"}`),
-		StateDir: t.TempDir(),
-	}
-	conformance.Run(t, conformance.Network(binary.Network(), conformance.NetworkOptions{
-		Host:            network.Host{Bridge: "vmbr1", Subnet: "10.77.0.0/16", Address: "10.77.0.1", GuestTCPPorts: []uint16{8844}},
-		CreateInterface: true,
-		Effects:         changes,
-	}))
+	conformance.Test(t, conformance.Plan{
+		Binary: conformance.Binary{Path: path}, Level: conformance.LevelSemantics, Destructive: true,
+		Network: conformance.NetworkOptions{
+			Host:            network.Host{Bridge: "vmbr1", Subnet: "10.77.0.0/16", Address: "10.77.0.1", GuestTCPPorts: []uint16{8844}},
+			CreateInterface: true,
+			Effects:         changes,
+		},
+	})
 }
 
 // changes gives a number that differs when rules or links do: a rule that is

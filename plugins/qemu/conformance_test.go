@@ -31,20 +31,22 @@ func TestBinaryConforms(t *testing.T) {
 		t.Fatalf("build: %v: %s", err, out)
 	}
 	config, err := json.Marshal(map[string]any{
-		"templates": []string{}, "template_dir": images, "vmid_first": 1000, "vmid_last": 1999,
-		"uid_base": 3_000_000 + os.Getpid()%1000*2000, "accel": "tcg", "qemu_binary": "qemu-system-x86_64", "tcg_tb_mb": 32,
+		"template_dir": images, "uid_base": 3_000_000 + os.Getpid()%1000*2000, "accel": "tcg", "tcg_tb_mb": 32,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	plugin := conformance.Binary{Path: binary, Config: config, StateDir: state}
-	conformance.Run(t, conformance.Hypervisor(plugin.Hypervisor(), conformance.HypervisorOptions{
-		Template: "tiny", MemoryBytes: 64 << 20, Effects: effects(t, state),
-		NIC: func(_ context.Context, vmid uint32, iface string) (hypervisor.NIC, error) {
-			testhost.Tap(t, iface)
-			return hypervisor.NIC{Bridge: "vmbr1", MAC: fmt.Sprintf("52:54:00:00:%02x:%02x", vmid>>8, vmid&0xff), Tap: iface}, nil
+	conformance.Test(t, conformance.Plan{
+		Binary: conformance.Binary{Path: binary, Config: config, StateDir: state},
+		Level:  conformance.LevelSemantics, Destructive: true,
+		Hypervisor: conformance.HypervisorOptions{
+			Template: "tiny", MemoryBytes: 64 << 20, Effects: effects(t, state),
+			NIC: func(_ context.Context, vmid uint32, iface string) (hypervisor.NIC, error) {
+				testhost.Tap(t, iface)
+				return hypervisor.NIC{Bridge: "vmbr1", MAC: fmt.Sprintf("52:54:00:00:%02x:%02x", vmid>>8, vmid&0xff), Tap: iface}, nil
+			},
 		},
-	}))
+	})
 }
 
 // effects gives a number that differs when a VM is made, its disk or seed is

@@ -36,8 +36,10 @@ func TestConformanceOfBinary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	binary := conformance.Binary{Path: path, Config: cfg, StateDir: t.TempDir(), Log: b.driver.log}
-	conformance.Run(t, conformance.Secrets(binary.Secrets(), opts))
+	conformance.Test(t, conformance.Plan{
+		Binary: conformance.Binary{Path: path, Config: cfg, Log: b.driver.log},
+		Level:  conformance.LevelSemantics, Destructive: true, Secrets: opts,
+	})
 	if log := b.log.String(); strings.Contains(log, value) || !strings.Contains(log, "bundle opened") {
 		t.Errorf("the plugin's log lacks the opening or tells a value:\n%s", log)
 	}

@@ -117,10 +117,9 @@ func TestConformanceOfBinary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := conformance.Binary{Path: build(t), Config: cfg, StateDir: t.TempDir()}
-	run(t, "hypervisor", conformance.Hypervisor(b.Hypervisor(), h))
-	run(t, "network", conformance.Network(b.Network(), n))
-	run(t, "secrets", conformance.Secrets(b.Secrets(), s))
-	run(t, "exposure", conformance.Exposure(b.Exposure(), e))
+	conformance.Test(t, conformance.Plan{
+		Binary: conformance.Binary{Path: build(t), Config: cfg}, Level: conformance.LevelResilience, Destructive: true,
+		Hypervisor: h, Network: n, Secrets: s, Exposure: e,
+	})
 	notEmpty(t, w)
 }

@@ -19,7 +19,7 @@ import (
 func broken(t *testing.T, checks []conformance.Check, name string) {
 	t.Helper()
 	for _, c := range checks {
-		if c.Name != name {
+		if c.ID != name {
 			continue
 		}
 		if err := c.Run(t.Context()); err == nil || errors.Is(err, conformance.ErrSkipped) {
@@ -48,7 +48,7 @@ func TestSuiteNoticesMissingTemplate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			opts := conformance.HypervisorOptions{Template: test.template}
-			broken(t, conformance.Hypervisor(conformance.Local(test.driver), opts), "templates")
+			broken(t, conformance.Hypervisor(conformance.Local(test.driver), opts), "hypervisor.templates")
 		})
 	}
 }
@@ -86,10 +86,9 @@ func TestSuiteNoticesWhatDiesWithItsProcess(t *testing.T) {
 		}
 		return err
 	})
-	const name = "survives its process"
-	broken(t, conformance.Hypervisor(vms, h), name)
-	broken(t, conformance.Network(policies, n), name)
-	broken(t, conformance.Exposure(rules, e), name)
+	broken(t, conformance.Hypervisor(vms, h), "hypervisor.survives")
+	broken(t, conformance.Network(policies, n), "network.survives")
+	broken(t, conformance.Exposure(rules, e), "exposure.survives")
 	if list, err := w.VMs(ctx); err != nil || len(list) != 0 {
 		t.Errorf("machines left: %+v, %v", list, err)
 	}
@@ -114,5 +113,5 @@ func (s stumbler) CreateVM(ctx context.Context, req hypervisor.CreateRequest, pr
 
 func TestSuiteNoticesHalfOfACreate(t *testing.T) {
 	d := stumbler{driver.NewHypervisor(openWorld(t), nil), map[uint32]bool{}}
-	broken(t, conformance.Hypervisor(conformance.Local[hypervisor.Driver](d), conformance.HypervisorOptions{}), "create given up")
+	broken(t, conformance.Hypervisor(conformance.Local[hypervisor.Driver](d), conformance.HypervisorOptions{}), "hypervisor.create-given-up")
 }

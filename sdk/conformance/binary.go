@@ -26,9 +26,11 @@ const stopTimeout = 20 * time.Second
 type Binary struct {
 	Path     string
 	Kind     plugin.Kind
-	Config   json.RawMessage // whole, with defaults filled in
+	Config   json.RawMessage // what is absent gets its default from the schema
 	StateDir string          // existing folder, kept between starts
 	Log      hclog.Logger    // may be nil
+
+	search string // PATH of the process, where it is not ours
 }
 
 // Hypervisor opens the binary as a hypervisor.
@@ -57,7 +59,7 @@ func (b Binary) Exposure() Open[exposure.Driver] {
 
 func open[D any](b Binary, client func(grpc.ClientConnInterface) D) Open[D] {
 	return func(ctx context.Context) (driver D, done func(), err error) {
-		p, cleanUp, err := b.start(ctx)
+		p, _, cleanUp, err := b.start(ctx)
 		if err != nil {
 			return driver, nil, err
 		}
@@ -65,18 +67,30 @@ func open[D any](b Binary, client func(grpc.ClientConnInterface) D) Open[D] {
 	}
 }
 
-// start starts and configures the plugin.
-func (b Binary) start(ctx context.Context) (p *launch.Process, done func(), err error) {
+// environment is what a host gives a plugin.
+func (b Binary) environment() []string {
+	search := b.search
+	if search == "" {
+		search = os.Getenv("PATH")
+	}
+	return []string{"PATH=" + search, "LANG=C"}
+}
+
+func (b Binary) host() plugin.HostContext {
+	return plugin.HostContext{Kind: b.Kind, Instance: "conformance", HostUUID: hostUUID, StateDir: b.StateDir}
+}
+
+// start starts and configures the plugin, and gives its capabilities.
+func (b Binary) start(ctx context.Context) (p *launch.Process, capabilities []string, done func(), err error) {
 	dir, err := os.MkdirTemp("", "conf")
 	if err != nil {
-		return nil, nil, fmt.Errorf("make run directory: %w", err)
+		return nil, nil, nil, fmt.Errorf("make run directory: %w", err)
 	}
 	p, err = launch.Start(ctx, launch.Spec{
-		Path: b.Path, Kind: string(b.Kind), Name: "conformance", RunDir: dir, Log: b.Log,
-		Env: []string{"PATH=" + os.Getenv("PATH"), "LANG=C"},
+		Path: b.Path, Kind: string(b.Kind), Name: "conformance", RunDir: dir, Log: b.Log, Env: b.environment(),
 	})
 	if err != nil {
-		return nil, nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, nil, nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	done = func() {
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
@@ -87,18 +101,35 @@ func (b Binary) start(ctx context.Context) (p *launch.Process, done func(), err 
 		_ = p.Stop(stop) // it is ended either way
 		_ = os.RemoveAll(dir)
 	}
-	host := plugin.HostContext{Kind: b.Kind, Instance: "conformance", HostUUID: hostUUID, StateDir: b.StateDir}
-	_, diags, err := plugin.NewClient(p.Conn()).Configure(ctx, host, b.Config)
+	if capabilities, err = b.configure(ctx, p.Conn()); err != nil {
+		done()
+		return nil, nil, nil, err
+	}
+	return p, capabilities, done, nil
+}
+
+// configure configures the plugin behind a connection.
+func (b Binary) configure(ctx context.Context, conn grpc.ClientConnInterface) ([]string, error) {
+	base := plugin.NewClient(conn)
+	cfg, err := b.whole(ctx, base)
+	if err != nil {
+		return nil, err
+	}
+	capabilities, diags, err := base.Configure(ctx, b.host(), cfg)
+	if err != nil {
+		return nil, fmt.Errorf("configure: %w", err)
+	}
+	return capabilities, refusal("configure", diags)
+}
+
+// refusal is what diagnostics say against a configuration.
+func refusal(what string, diags []plugin.Diagnostic) (err error) {
 	for _, d := range diags {
 		if d.Severity != plugin.SeverityWarning {
-			err = errors.Join(err, fmt.Errorf("configure: %s %s", d.Summary, d.Detail))
+			err = errors.Join(err, saw("%s says: %s %s", what, d.Summary, d.Detail).want("no error, with the configuration that the test was given"))
 		}
 	}
-	if err != nil {
-		done()
-		return nil, nil, err
-	}
-	return p, done, nil
+	return err
 }
 
 // hostUUID is the host's in a conformance run.

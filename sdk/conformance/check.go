@@ -8,16 +8,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/agentlab/agentlab/sdk/fault"
 )
-
-// Check is one rule of a contract.
-type Check struct {
-	Name string
-	// Run answers nil when the rule is kept, an error that wraps ErrSkipped
-	// when it does not apply here, and any other error when it is broken.
-	Run func(ctx context.Context) error
-}
 
 // ErrSkipped marks a check that does not apply.
 var ErrSkipped = errors.New("not checked")
@@ -33,6 +24,7 @@ type T[S any] interface {
 	Context() context.Context
 	Fatal(args ...any)
 	Skip(args ...any)
+	TempDir() string
 	Run(name string, f func(S)) bool
 }
 
@@ -40,7 +32,7 @@ type T[S any] interface {
 func Run[S T[S]](t S, checks []Check) {
 	t.Helper()
 	for _, c := range checks {
-		t.Run(c.Name, func(t S) {
+		t.Run(c.ID, func(t S) {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(t.Context(), checkTimeout)
 			defer cancel()
@@ -48,7 +40,7 @@ func Run[S T[S]](t S, checks []Check) {
 			case errors.Is(err, ErrSkipped):
 				t.Skip("needs " + err.Error())
 			case err != nil:
-				t.Fatal(err)
+				t.Fatal(explain(c.Rule, err))
 			}
 		})
 	}
@@ -133,22 +125,9 @@ func (e Effects) unchanged(ctx context.Context, what string, fn func() error) er
 		return fmt.Errorf("count effects: %w", err)
 	}
 	if after != before {
-		return fmt.Errorf("%s made %d changes, want none", what, after-before)
+		return saw("%s made %d changes", what, after-before).want("none")
 	}
 	return nil
-}
-
-// wantClass is nil when err is of one of the classes.
-func wantClass(what string, err error, classes ...fault.Class) error {
-	for _, c := range classes {
-		if errors.Is(err, c) {
-			return nil
-		}
-	}
-	if err == nil {
-		return fmt.Errorf("%s succeeded, want an error of class %q", what, classes)
-	}
-	return fmt.Errorf("%s: %w (class %q), want class %q", what, err, fault.ClassOf(err), classes)
 }
 
 // unique is a name part that no other run uses.

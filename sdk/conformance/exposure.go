@@ -7,6 +7,7 @@ import (
 
 	"github.com/agentlab/agentlab/sdk/exposure"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 // ExposureOptions fit the suite to a host.
@@ -16,17 +17,27 @@ type ExposureOptions struct {
 	Effects Effects
 }
 
-// Exposure gives the rules of the exposure contract.
+// Exposure checks an exposure by its contract.
 func Exposure(open Open[exposure.Driver], opts ExposureOptions) []Check {
 	s := &exposureSuite{open: open, opts: opts, owner: "agentlab:conformance-" + unique() + "/sbx_1"}
-	return []Check{
-		s.check("publish", (*rules).publish),
-		s.check("another target", (*rules).retarget),
-		s.check("port of somebody else", (*rules).taken),
-		s.check("unpublish", (*rules).unpublish),
-		s.check("refused rules", (*rules).refused),
-		s.check("survives its process", (*rules).survives),
-	}
+	return bind(plugin.Exposure, exposureRules, s.check)
+}
+
+var exposureRules = []ruled[*rules]{
+	reads("exposure.list", 2, "lists what is published",
+		"Read back from what publishes, rules of others included.", (*rules).list),
+	changes("exposure.publish", 2, "publishes two ports, one of them twice",
+		"By (owner, host_port).", (*rules).publish),
+	changes("exposure.retarget", 2, "publishes a port anew with another target",
+		"By (owner, host_port).", (*rules).retarget),
+	changes("exposure.port-taken", 2, "publishes and removes a port that another owner has",
+		"EXISTS: the port is published by somebody else.", (*rules).taken),
+	changes("exposure.unpublish", 2, "removes one of two ports, twice",
+		"Gone is success.", (*rules).unpublish),
+	changes("exposure.refused", 2, "publishes what is no rule",
+		"A request that can never work is INVALID, and changes nothing.", (*rules).refused),
+	changes("exposure.survives", 2, "ends and then kills the plugin's process beside a published port",
+		"What a plugin made is there, and goes on, when the process that made it has ended.", (*rules).survives),
 }
 
 type exposureSuite struct {
@@ -42,17 +53,41 @@ type rules struct {
 	process *opened[exposure.Driver]
 }
 
-func (s *exposureSuite) check(name string, fn func(*rules, context.Context) error) Check {
-	return Check{Name: name, Run: func(ctx context.Context) (err error) {
-		process, err := s.open.first(ctx)
-		if err != nil {
+func (s *exposureSuite) check(ctx context.Context, rule Rule, fn func(*rules, context.Context) error) (err error) {
+	process, err := s.open.first(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { process.close() }()
+	r := &rules{exposureSuite: s, Driver: process.driver, process: process}
+	if rule.Changes {
+		if err := s.fits(); err != nil {
 			return err
 		}
-		defer process.close()
-		r := &rules{exposureSuite: s, Driver: process.driver, process: process}
 		defer func() { err = errors.Join(err, r.cleanUp(ctx)) }()
-		return fn(r, ctx)
-	}}
+	}
+	return fn(r, ctx)
+}
+
+// fits tells whether the suite may publish anything at all.
+func (s *exposureSuite) fits() error {
+	if s.opts.Target == "" || s.opts.Ports[0] == 0 || s.opts.Ports[1] == 0 {
+		return fmt.Errorf("%w: a target and two free host ports", ErrSkipped)
+	}
+	return nil
+}
+
+func (r *rules) list(ctx context.Context) error {
+	all, err := r.List(ctx, "")
+	if err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	for _, rule := range all {
+		if rule.HostPort == 0 {
+			return saw("rule %+v", rule).want("a host port")
+		}
+	}
+	return nil
 }
 
 func (r *rules) cleanUp(ctx context.Context) error {
@@ -78,11 +113,11 @@ func (r *rules) put(ctx context.Context, want exposure.Rule) error {
 		return fmt.Errorf("publish: %w", err)
 	}
 	if got.URL == "" {
-		return fmt.Errorf("a published rule has no URL")
+		return saw("a published rule has no URL").want("where clients reach it")
 	}
 	want.URL = got.URL
 	if got != want {
-		return fmt.Errorf("answer of publish is %+v, want %+v", got, want)
+		return saw("answer of publish is %+v", got).want("%+v", want)
 	}
 	return r.reads(ctx, want, 1)
 }
@@ -97,7 +132,7 @@ func (r *rules) reads(ctx context.Context, want exposure.Rule, times int) error 
 		n := 0
 		for _, got := range list {
 			if owner != "" && got.Owner != owner {
-				return fmt.Errorf("list of %q has a rule of %q", owner, got.Owner)
+				return saw("list of %q has a rule of %q", owner, got.Owner).want("its own rules alone")
 			}
 			got.URL = want.URL
 			if got == want {
@@ -105,7 +140,7 @@ func (r *rules) reads(ctx context.Context, want exposure.Rule, times int) error 
 			}
 		}
 		if n != times {
-			return fmt.Errorf("list of %q has the rule %d times, want %d: %+v", owner, n, times, list)
+			return saw("list of %q has the rule %d times", owner, n).want("%d: %+v", times, list)
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -23,34 +24,60 @@ type HypervisorOptions struct {
 	MemoryBytes uint64 // of each VM, 0: 256 MiB
 	// NIC makes what a VM's network card needs on the host, as the network
 	// plugin would, and names it. nil: a card with nothing behind it.
-	NIC     func(ctx context.Context, vmid uint32, iface string) (hypervisor.NIC, error)
+	NIC func(ctx context.Context, vmid uint32, iface string) (hypervisor.NIC, error)
+	// Taps has the suite make a tap for each VM, as the network plugin would
+	// for a hypervisor that does not make it. Needs root and iproute2.
+	Taps    bool
 	Effects Effects
 }
 
-// Hypervisor gives the rules of the hypervisor contract.
+// Hypervisor checks a hypervisor by its contract.
 func Hypervisor(open Open[hypervisor.Driver], opts HypervisorOptions) []Check {
 	s := &hypervisorSuite{open: open, opts: opts, run: unique()}
-	return []Check{
-		s.check("check host", (*machines).checkHost),
-		s.check("templates", (*machines).templates),
-		s.check("absent vm", (*machines).absent),
-		s.check("create", (*machines).create),
-		s.check("create twice", (*machines).createTwice),
-		s.check("create at the same time", (*machines).createAtOnce),
-		s.check("create unknown template", (*machines).createUnknown),
-		s.check("create given up", (*machines).createGivenUp),
-		s.check("vmid of somebody else", (*machines).taken),
-		s.check("list", (*machines).list),
-		s.check("power", (*machines).power),
-		s.check("pause", (*machines).pause),
-		s.check("shutdown", (*machines).shutdown),
-		s.check("unsupported power", (*machines).hibernate),
-		s.check("owner is compared", (*machines).foreign),
-		s.check("destroy", (*machines).destroy),
-		s.check("stats", (*machines).stats),
-		s.check("console", (*machines).console),
-		s.check("survives its process", (*machines).survives),
-	}
+	return bind(plugin.Hypervisor, hypervisorRules, s.check)
+}
+
+var hypervisorRules = []ruled[*machines]{
+	reads("hypervisor.check-host", 2, "reads the host report: range of VMIDs, pattern of interfaces, resources, findings",
+		"What is missing on this host, each finding with its fix. Changes nothing.", (*machines).checkHost),
+	reads("hypervisor.templates", 2, "lists templates; one that was named must be there and whole",
+		"Broken templates too, with findings that say why.", (*machines).templates),
+	reads("hypervisor.get-absent", 2, "asks for a VM that is not there",
+		"NOT_FOUND only when the VM is certainly gone.", (*machines).getAbsent),
+	changes("hypervisor.absent-vm", 2, "powers and destroys a VM that is not there",
+		"Gone is success", (*machines).absent),
+	changes("hypervisor.create", 2, "creates a VM and compares the answer, what is read back, and the progress",
+		"Clone + resources + NIC + seed + owner mark in one call. VM stays off.", (*machines).create),
+	changes("hypervisor.create-twice", 2, "repeats a create, once with the VM off and once with it on",
+		"A repeat converges and answers the current state", (*machines).createTwice),
+	changes("hypervisor.create-at-once", 2, "creates three VMs at the same time, one of them by two calls",
+		"Calls on one VM are serialised by the core; calls on different VMs are concurrent.", (*machines).createAtOnce),
+	changes("hypervisor.create-unknown-template", 2, "creates from a template that does not exist",
+		"On failure nothing stays behind.", (*machines).createUnknown),
+	changes("hypervisor.create-given-up", 2, "cancels a create before and in its middle, then creates again",
+		"A half-made VM of the same (vmid, owner) is finished or made anew.", (*machines).createGivenUp),
+	changes("hypervisor.vmid-taken", 2, "creates on a VMID that another owner has",
+		"The VMID is the core's choice: EXISTS means it belongs to somebody else.", (*machines).taken),
+	changes("hypervisor.list", 2, "lists by prefix, by owner, and with foreign VMs",
+		"Every VM with an owner mark of this host; include_foreign adds the rest.", (*machines).list),
+	changes("hypervisor.power", 2, "switches a VM on and off, each twice",
+		"Answers when the target is reached.", (*machines).power),
+	changes("hypervisor.pause", 2, "pauses and resumes, where the hypervisor pauses",
+		"Answers when the target is reached.", (*machines).pause),
+	changes("hypervisor.shutdown", 2, "shuts a VM down with a grace of one second, twice",
+		"ask the guest, then hard after grace", (*machines).shutdown),
+	changes("hypervisor.unsupported-power", 2, "asks for a state that does not exist, and for hibernation",
+		"What a plugin cannot do is UNSUPPORTED, at once and without a change.", (*machines).hibernate),
+	changes("hypervisor.owner", 2, "powers and destroys a VM under other owner marks",
+		"PRECONDITION unless the stored owner equals ref.expect_owner.", (*machines).foreign),
+	changes("hypervisor.destroy", 2, "destroys a running VM, and again",
+		"Gone is success, but whatever is left of it, such as a program that runs on, is ended and freed.", (*machines).destroy),
+	changes("hypervisor.stats", 2, "asks for counters of VMs that are on, off and unknown",
+		"Leaves out VMs that are off or unknown.", (*machines).stats),
+	changes("hypervisor.console", 2, "reads the console, where the hypervisor keeps it",
+		"What the guest printed on its console, newest last, at most 64 KiB.", (*machines).console),
+	changes("hypervisor.survives", 2, "ends and then kills the plugin's process beside a running VM",
+		"What a plugin made is there, and goes on, when the process that made it has ended.", (*machines).survives),
 }
 
 type hypervisorSuite struct {
@@ -69,22 +96,21 @@ type machines struct {
 	mu      sync.Mutex
 	// mu guards:
 	made []hypervisor.Ref
+	taps []string
 }
 
-func (s *hypervisorSuite) check(name string, fn func(*machines, context.Context) error) Check {
-	return Check{Name: name, Run: func(ctx context.Context) (err error) {
-		process, err := s.open.first(ctx)
-		if err != nil {
-			return err
-		}
-		defer process.close()
-		m := &machines{hypervisorSuite: s, Driver: process.driver, process: process}
-		if m.host, err = m.CheckHost(ctx); err != nil {
-			return fmt.Errorf("check host: %w", err)
-		}
-		defer func() { err = errors.Join(err, m.cleanUp(ctx)) }()
-		return fn(m, ctx)
-	}}
+func (s *hypervisorSuite) check(ctx context.Context, _ Rule, fn func(*machines, context.Context) error) (err error) {
+	process, err := s.open.first(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { process.close() }()
+	m := &machines{hypervisorSuite: s, Driver: process.driver, process: process}
+	if m.host, err = m.CheckHost(ctx); err != nil {
+		return fmt.Errorf("check host: %w", err)
+	}
+	defer func() { err = errors.Join(err, m.cleanUp(ctx)) }()
+	return fn(m, ctx)
 }
 
 func (m *machines) cleanUp(ctx context.Context) error {
@@ -96,7 +122,19 @@ func (m *machines) cleanUp(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("clean up vm %d: %w", ref.VMID, err))
 		}
 	}
+	for _, name := range m.taps {
+		errs = append(errs, tap(ctx, "del", name))
+	}
 	return errors.Join(errs...)
+}
+
+// tap makes or removes one.
+func tap(ctx context.Context, verb, name string) error {
+	out, err := exec.CommandContext(ctx, "ip", "tuntap", verb, "dev", name, "mode", "tap").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("ip tuntap %s %s: %w: %s", verb, name, err, out)
+	}
+	return nil
 }
 
 func (m *machines) prefix() string { return "agentlab:conformance-" + m.run + "/" }
@@ -119,10 +157,20 @@ func (m *machines) request(ctx context.Context) (hypervisor.CreateRequest, error
 		return hypervisor.CreateRequest{}, err
 	}
 	nic := hypervisor.NIC{MAC: fmt.Sprintf("02:c0:f0:00:%02x:%02x", vmid>>8&0xff, vmid&0xff)}
-	if m.opts.NIC != nil {
-		if nic, err = m.opts.NIC(ctx, vmid, fmt.Sprintf(m.host.InterfacePattern, vmid)); err != nil {
+	iface := fmt.Sprintf(m.host.InterfacePattern, vmid)
+	switch {
+	case m.opts.NIC != nil:
+		if nic, err = m.opts.NIC(ctx, vmid, iface); err != nil {
 			return hypervisor.CreateRequest{}, fmt.Errorf("make network card: %w", err)
 		}
+	case m.opts.Taps:
+		if err := tap(ctx, "add", iface); err != nil {
+			return hypervisor.CreateRequest{}, err
+		}
+		nic.Tap = iface
+		m.mu.Lock()
+		m.taps = append(m.taps, iface)
+		m.mu.Unlock()
 	}
 	memory := m.opts.MemoryBytes
 	if memory == 0 {
@@ -195,7 +243,7 @@ func (m *machines) turn(ctx context.Context, ref hypervisor.Ref, target, want hy
 		return fmt.Errorf("get vm %d: %w", ref.VMID, err)
 	}
 	if answer.Power != want || got.Power != want {
-		return fmt.Errorf("after set power to %s: the answer says %q, get says %q, want %q", target, answer.Power, got.Power, want)
+		return saw("after set power to %s: the answer says %q, get says %q", target, answer.Power, got.Power).want("%q", want)
 	}
 	return nil
 }
@@ -211,7 +259,7 @@ func (m *machines) wantGone(ctx context.Context, ref hypervisor.Ref) error {
 		return fmt.Errorf("list vms: %w", err)
 	}
 	if slices.ContainsFunc(all, func(v hypervisor.VM) bool { return v.Ref.VMID == ref.VMID }) {
-		return fmt.Errorf("vm %d is not found and yet listed", ref.VMID)
+		return saw("vm %d is not found and yet listed", ref.VMID).want("get and list to agree")
 	}
 	return nil
 }
@@ -221,11 +269,11 @@ func (m *machines) checkHost(context.Context) error {
 	name := fmt.Sprintf(h.InterfacePattern, h.VMIDLast)
 	switch {
 	case h.VMIDFirst == 0 || h.VMIDLast < h.VMIDFirst:
-		return fmt.Errorf("vmids %d to %d are no range", h.VMIDFirst, h.VMIDLast)
+		return saw("vmids %d to %d", h.VMIDFirst, h.VMIDLast).want("a range that begins above 0")
 	case strings.Contains(name, "%!") || !strings.Contains(name, fmt.Sprint(h.VMIDLast)) || len(name) > 15:
-		return fmt.Errorf("pattern %q makes the interface name %q", h.InterfacePattern, name)
+		return saw("pattern %q makes the interface name %q", h.InterfacePattern, name).want("a name with the VMID in it, of 15 bytes at most")
 	case h.Cores == 0 || h.MemoryBytes == 0 || h.MemoryFreeBytes > h.MemoryBytes:
-		return fmt.Errorf("resources make no sense: %+v", h)
+		return saw("resources are %d cores, %d bytes, %d of them free", h.Cores, h.MemoryBytes, h.MemoryFreeBytes).want("what this host has")
 	}
 	return checkFindings(h.Findings)
 }
@@ -234,11 +282,11 @@ func checkFindings(list []plugin.Finding) error {
 	for _, f := range list {
 		switch {
 		case f.ID == "" || f.Message == "":
-			return fmt.Errorf("finding says nothing: %+v", f)
+			return saw("finding %+v", f).want("an id and a message")
 		case f.Level != plugin.LevelOK && f.Level != plugin.LevelWarning && f.Level != plugin.LevelMissing:
-			return fmt.Errorf("finding %s has level %q", f.ID, f.Level)
+			return saw("finding %s has level %q", f.ID, f.Level).want("ok, warning or missing")
 		case f.Level == plugin.LevelMissing && f.Fix == "":
-			return fmt.Errorf("finding %s says that something is missing and not what to do", f.ID)
+			return saw("finding %s says that something is missing, and has no fix", f.ID).want("what to do about it")
 		}
 	}
 	return nil
@@ -256,14 +304,14 @@ func (m *machines) templates(ctx context.Context) error {
 	for _, t := range list {
 		found = found || isWhole(t) && (t.Name == m.opts.Template || fmt.Sprint(t.VMID) == m.opts.Template)
 		if t.Name == "" {
-			return fmt.Errorf("template without a name: %+v", t)
+			return saw("template %+v", t).want("a name")
 		}
 		if err := checkFindings(t.Findings); err != nil {
 			return fmt.Errorf("template %s: %w", t.Name, err)
 		}
 	}
 	if !found {
-		return fmt.Errorf("template %s is not listed, or not as whole: %+v", m.opts.Template, list)
+		return saw("templates are %+v", list).want("%s among them, without a finding that something is missing", m.opts.Template)
 	}
 	return nil
 }

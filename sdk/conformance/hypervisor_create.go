@@ -15,6 +15,20 @@ import (
 // busyTimeout is how long a VM may be busy with a call that nobody waits for.
 const busyTimeout = 30 * time.Second
 
+func (m *machines) getAbsent(ctx context.Context) error {
+	all, err := m.ListVMs(ctx, "", true)
+	if err != nil {
+		return fmt.Errorf("list vms: %w", err)
+	}
+	vmid := m.host.VMIDLast
+	for slices.ContainsFunc(all, func(v hypervisor.VM) bool { return v.Ref.VMID == vmid }) {
+		if vmid--; vmid < m.host.VMIDFirst {
+			return fmt.Errorf("%w: a vmid that is free", ErrSkipped)
+		}
+	}
+	return m.wantGone(ctx, hypervisor.Ref{VMID: vmid})
+}
+
 func (m *machines) absent(ctx context.Context) error {
 	req, err := m.request(ctx)
 	if err != nil {
@@ -47,7 +61,7 @@ func (m *machines) create(ctx context.Context) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if p.Phase == "" || p.Fraction > 1 || p.BytesDone > p.BytesTotal || returned {
-			wrong = fmt.Errorf("progress makes no sense: %+v (after the return: %t)", p, returned)
+			wrong = saw("progress %+v (after the return: %t)", p, returned).want("a phase, a fraction of 1 at most, and none after the return")
 		}
 	})
 	mu.Lock()
@@ -73,15 +87,15 @@ func (m *machines) create(ctx context.Context) error {
 func fits(v hypervisor.VM, req hypervisor.CreateRequest, iface string) error {
 	switch {
 	case v.Ref.VMID != req.Ref.VMID || v.Ref.Owner != req.Ref.Owner:
-		return fmt.Errorf("vm is %d of %q, want %d of %q", v.Ref.VMID, v.Ref.Owner, req.Ref.VMID, req.Ref.Owner)
+		return saw("vm is %d of %q", v.Ref.VMID, v.Ref.Owner).want("%d of %q", req.Ref.VMID, req.Ref.Owner)
 	case v.Power != hypervisor.PowerOff || !v.Started.IsZero():
-		return fmt.Errorf("a fresh vm is %s, started %s, want off", v.Power, v.Started)
+		return saw("a fresh vm is %s, started %s", v.Power, v.Started).want("off")
 	case v.Name != req.Name || v.Cores != req.Cores || v.MemoryBytes != req.MemoryBytes:
-		return fmt.Errorf("vm is %s with %d cores and %d bytes, want %s, %d, %d", v.Name, v.Cores, v.MemoryBytes, req.Name, req.Cores, req.MemoryBytes)
+		return saw("vm is %s with %d cores and %d bytes", v.Name, v.Cores, v.MemoryBytes).want("%s, %d, %d", req.Name, req.Cores, req.MemoryBytes)
 	case v.NIC.MAC != req.NIC.MAC:
-		return fmt.Errorf("mac is %s, want %s", v.NIC.MAC, req.NIC.MAC)
+		return saw("mac is %s", v.NIC.MAC).want("%s", req.NIC.MAC)
 	case v.HostInterface != iface:
-		return fmt.Errorf("interface is %q, the host report promised %q", v.HostInterface, iface)
+		return saw("interface is %q", v.HostInterface).want("%q, as the host report promised", iface)
 	}
 	return nil
 }
@@ -98,7 +112,7 @@ func (m *machines) createTwice(ctx context.Context) error {
 				return fmt.Errorf("repeat create: %w", err)
 			}
 			if vm.Power != want || vm.Ref.Owner != req.Ref.Owner {
-				return fmt.Errorf("a repeated create answers %+v, want the present state, which is %s", vm, want)
+				return saw("a repeated create answers %+v", vm).want("the present state, which is %s", want)
 			}
 			return nil
 		})
@@ -142,7 +156,7 @@ func (m *machines) createAtOnce(ctx context.Context) error {
 	for _, req := range reqs {
 		vm, err := m.CreateVM(ctx, req, nil)
 		if err != nil || vm.Ref.Owner != req.Ref.Owner || vm.Power != hypervisor.PowerOff {
-			return fmt.Errorf("vm %d after creates at the same time: %+v, %v", req.Ref.VMID, vm, err)
+			return saw("vm %d after creates at the same time: %+v, %v", req.Ref.VMID, vm, err).want("it whole, off, with its owner")
 		}
 	}
 	return nil
@@ -177,7 +191,7 @@ func (m *machines) createGivenUp(ctx context.Context) error {
 		_, err = m.CreateVM(gone, req, func(hypervisor.Progress) { cancel() })
 		// A call in progress may be done before it hears of it.
 		if err == nil && when == "before" {
-			return fmt.Errorf("create with a cancelled context succeeded")
+			return saw("create with a cancelled context succeeded").want("an error")
 		}
 		if err := m.createAfter(ctx, req); err != nil {
 			return fmt.Errorf("create after one that was given up %s the call: %w", when, err)
@@ -237,7 +251,7 @@ func (m *machines) same(ctx context.Context, before hypervisor.VM) error {
 		return fmt.Errorf("get vm: %w", err)
 	}
 	if after.Ref.Owner != before.Ref.Owner || after.Name != before.Name || after.Cores != before.Cores || after.Power != before.Power {
-		return fmt.Errorf("a refused call changed the vm from %+v to %+v", before, after)
+		return saw("a refused call changed the vm to %+v", after).want("it as it was: %+v", before)
 	}
 	return nil
 }
@@ -269,10 +283,10 @@ func (m *machines) list(ctx context.Context) error {
 			}
 		}
 		if (n == 1) != tt.want || n > 1 {
-			return fmt.Errorf("list of %q (foreign %t) has the vm %d times, want it: %t", tt.prefix, tt.foreign, n, tt.want)
+			return saw("list of %q (foreign %t) has the vm %d times", tt.prefix, tt.foreign, n).want("it: %t", tt.want)
 		}
 		if !tt.foreign && slices.ContainsFunc(all, func(v hypervisor.VM) bool { return v.Ref.Owner == "" }) {
-			return fmt.Errorf("list without foreign has a vm without owner")
+			return saw("list without foreign has a vm without owner").want("VMs with a mark alone")
 		}
 	}
 	return nil

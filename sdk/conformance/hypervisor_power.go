@@ -23,7 +23,7 @@ func (m *machines) power(ctx context.Context) error {
 			return fmt.Errorf("get vm: %w", err)
 		}
 		if first.Started.IsZero() != (target == hypervisor.PowerOff) {
-			return fmt.Errorf("a vm that is %s started %s", target, first.Started)
+			return saw("a vm that is %s started %s", target, first.Started).want("a time when it is on, and none when it is off")
 		}
 		err = m.opts.Effects.unchanged(ctx, "a repeated set power", func() error {
 			return m.turn(ctx, req.Ref, target, target)
@@ -32,7 +32,7 @@ func (m *machines) power(ctx context.Context) error {
 			return err
 		}
 		if again, err := m.GetVM(ctx, req.Ref); err != nil || !again.Started.Equal(first.Started) {
-			return fmt.Errorf("a repeated set power to %s started the vm anew: %s, then %s (%v)", target, first.Started, again.Started, err)
+			return saw("after a repeated set power to %s the vm started %s (%v)", target, again.Started, err).want("%s, as before", first.Started)
 		}
 	}
 	return nil
@@ -67,7 +67,7 @@ func (m *machines) shutdown(ctx context.Context) error {
 		}
 	}
 	if took := time.Since(start); took > 30*time.Second {
-		return fmt.Errorf("shutdown with a grace of a second took %s", took)
+		return saw("two shutdowns with a grace of a second took %s", took).want("30 seconds at most")
 	}
 	return nil
 }
@@ -159,10 +159,10 @@ func (m *machines) stats(ctx context.Context) error {
 		return fmt.Errorf("get stats: %w", err)
 	}
 	if _, ok := got[on.VMID]; !ok || len(got) != 1 {
-		return fmt.Errorf("stats are %+v, want those of vm %d alone", got, on.VMID)
+		return saw("stats are %+v", got).want("those of vm %d alone", on.VMID)
 	}
 	if f := got[on.VMID].CPUFraction; f < 0 || f > 1.5 {
-		return fmt.Errorf("the vm uses %g of its cores", f)
+		return saw("the vm uses %g of its cores", f).want("0 to 1")
 	}
 	return nil
 }
@@ -181,7 +181,7 @@ func (m *machines) console(ctx context.Context) error {
 		return wantClass("console", err, fault.Unsupported)
 	}
 	if len(text) > 64<<10 {
-		return fmt.Errorf("console has %d bytes, want 64 KiB at most", len(text))
+		return saw("console has %d bytes", len(text)).want("64 KiB at most")
 	}
 	if err := m.DestroyVM(ctx, ref); err != nil {
 		return fmt.Errorf("destroy: %w", err)
@@ -208,7 +208,7 @@ func (m *machines) survives(ctx context.Context) error {
 			return fmt.Errorf("get vm: %w", err)
 		}
 		if after.Power != hypervisor.PowerOn || after.Ref.Owner != ref.Owner || !after.Started.Equal(before.Started) {
-			return fmt.Errorf("the next process sees %+v, the first saw %+v", after, before)
+			return saw("the next process sees %+v", after).want("what the first saw: %+v", before)
 		}
 		return nil
 	})

@@ -14,27 +14,49 @@ import (
 
 // NetworkOptions fit the suite to a host.
 type NetworkOptions struct {
-	Host            network.Host // put in force by the suite; its subnet needs room for four
+	Host            network.Host // put in force by the suite; its subnet needs room for four; without a bridge: DefaultHost
 	CreateInterface bool         // let the plugin make taps
 	Effects         Effects
 }
 
-// Network gives the rules of the network contract. What they mean for packets
-// is for the plugin's own tests.
+// DefaultHost is a bridge and a subnet that are nobody's.
+var DefaultHost = network.Host{Bridge: "confbr0", Subnet: "198.18.77.0/24", Address: "198.18.77.1", GuestTCPPorts: []uint16{8844}}
+
+// Network checks a network by its contract. What it means for packets is for
+// the plugin's own tests.
 func Network(open Open[network.Driver], opts NetworkOptions) []Check {
-	s := &networkSuite{open: open, opts: opts, run: unique()}
-	return []Check{
-		s.check("apply host", (*ports).applyHost),
-		s.check("attach", (*ports).attach),
-		s.check("attach twice", (*ports).attachTwice),
-		s.check("newer generation", (*ports).newer),
-		s.check("older generation", (*ports).older),
-		s.check("every mode", (*ports).modes),
-		s.check("refused requests", (*ports).refused),
-		s.check("detach", (*ports).detach),
-		s.check("several sandboxes", (*ports).several),
-		s.check("survives its process", (*ports).survives),
+	if opts.Host.Bridge == "" {
+		opts.Host = DefaultHost
 	}
+	s := &networkSuite{open: open, opts: opts, run: unique()}
+	return bind(plugin.Network, networkRules, s.check)
+}
+
+var networkRules = []ruled[*ports]{
+	reads("network.check-host", 2, "reads the findings about this host",
+		"Bridge, forwarding, base rules, tools: findings with fixes. Changes nothing.", (*ports).checkHost),
+	reads("network.list", 2, "lists what is attached, and a sandbox that is not",
+		"As read back from the kernel, with drift.", (*ports).list),
+	changes("network.apply-host", 2, "puts the host's side in force, twice",
+		"Makes the kernel side so and keeps what is attached.", (*ports).applyHost),
+	changes("network.attach", 2, "attaches a sandbox and reads it back",
+		"the plugin applies it in one kernel transaction, and what is really in force can be read back.", (*ports).attach),
+	changes("network.attach-twice", 2, "repeats an attach",
+		"A repeated call has one effect.", (*ports).attachTwice),
+	changes("network.newer-generation", 2, "attaches with a newer generation and another policy",
+		"By sandbox, newer generation wins: one older than that in force is CONFLICT.", (*ports).newer),
+	changes("network.older-generation", 2, "attaches with an older generation",
+		"By sandbox, newer generation wins: one older than that in force is CONFLICT.", (*ports).older),
+	changes("network.modes", 2, "attaches with every mode and with exceptions",
+		"the plugin applies it in one kernel transaction, and what is really in force can be read back.", (*ports).modes),
+	changes("network.refused", 2, "attaches with what cannot be enforced",
+		"if a part cannot be enforced the call fails and nothing changes.", (*ports).refused),
+	changes("network.detach", 2, "detaches, again, and uses what is free for another sandbox",
+		"Removes rules and the tap that Attach made. Gone is success.", (*ports).detach),
+	changes("network.several", 2, "attaches three sandboxes and detaches one",
+		"Calls on one sandbox are serialised by the core; others are concurrent.", (*ports).several),
+	changes("network.survives", 2, "ends and then kills the plugin's process beside an attached sandbox",
+		"What a plugin made is there, and goes on, when the process that made it has ended.", (*ports).survives),
 }
 
 type networkSuite struct {
@@ -51,20 +73,21 @@ type ports struct {
 	made    []string
 }
 
-func (s *networkSuite) check(name string, fn func(*ports, context.Context) error) Check {
-	return Check{Name: name, Run: func(ctx context.Context) (err error) {
-		process, err := s.open.first(ctx)
-		if err != nil {
-			return err
-		}
-		defer process.close()
-		p := &ports{networkSuite: s, Driver: process.driver, process: process}
-		if _, err := p.ApplyHost(ctx, s.opts.Host); err != nil {
-			return fmt.Errorf("apply host: %w", err)
-		}
-		defer func() { err = errors.Join(err, p.cleanUp(ctx)) }()
+func (s *networkSuite) check(ctx context.Context, r Rule, fn func(*ports, context.Context) error) (err error) {
+	process, err := s.open.first(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { process.close() }()
+	p := &ports{networkSuite: s, Driver: process.driver, process: process}
+	if !r.Changes {
 		return fn(p, ctx)
-	}}
+	}
+	if _, err := p.ApplyHost(ctx, s.opts.Host); err != nil {
+		return fmt.Errorf("apply host: %w", err)
+	}
+	defer func() { err = errors.Join(err, p.cleanUp(ctx)) }()
+	return fn(p, ctx)
 }
 
 func (p *ports) cleanUp(ctx context.Context) error {
@@ -125,7 +148,7 @@ func (p *ports) reads(ctx context.Context, want network.AttachRequest) error {
 		}
 		list = slices.DeleteFunc(list, func(a network.Attachment) bool { return a.InForce.SandboxID != want.SandboxID })
 		if len(list) != 1 {
-			return fmt.Errorf("list of %q has %s %d times", id, want.SandboxID, len(list))
+			return saw("list of %q has %s %d times", id, want.SandboxID, len(list)).want("it once")
 		}
 		if err := sameAttachment(list[0], want); err != nil {
 			return fmt.Errorf("list of %q: %w", id, err)
@@ -137,12 +160,12 @@ func (p *ports) reads(ctx context.Context, want network.AttachRequest) error {
 func sameAttachment(a network.Attachment, want network.AttachRequest) error {
 	got := a.InForce
 	if a.Drifted {
-		return fmt.Errorf("%s drifted: %s", got.SandboxID, a.Drift)
+		return saw("%s drifted: %s", got.SandboxID, a.Drift).want("in force what was asked for")
 	}
 	if got.SandboxID != want.SandboxID || got.Generation != want.Generation || got.Bridge != want.Bridge ||
 		got.Interface != want.Interface || got.CreateInterface != want.CreateInterface || got.MAC != want.MAC || got.Address != want.Address ||
 		got.Mode != want.Mode || !slices.Equal(got.Allow, want.Allow) {
-		return fmt.Errorf("in force is %+v, want %+v", got, want)
+		return saw("in force is %+v", got).want("%+v", want)
 	}
 	return nil
 }
@@ -154,9 +177,30 @@ func (p *ports) none(ctx context.Context, id string) error {
 		return fmt.Errorf("list attachments: %w", err)
 	}
 	if len(list) != 0 {
-		return fmt.Errorf("%s is still attached: %+v", id, list)
+		return saw("%s is attached: %+v", id, list).want("it not to be")
 	}
 	return nil
+}
+
+func (p *ports) checkHost(ctx context.Context) error {
+	findings, err := p.CheckHost(ctx, p.opts.Host)
+	if err != nil {
+		return fmt.Errorf("check host: %w", err)
+	}
+	return checkFindings(findings)
+}
+
+func (p *ports) list(ctx context.Context) error {
+	all, err := p.ListAttachments(ctx, "")
+	if err != nil {
+		return fmt.Errorf("list attachments: %w", err)
+	}
+	for _, a := range all {
+		if a.InForce.SandboxID == "" || a.InForce.Interface == "" {
+			return saw("attachment %+v", a.InForce).want("a sandbox and an interface")
+		}
+	}
+	return p.none(ctx, "sbx_"+p.run)
 }
 
 func (p *ports) applyHost(ctx context.Context) error {
@@ -169,7 +213,7 @@ func (p *ports) applyHost(ctx context.Context) error {
 	}
 	for _, f := range findings {
 		if f.Level == plugin.LevelMissing {
-			return fmt.Errorf("after apply, %s is still missing: %s", f.ID, f.Message)
+			return saw("after apply, %s is missing: %s", f.ID, f.Message).want("nothing missing")
 		}
 	}
 	return p.opts.Effects.unchanged(ctx, "a repeated apply", func() error {
@@ -178,7 +222,7 @@ func (p *ports) applyHost(ctx context.Context) error {
 			return fmt.Errorf("apply again: %w", err)
 		}
 		if len(report.Changes) > 0 {
-			return fmt.Errorf("a repeated apply says that it changed %q", report.Changes)
+			return saw("a repeated apply says that it changed %q", report.Changes).want("no change")
 		}
 		return nil
 	})

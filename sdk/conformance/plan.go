@@ -1,0 +1,180 @@
+package conformance
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/plugin"
+)
+
+// Plan says which plugin is checked, how far, and what fits the suites to it.
+type Plan struct {
+	Binary                    // Kind is set for each of Kinds; without a StateDir each kind gets an empty one
+	Kinds       []plugin.Kind // empty: all that it serves
+	Level       Level         // 0: LevelResilience
+	Destructive bool          // also checks that make things on this host
+	Only        []string      // IDs, or beginnings of IDs up to a dot; empty: all
+
+	Hypervisor HypervisorOptions
+	Network    NetworkOptions
+	Secrets    SecretsOptions
+	Exposure   ExposureOptions
+}
+
+// errDestructive is why a check was left out.
+var errDestructive = fmt.Errorf("%w: it makes things on this host and removes them again: ask for it with --destructive (Plan.Destructive)", ErrSkipped)
+
+// Checks lists the checks of the plan. It starts the plugin once, to ask what
+// it is; without an answer there are those of the protocol alone, which tell
+// what is wrong.
+func (p Plan) Checks(ctx context.Context) ([]Check, plugin.Info, error) {
+	path, err := filepath.Abs(p.Path)
+	if err != nil {
+		return nil, plugin.Info{}, fault.New(fault.Invalid, "find %s: %w", p.Path, err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil, plugin.Info{}, fault.New(fault.NotFound, "there is no plugin: %w", err)
+	}
+	p.Path = path
+	p.Level = cmp.Or(p.Level, LevelResilience)
+	info, err := p.ask(ctx)
+	if err != nil {
+		return p.choose(Base(p.Binary)), plugin.Info{}, nil
+	}
+	kinds := p.Kinds
+	if len(kinds) == 0 {
+		kinds = info.Kinds
+	}
+	var out []Check
+	for i, k := range kinds {
+		if !slices.Contains(info.Kinds, k) {
+			return nil, info, fault.New(fault.Invalid, "%s serves %q, not %s", info.Name, info.Kinds, k)
+		}
+		b := p.Binary
+		b.Kind = k
+		if i == 0 {
+			out = append(out, Base(b)...)
+		}
+		out = append(out, p.ofKind(b)...)
+	}
+	if len(kinds) == 0 {
+		out = Base(p.Binary)
+	}
+	return p.choose(out), info, nil
+}
+
+// ofKind lists the checks of one kind, levels 2 and 3.
+func (p Plan) ofKind(b Binary) []Check {
+	out := Capabilities(b)
+	for i := range out {
+		out[i].Kind = b.Kind
+	}
+	switch b.Kind {
+	case plugin.Hypervisor:
+		out = append(out, Hypervisor(b.Hypervisor(), p.Hypervisor)...)
+	case plugin.Network:
+		out = append(out, Network(b.Network(), p.Network)...)
+	case plugin.Secrets:
+		out = append(out, Secrets(b.Secrets(), p.Secrets)...)
+	case plugin.Exposure:
+		out = append(out, Exposure(b.Exposure(), p.Exposure)...)
+	}
+	return out
+}
+
+// ask starts the plugin, asks what it is, and whether its configuration is
+// whole.
+func (p Plan) ask(ctx context.Context) (plugin.Info, error) {
+	s := &subject{Binary: p.Binary}
+	err := s.up(ctx)
+	if s.process != nil {
+		defer s.end()
+	}
+	if err != nil {
+		return plugin.Info{}, err
+	}
+	return s.base().Info(ctx, "")
+}
+
+// choose leaves out what the plan does not ask for; what would change this host
+// stays, as a check that says why it is not made.
+func (p Plan) choose(all []Check) (out []Check) {
+	for _, c := range all {
+		switch {
+		case c.Level > p.Level || !p.wants(c.ID):
+			continue
+		case c.Changes && !p.Destructive:
+			c.Run = func(context.Context) error { return errDestructive }
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+func (p Plan) wants(id string) bool {
+	return len(p.Only) == 0 || slices.ContainsFunc(p.Only, func(o string) bool {
+		return id == o || len(id) > len(o) && id[:len(o)] == o && id[len(o)] == '.'
+	})
+}
+
+// Run makes the checks one after the other and tells each result, when it has
+// one. A failure is no error; an error is a plan that cannot be carried out.
+func (p Plan) Run(ctx context.Context, each func(Result)) (Report, error) {
+	start := time.Now()
+	if p.StateDir == "" {
+		dir, err := os.MkdirTemp("", "conf-state")
+		if err != nil {
+			return Report{}, fault.New(fault.Unavailable, "make state directory: %w", err)
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		p.StateDir = dir
+	}
+	checks, info, err := p.Checks(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	report := Report{Binary: p.Path, Plugin: info.Name, Version: info.Version, Level: cmp.Or(p.Level, LevelResilience), Results: []Result{}}
+	for _, c := range checks {
+		one := p.carryOut(ctx, c)
+		if ctx.Err() != nil {
+			return report, ctx.Err()
+		}
+		report.add(one)
+		if each != nil {
+			each(one)
+		}
+	}
+	report.Seconds = time.Since(start).Round(time.Millisecond).Seconds()
+	return report, nil
+}
+
+func (p Plan) carryOut(ctx context.Context, c Check) Result {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	start := time.Now()
+	err := c.Run(ctx)
+	return resultOf(c.Rule, err, time.Since(start))
+}
+
+// Test makes the checks of a plan as subtests.
+func Test[S T[S]](t S, p Plan) {
+	t.Helper()
+	if p.StateDir == "" {
+		p.StateDir = t.TempDir()
+	}
+	checks, _, err := p.Checks(t.Context())
+	if err == nil && len(checks) == 0 {
+		err = errors.New("the plan has no check")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	Run(t, checks)
+}
