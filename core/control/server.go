@@ -73,16 +73,18 @@ type Bundles interface {
 // defaultFloor is what uploads leave free unless the configuration says more.
 const defaultFloor = 512 << 20
 
-// Config is what the API is built from. All fields are required but Problems,
-// Checks, Console, Secrets, DiskFloor and Log.
+// Config is what the API is built from. All fields are required but
+// RestartPlugin, Problems, Checks, Console, Secrets, DiskFloor and Log.
 type Config struct {
-	Store      Store
-	Scheduler  Scheduler
-	Profiles   Profiles
-	Plugins    func() []api.Plugin                             // answers from memory
-	Plugin     func(kindOrName string) (api.PluginInfo, error) // the same
-	Problems   func() []string                                 // of the daemon itself, one line each
-	Hypervisor Templates
+	Store     Store
+	Scheduler Scheduler
+	Profiles  Profiles
+	Plugins   func() []api.Plugin                             // answers from memory
+	Plugin    func(kindOrName string) (api.PluginInfo, error) // the same
+	// RestartPlugin replaces a plugin's process.
+	RestartPlugin func(ctx context.Context, kindOrName string) (api.PluginInfo, error)
+	Problems      func() []string // of the daemon itself, one line each
+	Hypervisor    Templates
 	// Checks has the plugins look at the host, each within the context's time.
 	Checks func(ctx context.Context) []api.Finding
 	// Console gives what a guest printed, without its secrets; nil: there is none.
