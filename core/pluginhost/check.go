@@ -28,10 +28,10 @@ func (h *Host) ask(ctx context.Context, s *Status) {
 	health, err := plugin.NewClient(h.line(plugin.Kind(s.Kind))).Health(ctx)
 	switch {
 	case err != nil:
-		s.State, s.Message = Degraded, "it does not answer: "+err.Error()
+		s.State, s.Reason = Degraded, "it does not answer: "+err.Error()
 	case health.State != plugin.Ready:
-		s.State, s.Message = Degraded, health.Message
+		s.State, s.Reason = Degraded, health.Message
 	default:
-		s.State, s.Message = Ready, ""
+		s.State, s.Reason = Ready, ""
 	}
 }
