@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"strconv"
@@ -12,14 +13,21 @@ import (
 )
 
 func pluginInfoCommand() cli.Command {
+	var crash string
 	return cli.Command{
 		Name: "plugin info", Args: "PLUGIN", Synopsis: "show one plugin by name or kind, and what its block may hold", MinArgs: 1, MaxArgs: 1,
 		Help: `
 Shows a plugin by its name, or by its kind (hypervisor, network, secrets,
 exposure): its process and how it is, what it can do, the privileges and the
-programs it needs, and the keys of its config block. What is not known before a
-plugin first came up is left out; defaults of sensitive keys are never shown.`,
-		Answers: []cli.Answer{cli.AnswerOf[api.PluginInfo]("plugin")},
+programs it needs, the keys of its config block, and the newest reports about
+processes that crashed or hung. What is not known before a plugin first came up
+is left out; defaults of sensitive keys are never shown.
+
+With --crash it shows one report whole: how the process ended, the calls it had,
+and the last that it printed. With --json all reports are whole, and the calls
+since the daemon started are counted by method.`,
+		Flags:   func(fs *flag.FlagSet) { fs.StringVar(&crash, "crash", "", "show this crash report: an `id`, or last") },
+		Answers: []cli.Answer{cli.AnswerOf[api.PluginInfo]("plugin"), cli.AnswerOf[api.Crash]("crash")},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
 			if err != nil {
@@ -29,13 +37,23 @@ plugin first came up is left out; defaults of sensitive keys are never shown.`,
 			if err != nil {
 				return err
 			}
-			return show(env, p, func(w io.Writer) { printPlugin(w, p) })
+			if crash == "" {
+				return show(env, p, func(w io.Writer) { printPlugin(w, p) })
+			}
+			report, err := findCrash(p, crash)
+			if err != nil {
+				return err
+			}
+			return show(env, report, func(w io.Writer) { printCrash(w, report) })
 		},
 	}
 }
 
 func printPlugin(w io.Writer, p api.PluginInfo) {
-	pid, restarts := "", ""
+	pid, restarts, since := "", "", ""
+	if !p.Since.IsZero() {
+		since = timeText(&p.Since)
+	}
 	if p.PID > 0 {
 		pid = strconv.Itoa(p.PID)
 	}
@@ -44,7 +62,7 @@ func printPlugin(w io.Writer, p api.PluginInfo) {
 	}
 	fields(w,
 		"kind", p.Kind, "name", p.Name, "about", p.Description, "version", p.Version, "sdk", p.SDK,
-		"state", p.State, "why", p.Message, "path", p.Path, "sha256", p.SHA256, "pid", pid,
+		"state", p.State, "since", since, "why", p.Message, "path", p.Path, "sha256", p.SHA256, "pid", pid,
 		"started", timeText(p.StartedAt), "restarts", restarts, "services", strings.Join(p.Services, ", "),
 		"capabilities", strings.Join(p.Capabilities, ", "), "asks for", privileges(p.Privileges),
 	)
@@ -59,6 +77,10 @@ func printPlugin(w io.Writer, p api.PluginInfo) {
 		}
 		fmt.Fprintln(w)
 		table(w, []string{"TOOL", "VERSION", "PATH"}, rows)
+	}
+	if len(p.Crashes) > 0 {
+		fmt.Fprintln(w)
+		printCrashes(w, p.Crashes)
 	}
 	if len(p.Config) > 0 {
 		fmt.Fprintln(w)

@@ -77,7 +77,7 @@ func pluginListCommand() cli.Command {
 		Name: "plugin list", Synopsis: "list the configured plugins and how they are",
 		Help: `
 Lists the plugins that the daemon's configuration names, with the state of each
-process and why it is not well.`,
+process, since when, and why it is not well.`,
 		Answers: []cli.Answer{listing[api.Plugin]("plugins")},
 		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
 			c, err := connect(env)
@@ -96,9 +96,13 @@ process and why it is not well.`,
 func printPlugins(w io.Writer, list []api.Plugin) {
 	var rows [][]string
 	for _, p := range list {
-		rows = append(rows, []string{p.Kind, p.Name, p.Version, p.State, p.Message})
+		since := ""
+		if !p.Since.IsZero() {
+			since = age(time.Since(p.Since))
+		}
+		rows = append(rows, []string{p.Kind, p.Name, p.Version, p.State, since, p.Message})
 	}
-	table(w, []string{"KIND", "PLUGIN", "VERSION", "STATE", "MESSAGE"}, rows)
+	table(w, []string{"KIND", "PLUGIN", "VERSION", "STATE", "SINCE", "REASON"}, rows)
 }
 
 func versionCommand() cli.Command {

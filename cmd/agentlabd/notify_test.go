@@ -15,7 +15,7 @@ import (
 
 func TestNotifier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		plugins := []pluginhost.Status{{Kind: "hypervisor", Name: "sim", State: pluginhost.Starting, Message: "two\nlines"}}
+		plugins := []pluginhost.Status{{Kind: "hypervisor", Name: "sim", State: pluginhost.Starting, Reason: "two\nlines"}}
 		var said []string
 		n := &notifier{
 			watchdog: time.Minute, beats: make(chan struct{}, 1), ready: make(chan struct{}), log: hclog.NewNullLogger(),

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/hcl/v2/ext/typeexpr"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
@@ -21,19 +22,26 @@ func (p *parts) checkPlugins(ctx context.Context) []api.Plugin {
 }
 
 func apiPlugins(list []pluginhost.Status) (out []api.Plugin) {
+	now := time.Now()
 	for _, s := range list {
-		out = append(out, apiPlugin(s))
+		out = append(out, apiPlugin(s, now))
 	}
 	return out
 }
 
-func apiPlugin(s pluginhost.Status) api.Plugin {
+func apiPlugin(s pluginhost.Status, now time.Time) api.Plugin {
 	a := api.Plugin{
-		Kind: s.Kind, Name: s.Name, Version: s.Version, State: string(s.State), Message: s.Message,
+		Kind: s.Kind, Name: s.Name, Version: s.Version, State: string(s.State), Since: s.Since, Message: s.Message(now),
 		Path: s.Path, PID: s.PID, Capabilities: s.Capabilities,
+	}
+	if a.Message != "" {
+		a.CrashID = s.CrashID
 	}
 	if !s.StartedAt.IsZero() {
 		a.StartedAt = &s.StartedAt
+	}
+	if !s.NextStart.IsZero() {
+		a.NextStart = &s.NextStart
 	}
 	return a
 }
@@ -45,7 +53,7 @@ func (p *parts) pluginInfo(kindOrName string) (api.PluginInfo, error) {
 	}
 	c := d.Info.Confinement
 	out := api.PluginInfo{
-		Plugin: apiPlugin(d.Status), Restarts: d.Restarts, SHA256: d.SHA256, Description: d.Info.Description,
+		Plugin: apiPlugin(d.Status, time.Now()), Restarts: d.Restarts, SHA256: d.SHA256, Description: d.Info.Description,
 		SDK: d.Info.SDK, Services: d.Info.Services, Config: append([]api.ConfigKey{}, configKeys("", d.Schema.Block)...),
 		Privileges: api.Privileges{User: c.User, Capabilities: c.Capabilities, Network: c.Network, StartsWorkloads: c.StartsWorkloads},
 	}
@@ -53,7 +61,35 @@ func (p *parts) pluginInfo(kindOrName string) (api.PluginInfo, error) {
 	for _, t := range d.Info.Tools {
 		out.Tools = append(out.Tools, api.Tool(t))
 	}
+	for _, c := range d.Calls {
+		out.Calls = append(out.Calls, api.CallCount{
+			Method: c.Method, Calls: c.Calls, Failed: c.Failed, Retries: c.Retries, TookUS: c.Took.Microseconds(), MostUS: c.TookMost.Microseconds(),
+		})
+	}
+	for _, c := range d.Crashes {
+		out.Crashes = append(out.Crashes, apiCrash(c))
+	}
 	return out, nil
+}
+
+func apiCrash(c pluginhost.Crash) api.Crash {
+	out := api.Crash{
+		ID: c.ID, At: c.At, Version: c.Version, PID: c.PID, RanMS: c.Ran.Milliseconds(), Reason: c.Reason, Output: c.Output,
+	}
+	for _, r := range c.Calls {
+		out.Calls = append(out.Calls, api.CrashCall{
+			Method: r.Method, At: r.At, TookUS: r.Took.Microseconds(), Outcome: r.Outcome, Request: r.Request, Operation: r.Operation,
+		})
+	}
+	return out
+}
+
+// restartPlugin replaces the plugin's process and tells how it stands then.
+func (p *parts) restartPlugin(ctx context.Context, kindOrName string) (api.PluginInfo, error) {
+	if err := p.plugins.Restart(ctx, kindOrName); err != nil {
+		return api.PluginInfo{}, err
+	}
+	return p.pluginInfo(kindOrName)
 }
 
 // configKeys flattens a schema: blocks come behind the keys beside them.

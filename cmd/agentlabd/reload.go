@@ -12,6 +12,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/hcl/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/agentlab/agentlab/core/config"
@@ -22,6 +23,10 @@ import (
 
 // askTimeout bounds how long a reload waits for plugins whose blocks changed.
 const askTimeout = 30 * time.Second
+
+// swapTimeout bounds how long a reload waits for the processes that replace
+// those of changed blocks.
+const swapTimeout = 2 * time.Minute
 
 // settings is the configuration in force. It is replaced whole, so whoever
 // reads it once has parts that fit together.
@@ -39,6 +44,9 @@ type reloader struct {
 		AppendEvent(ctx context.Context, e lab.Event) error
 	}
 	apply func(*config.Config) // hands on what is not read from settings
+	// plugins replaces the processes whose block or binary is another, and names
+	// them; on an error nothing is replaced but those.
+	plugins func(context.Context, *config.Config) ([]string, hcl.Diagnostics)
 
 	mu sync.Mutex
 	// mu guards:
@@ -78,10 +86,14 @@ func (r *reloader) reload(ctx context.Context) {
 	next, diags := r.read(ctx)
 	var event lab.Event
 	var status string
+	var replaced []string
+	if !diags.HasErrors() {
+		replaced, diags = r.swap(ctx, next, diags)
+	}
 	if diags.HasErrors() {
 		event, status = r.reject(diags)
 	} else {
-		event, status = r.accept(next, diags)
+		event, status = r.accept(next, replaced, diags)
 	}
 	if err := r.store.AppendEvent(ctx, event); err != nil {
 		r.log.Error("writing an event", "err", err)
@@ -97,12 +109,21 @@ func (r *reloader) read(ctx context.Context) (*config.Config, config.Diagnostics
 		return nil, diags
 	}
 	diags = append(diags, check.Reload(next)...)
-	if changed := config.NewPlugins(r.started, next); len(changed) > 0 {
+	if changed := config.NewPlugins(r.settings.now(), next); len(changed) > 0 {
 		ctx, cancel := context.WithTimeout(ctx, askTimeout)
 		defer cancel()
 		diags = append(diags, check.Plugins(ctx, next, changed)...)
 	}
 	return next, diags
+}
+
+// swap replaces the processes of plugins.
+func (r *reloader) swap(ctx context.Context, next *config.Config, diags config.Diagnostics) ([]string, config.Diagnostics) {
+	now, _ := config.TakeOver(r.started, next)
+	ctx, cancel := context.WithTimeout(ctx, swapTimeout)
+	defer cancel()
+	replaced, wrong := r.plugins(ctx, now)
+	return replaced, append(diags, wrong...)
 }
 
 func (r *reloader) reject(diags config.Diagnostics) (lab.Event, string) {
@@ -123,7 +144,7 @@ func (r *reloader) reject(diags config.Diagnostics) (lab.Event, string) {
 	}, "Configuration not taken over: " + first
 }
 
-func (r *reloader) accept(next *config.Config, diags config.Diagnostics) (lab.Event, string) {
+func (r *reloader) accept(next *config.Config, replaced []string, diags config.Diagnostics) (lab.Event, string) {
 	for _, w := range diags.Warnings() {
 		r.log.Warn("configuration", "err", w)
 	}
@@ -133,15 +154,19 @@ func (r *reloader) accept(next *config.Config, diags config.Diagnostics) (lab.Ev
 	r.mu.Lock()
 	r.rejected, r.restart = nil, restart
 	r.mu.Unlock()
-	event := lab.Event{Type: lab.EventConfigReloaded, Message: "the configuration is taken over"}
+	event := lab.Event{Type: lab.EventConfigReloaded, Message: "the configuration is taken over", Fields: map[string]string{}}
+	if len(replaced) > 0 {
+		event.Fields["plugins"] = strings.Join(replaced, ", ")
+		event.Message += "; plugins replaced: " + event.Fields["plugins"]
+	}
 	if len(restart) == 0 {
-		r.log.Info("configuration reloaded")
+		r.log.Info("configuration reloaded", "plugins", event.Fields["plugins"])
 		return event, "Configuration reloaded."
 	}
 	keys := strings.Join(restart, ", ")
 	r.log.Warn("configuration reloaded but for what needs a restart", "err", "needs a restart: "+keys)
 	event.Message += "; needs a restart: " + keys
-	event.Fields = map[string]string{"restart": keys}
+	event.Fields["restart"] = keys
 	return event, "Needs a restart: " + keys
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/hcl/v2"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/agentlab/agentlab/core/config"
@@ -17,7 +18,6 @@ import (
 	"github.com/agentlab/agentlab/core/scheduler"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
-	"github.com/agentlab/agentlab/sdk/plugin"
 	"github.com/agentlab/agentlab/sdk/version"
 )
 
@@ -113,21 +113,21 @@ func (p *parts) build(ctx context.Context, dirs layout) error {
 	})
 	gc := guest.Config{
 		Store: store, ArtifactsDir: dirs.artifacts(), ReposDir: dirs.repos(), Log: p.log,
-		Limits: guestLimits(p.cfg),
+		Limits: guestLimits(p.cfg), Secrets: p.plugins.Secrets(),
 	}
 	cc := control.Config{
 		Store: store, Scheduler: p.sched, Profiles: profiles{&p.reload.settings}, Plugins: p.listPlugins, CheckPlugins: p.checkPlugins, Plugin: p.pluginInfo,
-		Problems: p.reload.problems, Hypervisor: p.plugins.Hypervisor(),
+		RestartPlugin: p.restartPlugin, Problems: p.reload.problems, Hypervisor: p.plugins.Hypervisor(), Secrets: p.plugins.Secrets(),
 		ArtifactsDir: dirs.artifacts(), ReposDir: dirs.repos(), Dial: dialSandbox, Log: p.log,
 		Host: hostInfo(p.cfg, uuid, p.dev), Checks: p.checkHost, Console: p.console,
-	}
-	if p.plugins.Has(plugin.Secrets) {
-		gc.Secrets, cc.Secrets = p.plugins.Secrets(), p.plugins.Secrets()
 	}
 	if p.guest, err = guest.New(gc); err != nil {
 		return err
 	}
 	p.reload.store, p.reload.apply = store, func(cfg *config.Config) { p.guest.SetLimits(guestLimits(cfg)) }
+	p.reload.plugins = func(ctx context.Context, cfg *config.Config) ([]string, hcl.Diagnostics) {
+		return p.plugins.Reload(ctx, blocks(cfg))
+	}
 	p.control, err = control.New(cc)
 	return err
 }

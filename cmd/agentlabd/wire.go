@@ -24,7 +24,9 @@ import (
 func blocks(cfg *config.Config) []pluginhost.Block {
 	var out []pluginhost.Block
 	for _, b := range cfg.Plugins {
-		out = append(out, pluginhost.Block{Kind: b.Kind, Name: b.Name, Path: b.Path, SHA256: b.SHA256, Body: b.Body, Range: b.Range})
+		out = append(out, pluginhost.Block{
+			Kind: b.Kind, Name: b.Name, Path: b.Path, SHA256: b.SHA256, Words: b.Words(), Body: b.Body, Range: b.Range,
+		})
 	}
 	return out
 }

@@ -169,8 +169,11 @@ type Plugin struct {
 	Kind         string     `json:"kind"`
 	Name         string     `json:"name"`
 	Version      string     `json:"version,omitempty"`
-	State        string     `json:"state"`
-	Message      string     `json:"message,omitempty"`
+	State        string     `json:"state" doc:"starting, ready, degraded, backoff, quarantined, failed or stopped"`
+	Since        time.Time  `json:"since" doc:"of the state"`
+	Message      string     `json:"message,omitempty" doc:"why it is not ready, and what comes next"`
+	CrashID      string     `json:"crash_id,omitempty" doc:"report about the message"`
+	NextStart    *time.Time `json:"next_start,omitempty"`
 	Path         string     `json:"path,omitempty"`
 	PID          int        `json:"pid,omitempty"`
 	Capabilities []string   `json:"capabilities,omitempty"`

@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // PluginInfo is all that the daemon knows of one plugin, without asking it.
 type PluginInfo struct {
 	Plugin
@@ -11,6 +13,40 @@ type PluginInfo struct {
 	Privileges  Privileges  `json:"privileges" doc:"that it asks for"`
 	Tools       []Tool      `json:"tools,omitempty" doc:"external programs that it runs"`
 	Config      []ConfigKey `json:"config" doc:"what its config block may hold"`
+	Calls       []CallCount `json:"calls,omitempty" doc:"since the daemon started, by method"`
+	Crashes     []Crash     `json:"crashes,omitempty" doc:"newest reports, newest first"`
+}
+
+// CallCount is what the calls of one method came to.
+type CallCount struct {
+	Method  string `json:"method"`
+	Calls   uint64 `json:"calls" doc:"attempts, repeated ones included"`
+	Failed  uint64 `json:"failed"`
+	Retries uint64 `json:"retries" doc:"attempts that followed a lost or refused one"`
+	TookUS  int64  `json:"took_us" doc:"all of them together, in microseconds"`
+	MostUS  int64  `json:"most_us" doc:"the longest"`
+}
+
+// Crash is a report about a plugin's process that did not end as it should.
+type Crash struct {
+	ID      string      `json:"id"`
+	At      time.Time   `json:"at"`
+	Version string      `json:"version,omitempty"`
+	PID     int         `json:"pid,omitempty"`
+	RanMS   int64       `json:"ran_ms" doc:"until then"`
+	Reason  string      `json:"reason"`
+	Output  string      `json:"output,omitempty" doc:"the last that it printed"`
+	Calls   []CrashCall `json:"calls,omitempty" doc:"its newest, oldest first"`
+}
+
+// CrashCall is a call that a process had before it crashed.
+type CrashCall struct {
+	Method    string    `json:"method"`
+	At        time.Time `json:"at"`
+	TookUS    int64     `json:"took_us" doc:"until the crash for one that ran"`
+	Outcome   string    `json:"outcome" doc:"ok, running, lost, cancelled or the class of an error"`
+	Request   string    `json:"request,omitempty" doc:"its name in the log"`
+	Operation string    `json:"operation,omitempty"`
 }
 
 // Privileges is what a plugin's process needs of the system.

@@ -54,6 +54,17 @@ func (c *Client) CheckPlugins(ctx context.Context) ([]api.Plugin, error) {
 	return list[api.Plugin](ctx, c, "/v1/plugins", url.Values{"check": {"true"}})
 }
 
+// restartLimit is how long a plugin's restart may take.
+const restartLimit = 2*time.Minute + 10*time.Second
+
+// RestartPlugin replaces a plugin's process by a new one, and returns when that
+// serves. On an error the old one does.
+func (c *Client) RestartPlugin(ctx context.Context, kindOrName string) (api.PluginInfo, error) {
+	var out api.PluginInfo
+	err := c.callWithin(ctx, restartLimit, http.MethodPost, "/v1/plugins/"+url.PathEscape(kindOrName)+"/restart", nil, nil, &out)
+	return out, err
+}
+
 // Plugin is one plugin by its kind or name.
 func (c *Client) Plugin(ctx context.Context, kindOrName string) (api.PluginInfo, error) {
 	return get[api.PluginInfo](ctx, c, "/v1/plugins/"+url.PathEscape(kindOrName), nil)

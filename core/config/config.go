@@ -56,6 +56,10 @@ type PluginBlock struct {
 // String is the block's head as it is written.
 func (b PluginBlock) String() string { return fmt.Sprintf("plugin %q %q", b.Kind, b.Name) }
 
+// Words are the block's tokens without comments: two blocks with the same words
+// say the same.
+func (b PluginBlock) Words() []string { return b.source }
+
 // Defaults. The directories are those of the packaged daemon.
 const (
 	DefaultFile             = "/etc/agentlab/config.hcl"
@@ -89,5 +93,5 @@ var noEffectYet = map[string]bool{
 // file that is read anew; keys of all others need a restart.
 var takesOver = []string{
 	"ProfilesDir", "SSHPublicKeyPath", "SecretsBundle",
-	"ArtifactMaxBytes", "ArtifactQuotaBytes", "LogMaxBytes", "ProvisionTimeout",
+	"ArtifactMaxBytes", "ArtifactQuotaBytes", "LogMaxBytes", "ProvisionTimeout", "Plugins",
 }

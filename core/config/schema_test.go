@@ -222,10 +222,10 @@ func TestTakeOver(t *testing.T) {
 		{"defaults written down", "data_dir = \"/var/lib/agentlab\"\n" + plugins, nil, ""},
 		{"fixed", "data_dir = \"/d\"\nagent_subnet = \"10.9.0.0/16\"\n" + plugins, []string{"data_dir", "agent_subnet", "guest_listen"}, ""},
 		{"comments and order", "# c\n\nplugin \"hypervisor\" \"h\" {\n  # c\n  config { // c\n    a    = 1\n  }\n}\nplugin \"network\" \"n\" {}\n", nil, ""},
-		{"plugin's config", strings.Replace(plugins, "a = 1", "a = 2", 1), []string{`plugin "hypervisor" "h"`}, ""},
-		{"plugin's binary", strings.Replace(plugins, "{}", "{\n  path = \"/x\"\n}", 1), []string{`plugin "network" "n"`}, ""},
-		{"other plugin", strings.Replace(plugins, `"n"`, `"m"`, 1), []string{`plugin "network" "n"`, `plugin "network" "m"`}, ""},
-		{"none", "", []string{`plugin "network" "n"`, `plugin "hypervisor" "h"`}, ""},
+		{"plugin's config", strings.Replace(plugins, "a = 1", "a = 2", 1), nil, ""},
+		{"plugin's binary", strings.Replace(plugins, "{}", "{\n  path = \"/x\"\n}", 1), nil, ""},
+		{"other plugin", strings.Replace(plugins, `"n"`, `"m"`, 1), nil, ""},
+		{"none", "", nil, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

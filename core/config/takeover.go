@@ -17,30 +17,12 @@ func TakeOver(running, next *Config) (now *Config, changed []string) {
 		if slices.Contains(takesOver, name) || name == "File" || !field.IsExported() {
 			continue
 		}
-		if name == "Plugins" {
-			changed = append(changed, changedPlugins(running.Plugins, next.Plugins)...)
-		} else if !reflect.DeepEqual(from.Field(i).Interface(), to.Field(i).Interface()) {
+		if !reflect.DeepEqual(from.Field(i).Interface(), to.Field(i).Interface()) {
 			changed = append(changed, keyOf(name))
 		}
 		to.Field(i).Set(from.Field(i))
 	}
 	return &out, changed
-}
-
-// changedPlugins names the blocks that came, went or say something else.
-func changedPlugins(running, next []PluginBlock) []string {
-	var out []string
-	for _, a := range running {
-		if b, ok := samePlugin(next, a); !ok || !slices.Equal(a.source, b.source) {
-			out = append(out, a.String())
-		}
-	}
-	for _, b := range next {
-		if _, ok := samePlugin(running, b); !ok {
-			out = append(out, b.String())
-		}
-	}
-	return out
 }
 
 // NewPlugins gives the blocks of next that are not so in running, or would start

@@ -26,6 +26,11 @@ func (s *Server) table() []route {
 		read("/v1/plugins", "plugin-list", PermRead, "Configured plugins and how they are.", s.plugins).with(
 			flagParam("check", "ask them for it, for two seconds at most")),
 		read("/v1/plugins/{name}", "plugin-get", PermRead, "One plugin by its kind or name; asks no plugin.", s.plugin),
+		{
+			method: http.MethodPost, path: "/v1/plugins/{name}/restart", id: "plugin-restart", permission: PermOperate,
+			summary: "Replace a plugin's process by a new one, and answer when that serves; when it does not come up the old one stays.",
+			status:  http.StatusOK, out: reflect.TypeFor[api.PluginInfo](), serve: s.restartPlugin,
+		},
 		read("/v1/profiles", "profile-list", PermRead, "Usable profiles, by name, and what is wrong with others.", s.profiles),
 		read("/v1/profiles/{name}/check", "profile-check", PermRead,
 			"Whether all that a profile names is there; asks plugins.", s.profileCheck),

@@ -73,8 +73,9 @@ type Bundles interface {
 // defaultFloor is what uploads leave free unless the configuration says more.
 const defaultFloor = 512 << 20
 
-// Config is what the API is built from. All fields are required but Problems,
-// CheckPlugins, Checks, Console, Secrets, DiskFloor and Log.
+// Config is what the API is built from. All fields are required but
+// RestartPlugin, Problems, CheckPlugins, Checks, Console, Secrets, DiskFloor and
+// Log.
 type Config struct {
 	Store     Store
 	Scheduler Scheduler
@@ -83,8 +84,10 @@ type Config struct {
 	Plugin    func(kindOrName string) (api.PluginInfo, error) // the same
 	// CheckPlugins is Plugins, but asks them; nil: they are not asked.
 	CheckPlugins func(ctx context.Context) []api.Plugin
-	Problems     func() []string // of the daemon itself, one line each
-	Hypervisor   Templates
+	// RestartPlugin replaces a plugin's process.
+	RestartPlugin func(ctx context.Context, kindOrName string) (api.PluginInfo, error)
+	Problems      func() []string // of the daemon itself, one line each
+	Hypervisor    Templates
 	// Checks has the plugins look at the host, each within the context's time.
 	Checks func(ctx context.Context) []api.Finding
 	// Console gives what a guest printed, without its secrets; nil: there is none.

@@ -1,13 +1,16 @@
 package control
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/disk"
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/state"
+	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 // lowDisk is where status begins to warn, in bytes above DiskFloor.
@@ -35,11 +38,6 @@ func (s *Server) status(r *http.Request) (api.Status, error) {
 		out.Problems = s.cfg.Problems()
 	}
 	out.Problems = append(out.Problems, s.cfg.Profiles.Problems()...)
-	for _, p := range out.Plugins {
-		if p.Message != "" {
-			out.Problems = append(out.Problems, fmt.Sprintf("%s plugin %s is %s: %s", p.Kind, p.Name, p.State, p.Message))
-		}
-	}
 	out.DiskFreeBytes, err = disk.Free(s.cfg.ArtifactsDir)
 	if err != nil {
 		out.Problems = append(out.Problems, err.Error())
@@ -60,4 +58,20 @@ func (s *Server) plugins(r *http.Request) (api.List[api.Plugin], error) {
 
 func (s *Server) plugin(r *http.Request) (api.PluginInfo, error) {
 	return s.cfg.Plugin(r.PathValue("name"))
+}
+
+// restartLimit bounds a restart: a plugin may take long to be configured.
+const restartLimit = 2 * time.Minute
+
+func (s *Server) restartPlugin(w http.ResponseWriter, r *http.Request) error {
+	if s.cfg.RestartPlugin == nil {
+		return fault.New(fault.Unsupported, "plugins are not restarted one by one")
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), restartLimit)
+	defer cancel()
+	p, err := s.cfg.RestartPlugin(ctx, r.PathValue("name"))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, p)
 }

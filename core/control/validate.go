@@ -129,13 +129,17 @@ func (s *Server) checkBundle(ctx context.Context, bundle string) error {
 	if bundle == "" {
 		return nil
 	}
-	if s.cfg.Secrets == nil {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var names []string
+	err := error(fault.Unsupported)
+	if s.cfg.Secrets != nil {
+		names, err = s.cfg.Secrets.List(ctx)
+	}
+	if errors.Is(err, fault.Unsupported) {
 		return fault.New(fault.Invalid, "secrets bundle %q is named, and there is no secrets plugin", bundle).
 			WithHint("add a plugin \"secrets\" block to config.hcl")
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	names, err := s.cfg.Secrets.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list secrets bundles: %w", err)
 	}

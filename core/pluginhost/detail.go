@@ -15,22 +15,34 @@ type Detail struct {
 	SHA256 string // pin of the binary, "" for none
 	Info   plugin.Info
 	Schema plugin.Schema
+	// Crashes are the newest reports, newest first; Calls has a line per method.
+	Crashes []Crash
+	Calls   []Counters
 }
 
 // Detail tells of the plugin of this kind or name. Like List it never waits for
 // a plugin. fault.NotFound, or fault.Invalid for a name that several have.
 func (h *Host) Detail(kindOrName string) (Detail, error) {
-	if inst := h.find(plugin.Kind(kindOrName)); inst != nil {
-		return inst.detail(), nil
+	inst, err := h.named(kindOrName)
+	if err != nil {
+		return Detail{}, err
 	}
-	named := slices.DeleteFunc(slices.Clone(h.instances), func(i *instance) bool { return i.block.Name != kindOrName })
+	return inst.detail(), nil
+}
+
+func (h *Host) named(kindOrName string) (*instance, error) {
+	if inst := h.find(plugin.Kind(kindOrName)); inst != nil {
+		return inst, nil
+	}
+	all := h.all()
+	named := slices.DeleteFunc(slices.Clone(all), func(i *instance) bool { return i.name != kindOrName })
 	switch len(named) {
 	case 0:
-		return Detail{}, fault.New(fault.NotFound, "there is no plugin %q", kindOrName).WithHint("configured are: %s", labelsOf(h.instances))
+		return nil, fault.New(fault.NotFound, "there is no plugin %q", kindOrName).WithHint("configured are: %s", labelsOf(all))
 	case 1:
-		return named[0].detail(), nil
+		return named[0], nil
 	}
-	return Detail{}, fault.New(fault.Invalid, "%d plugins have the name %q", len(named), kindOrName).
+	return nil, fault.New(fault.Invalid, "%d plugins have the name %q", len(named), kindOrName).
 		WithHint("name one by its kind: %s", labelsOf(named))
 }
 
@@ -48,7 +60,9 @@ func labelsOf(list []*instance) string {
 func (i *instance) detail() Detail {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return Detail{Status: i.status, SHA256: i.block.SHA256, Info: i.info, Schema: i.schema}
+	return Detail{
+		Status: i.status, SHA256: i.block.SHA256, Info: i.info, Schema: i.schema, Crashes: slices.Clone(i.crashes), Calls: i.tally.list(),
+	}
 }
 
 // learn keeps what the plugin says of itself, also for when it is down.

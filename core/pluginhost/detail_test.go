@@ -26,7 +26,7 @@ func TestDetail(t *testing.T) {
 	if err != nil || d.State != pluginhost.Ready || d.Info.Description != "For tests." || len(d.Schema.Block.Attributes) != 5 {
 		t.Errorf("detail %+v, %v", d, err)
 	}
-	if d, err := h.Detail("network"); err != nil || d.Info.Name != "" || len(d.Schema.Block.Attributes) != 0 || d.Message == "" {
+	if d, err := h.Detail("network"); err != nil || d.Info.Name != "" || len(d.Schema.Block.Attributes) != 0 || d.Reason == "" {
 		t.Errorf("of one that never came up: %+v, %v", d, err)
 	}
 	_, err = h.Detail("toy")
@@ -45,7 +45,7 @@ func TestDetailOfAPluginThatIsDown(t *testing.T) {
 	h := run(t, wrong)
 	_ = h.Ready(t.Context())
 	d, err := h.Detail("secrets")
-	if err != nil || d.State != pluginhost.Failed || len(d.Schema.Block.Attributes) != 5 || !strings.Contains(d.Message, "folder") {
+	if err != nil || d.State != pluginhost.Failed || len(d.Schema.Block.Attributes) != 5 || !strings.Contains(d.Reason, "folder") {
 		t.Errorf("detail %+v, %v", d, err)
 	}
 }

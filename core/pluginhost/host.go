@@ -3,8 +3,9 @@ package pluginhost
 import (
 	"context"
 	"errors"
+	"path/filepath"
+	"slices"
 	"sync"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/hcl/v2"
@@ -35,49 +36,43 @@ type Block struct {
 	Name   string
 	Path   string   // of the binary; "" is agentlab-plugin-<name> in PluginDir
 	SHA256 string   // pin of the binary in hex; "" for none
+	Words  []string // of the whole block: others make a Reload replace the process
 	Body   hcl.Body // of the config block; nil when there is none
 	Range  hcl.Range
 }
 
-// State of a plugin.
-type State string
-
-// The states. Degraded: it runs, but says that calls may fail.
-const (
-	Starting State = "starting"
-	Ready    State = "ready"
-	Degraded State = "degraded"
-	Backoff  State = "backoff"
-	Failed   State = "failed"
-	Stopped  State = "stopped"
-)
-
-// Status is how one plugin stands.
-type Status struct {
-	Kind, Name   string
-	Version      string // "" before it first came up
-	State        State
-	Message      string // cause, when not ready
-	Path         string
-	PID          int // 0 when not running
-	Capabilities []string
-	StartedAt    time.Time // of the present process
-	Restarts     int
+// pathOf is where the block's binary is.
+func (c *Config) pathOf(b Block) string {
+	if b.Path != "" {
+		return b.Path
+	}
+	return filepath.Join(c.PluginDir, plugin.BinaryPrefix+b.Name)
 }
 
 // Host runs plugins.
 type Host struct {
 	cfg       Config
+	log       hclog.Logger
+	reloading sync.Mutex // held through one Reload
+
+	mu sync.RWMutex
+	// mu guards:
 	instances []*instance
+	// spawn runs f beside the others until Run ends; nil unless Run runs.
+	spawn func(f func(ctx context.Context) error)
 }
 
 // New prepares the host; nothing runs before Run.
 func New(cfg Config, log hclog.Logger) *Host {
-	h := &Host{cfg: cfg}
+	h := &Host{cfg: cfg, log: log}
 	for _, b := range cfg.Blocks {
-		h.instances = append(h.instances, newInstance(&h.cfg, b, log.Named(b.Kind).Named(b.Name)))
+		h.instances = append(h.instances, h.instance(b))
 	}
 	return h
+}
+
+func (h *Host) instance(b Block) *instance {
+	return newInstance(&h.cfg, b, h.log.Named(b.Kind).Named(b.Name))
 }
 
 // Run starts all plugins at the same time and keeps them running until ctx
@@ -85,12 +80,50 @@ func New(cfg Config, log hclog.Logger) *Host {
 // at most stopTimeout.
 func (h *Host) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	errs := make([]error, len(h.instances))
-	for i, inst := range h.instances {
-		wg.Go(func() { errs[i] = inst.run(ctx) })
+	var mu sync.Mutex
+	var errs []error
+	h.mu.Lock()
+	h.spawn = func(f func(context.Context) error) {
+		wg.Go(func() {
+			err := f(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, err)
+		})
 	}
+	for _, i := range h.instances {
+		h.keep(i, nil)
+	}
+	h.mu.Unlock()
+	<-ctx.Done()
+	h.mu.Lock()
+	h.spawn = nil
+	h.mu.Unlock()
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// keep runs an instance until Run ends or the instance leaves. Called with mu
+// held, while Run runs.
+func (h *Host) keep(i *instance, up *upProcess) {
+	h.spawn(func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() {
+			select {
+			case <-i.leaves:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		return i.run(ctx, up)
+	})
+}
+
+func (h *Host) all() []*instance {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return slices.Clone(h.instances)
 }
 
 // Ready waits until every plugin has come up or failed to once, and returns
@@ -98,7 +131,7 @@ func (h *Host) Run(ctx context.Context) error {
 // are still being tried.
 func (h *Host) Ready(ctx context.Context) error {
 	var errs []error
-	for _, inst := range h.instances {
+	for _, inst := range h.all() {
 		errs = append(errs, inst.settled(ctx))
 	}
 	return errors.Join(errs...)
@@ -108,16 +141,16 @@ func (h *Host) Ready(ctx context.Context) error {
 // never waits for a plugin.
 func (h *Host) List() []Status {
 	var out []Status
-	for _, inst := range h.instances {
+	for _, inst := range h.all() {
 		out = append(out, inst.snapshot())
 	}
 	return out
 }
 
 // Hypervisor is the driver of the hypervisor plugin. Like the others it is
-// valid before Run and through restarts: a call waits a little for a plugin
-// that is starting, and is fault.Unavailable when it does not come up. A call
-// without a deadline gets one from the contract of its method.
+// valid before Run and through restarts and reloads: a call waits a little for
+// a plugin that is starting, and is fault.Unavailable at once when it is down.
+// Deadlines and what is called again come from the contract: see launch.Line.
 func (h *Host) Hypervisor() hypervisor.Driver {
 	return hypervisor.NewClient(h.line(plugin.Hypervisor))
 }
@@ -135,19 +168,20 @@ func (h *Host) Exposure() exposure.Driver { return exposure.NewClient(h.line(plu
 func (h *Host) Has(kind plugin.Kind) bool { return h.find(kind) != nil }
 
 func (h *Host) find(kind plugin.Kind) *instance {
-	for _, inst := range h.instances {
-		if inst.block.Kind == string(kind) {
+	for _, inst := range h.all() {
+		if inst.kind == string(kind) {
 			return inst
 		}
 	}
 	return nil
 }
 
+// line looks for the plugin at each call: a reload may have brought another.
 func (h *Host) line(kind plugin.Kind) *launch.Line {
-	if inst := h.find(kind); inst != nil {
-		return &launch.Line{Label: inst.label(), Target: inst.await}
-	}
-	return &launch.Line{Label: string(kind), Target: func(context.Context) (*launch.Process, error) {
+	return &launch.Line{Begin: func(ctx context.Context, method string, n int) (*launch.Attempt, error) {
+		if inst := h.find(kind); inst != nil {
+			return inst.begin(ctx, method, n)
+		}
 		return nil, fault.New(fault.Unsupported, "no %s plugin is configured", kind).
 			WithHint("add a block to config.hcl: plugin %q \"NAME\" {}", kind)
 	}}

@@ -133,6 +133,32 @@ func TestEnvironmentIsExact(t *testing.T) {
 	}
 }
 
+// kill ends the plugin's process and waits until the host has taken note.
+func kill(t *testing.T, h *pluginhost.Host) {
+	t.Helper()
+	pid := h.List()[0].PID
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end is noticed", func() bool { return h.List()[0].PID != pid })
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+func isReady(h *pluginhost.Host) func() bool {
+	return func() bool { return h.List()[0].State == pluginhost.Ready }
+}
+
+// TestKilledPluginComesBack: after the first kill a call that only reads is made
+// again and others wait; after the second the one that was lost twice fails with
+// the cause and where to read more, and so do new ones, at once.
 func TestKilledPluginComesBack(t *testing.T) {
 	h := run(t, block(t, "secrets", "folder = \"/f\"\n"))
 	driver := h.Secrets()
@@ -144,19 +170,41 @@ func TestKilledPluginComesBack(t *testing.T) {
 		hung <- err
 	}()
 	time.Sleep(200 * time.Millisecond)
-	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	err := <-hung
-	if !errors.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "secrets toy") || !strings.Contains(err.Error(), "SIGKILL") {
-		t.Errorf("the call in flight ended with %v", err)
-	}
+	kill(t, h)
 	if _, err := driver.Open(t.Context(), "x", ""); err != nil { // the same driver, a new process
 		t.Fatal(err)
 	}
 	s := h.List()[0]
-	if s.PID == pid || s.PID == 0 || s.Restarts != 1 {
+	if s.PID == pid || s.PID == 0 || s.Restarts != 1 || s.State != pluginhost.Ready {
 		t.Errorf("status %+v after killing %d", s, pid)
+	}
+	time.Sleep(200 * time.Millisecond)
+	kill(t, h)
+	began := time.Now()
+	_, down := driver.Open(t.Context(), "x", "")
+	if took := time.Since(began); took > 200*time.Millisecond {
+		t.Errorf("a call to a plugin in backoff took %s", took)
+	}
+	crashes := h.List()[0].CrashID
+	for what, err := range map[string]error{"lost": <-hung, "refused": down} {
+		if !errors.Is(err, fault.Unavailable) || fault.HintOf(err) != "agentlab plugin info secrets shows the crash report" {
+			t.Errorf("%s call: %v (%s)", what, err, fault.HintOf(err))
+			continue
+		}
+		for _, want := range []string{"secrets toy", "killed by SIGKILL", crashes} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("no %q in that of the %s call: %v", want, what, err)
+			}
+		}
+	}
+	eventually(t, "it is back", isReady(h))
+	d, err := h.Detail("secrets")
+	if err != nil || d.Restarts != 2 || len(d.Crashes) != 2 || d.Reason != "" {
+		t.Fatalf("detail %+v, %v", d, err)
+	}
+	last := d.Crashes[0]
+	if n := len(last.Calls); last.ID != crashes || n == 0 || last.Calls[n-1].Method != "Open" || last.Calls[n-1].Outcome == "ok" || last.Signal != "SIGKILL" {
+		t.Errorf("crash report %+v", last)
 	}
 }
 
@@ -195,8 +243,8 @@ func TestFailuresNameTheCause(t *testing.T) {
 			}
 			s := h.List()[0]
 			for _, want := range tt.want {
-				if !strings.Contains(err.Error(), want) || !strings.Contains(s.Message, want) {
-					t.Errorf("no %q in\n%v\nor status\n%s", want, err, s.Message)
+				if !strings.Contains(err.Error(), want) || !strings.Contains(s.Reason, want) {
+					t.Errorf("no %q in\n%v\nor status\n%s", want, err, s.Reason)
 				}
 			}
 			if s.State != tt.state && s.State != pluginhost.Starting {

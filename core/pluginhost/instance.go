@@ -2,8 +2,8 @@ package pluginhost
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -11,164 +11,222 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/agentlab/agentlab/sdk/fault"
-	"github.com/agentlab/agentlab/sdk/launch"
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 const (
-	firstPause  = 500 * time.Millisecond
-	lastPause   = 30 * time.Second
-	steadyAfter = time.Minute // a process that ran this long resets the pause
 	// waitForReady is how long a call waits for a plugin that is coming up.
-	waitForReady   = 15 * time.Second
-	healthInterval = 10 * time.Second
-	// unwellInterval is for a degraded plugin, so that its recovery is seen soon.
-	unwellInterval = time.Second
-	healthTimeout  = 2 * time.Second
-	// stopTimeout bounds the end of one plugin.
+	waitForReady = 15 * time.Second
+	// stopTimeout bounds the end of one process.
 	stopTimeout = 20 * time.Second
+	// lastWords bounds waiting for the report about a process that a call lost.
+	lastWords = time.Second
 )
 
 // instance keeps one plugin running.
 type instance struct {
-	cfg   *Config
-	block Block
-	path  string
-	log   hclog.Logger
+	cfg        *Config
+	kind, name string
+	log        hclog.Logger
+	starter    starter
+
+	requests chan *request // to run: take this process in place of yours
+	kick     chan struct{} // to run: look at the health now
+	leaves   chan struct{} // closed when it is to stop though the host goes on
+	retiring sync.WaitGroup
+	tally    tally
+
+	// Of run alone.
+	pace    pace
+	records records
 
 	mu sync.Mutex
 	// mu guards:
+	block   Block
 	status  Status
-	info    plugin.Info     // as it said last
-	schema  plugin.Schema   // the same
-	process *launch.Process // nil unless calls may be sent
-	cause   error           // why process is nil
-	tried   bool            // the first start has ended, well or badly
-	changed chan struct{}   // closed and replaced at every change
+	info    plugin.Info   // as it said last
+	schema  plugin.Schema // the same
+	crashes []Crash       // newest first
+	binary  os.FileInfo   // that was started last
+	current *upProcess    // nil unless calls may be sent
+	cause   error         // why current is nil, once it came up or failed
+	tried   bool          // the first start has ended, well or badly
+	changed chan struct{} // closed and replaced at every change
 }
 
 func newInstance(cfg *Config, b Block, log hclog.Logger) *instance {
-	path := b.Path
-	if path == "" {
-		path = filepath.Join(cfg.PluginDir, plugin.BinaryPrefix+b.Name)
+	i := &instance{
+		cfg: cfg, kind: b.Kind, name: b.Name, log: log, starter: processes{}, block: b,
+		requests: make(chan *request), kick: make(chan struct{}, 1), changed: make(chan struct{}), leaves: make(chan struct{}),
+		status: Status{Kind: b.Kind, Name: b.Name, State: Stopped, Since: time.Now(), Path: cfg.pathOf(b)},
 	}
-	return &instance{
-		cfg: cfg, block: b, path: path, log: log, changed: make(chan struct{}),
-		status: Status{Kind: b.Kind, Name: b.Name, State: Stopped, Path: path},
+	if cfg.StateDir != "" {
+		i.records.dir = filepath.Join(cfg.StateDir, crashesDir, b.Kind+"-"+b.Name)
+	}
+	return i
+}
+
+func (i *instance) label() string { return i.kind + " " + i.name }
+
+// run keeps a process up until ctx ends. up is the first, or nil.
+func (i *instance) run(ctx context.Context, up *upProcess) error {
+	defer i.retiring.Wait()
+	i.remember()
+	for ctx.Err() == nil {
+		var err error
+		if up == nil {
+			up, err = i.bringUp(ctx)
+		}
+		if err == nil && up != nil {
+			up, err = i.watch(ctx, up)
+		}
+		if ctx.Err() == nil && err != nil {
+			up = i.rest(ctx, i.down(err))
+		}
+	}
+	return i.stop(ctx, up)
+}
+
+// remember reads the crash reports of earlier daemons.
+func (i *instance) remember() {
+	if i.records.dir == "" {
+		return
+	}
+	if err := i.records.load(); err != nil {
+		i.log.Warn("crash reports cannot be read", "plugin", i.label(), "err", err)
+	}
+	i.change(func() { i.crashes = i.records.list })
+}
+
+// bringUp starts a process and configures it. The error is a downfall.
+func (i *instance) bringUp(ctx context.Context) (*upProcess, error) {
+	began := time.Now()
+	i.become(Starting, "")
+	block := i.blockNow()
+	i.change(func() { i.binary = statBinary(i.cfg.pathOf(block)) })
+	up, err := i.starter.prepare(ctx, i, block)
+	if err != nil {
+		return nil, i.startFailed(nil, began, err)
+	}
+	i.learn(up.info, up.schema)
+	if err := i.starter.configure(ctx, i, up); err != nil {
+		err = i.startFailed(up, began, err)
+		up.abandon(ctx, i)
+		return nil, err
+	}
+	return up, nil
+}
+
+// rest waits until the plugin may be started again, or takes over a process
+// that somebody started meanwhile.
+func (i *instance) rest(ctx context.Context, v verdict) *upProcess {
+	if v.state == Starting {
+		return nil
+	}
+	var due <-chan time.Time
+	if v.state != Failed {
+		timer := time.NewTimer(v.pause)
+		defer timer.Stop()
+		due = timer.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-due:
+			return nil
+		case r := <-i.requests:
+			if up := i.replace(ctx, nil, r); up != nil {
+				return up
+			}
+		}
 	}
 }
 
-func (i *instance) label() string { return i.block.Kind + " " + i.block.Name }
-
-// run starts the process, and again whenever it ends, until ctx ends.
-func (i *instance) run(ctx context.Context) error {
-	pause := firstPause
-	for {
-		i.update(func(s *Status) { s.State, s.Message = Starting, "" })
-		began := time.Now()
-		up, err := bringUp(ctx, i)
-		if err == nil {
-			i.serve(up)
-			err = i.watch(ctx, up)
-		}
-		if ctx.Err() != nil {
-			return i.stop(ctx, up)
-		}
-		if time.Since(began) >= steadyAfter {
-			pause = firstPause
-		}
-		state := Backoff
-		if wrong := (*ConfigError)(nil); errors.As(err, &wrong) {
-			state = Failed // only another configuration helps
-		}
-		i.down(state, err)
-		i.log.Error("plugin is down", "plugin", i.label(), "state", string(state), "err", err, "hint", fault.HintOf(err))
-		if state == Failed {
-			<-ctx.Done()
-			return i.stop(ctx, nil)
-		}
-		select {
-		case <-ctx.Done():
-			return i.stop(ctx, nil)
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, lastPause)
-		i.update(func(s *Status) { s.Restarts++ })
+// down takes note of a downfall and says what is next.
+func (i *instance) down(err error) verdict {
+	f := asDownfall(err)
+	now := time.Now()
+	v := i.pace.fell(now, f.how, f.lasted, rand.Float64())
+	reason := f.reason
+	if v.why != "" {
+		reason = v.why + ", the last: " + reason
 	}
+	i.log.Error("plugin is down", "plugin", i.label(), "state", string(v.state), "reason", reason, "crash", f.crashID, "err", f.err, "hint", fault.HintOf(f.err))
+	i.change(func() {
+		i.current, i.cause, i.tried = nil, f, true
+		i.enter(v.state)
+		i.status.Reason, i.status.FailedAt, i.status.CrashID, i.status.PID = reason, now, f.crashID, 0
+		i.status.NextStart = time.Time{}
+		if v.state == Backoff || v.state == Quarantined {
+			i.status.NextStart = now.Add(v.pause)
+		}
+	})
+	return v
 }
 
 // serve lets calls through to a process that is up.
 func (i *instance) serve(up *upProcess) {
-	i.mu.Lock()
-	i.process, i.cause, i.tried = up.process, nil, true
-	i.mu.Unlock()
-	i.update(func(s *Status) {
-		s.State, s.Version, s.Capabilities = Ready, up.info.Version, up.capabilities
-		s.PID, s.StartedAt = up.process.PID(), time.Now()
+	up.since = time.Now()
+	i.learn(up.info, up.schema)
+	i.change(func() {
+		if !i.status.StartedAt.IsZero() {
+			i.status.Restarts++
+		}
+		i.current, i.cause, i.tried, i.block, i.binary = up, nil, true, up.block, up.binary
+		i.enter(Ready)
+		i.status.Reason, i.status.NextStart = "", time.Time{}
+		i.status.Version, i.status.Capabilities, i.status.Path = up.info.Version, up.capabilities, i.cfg.pathOf(up.block)
+		i.status.PID, i.status.StartedAt = up.process.PID(), up.since
 	})
 	i.log.Info("plugin is ready", "plugin", i.label(), "version", up.info.Version, "pid", up.process.PID())
 }
 
-// watch follows the plugin's health until its process ends or ctx does.
-func (i *instance) watch(ctx context.Context, up *upProcess) error {
-	for {
-		pause := healthInterval
-		if i.check(ctx, up.base) != Ready {
-			pause = unwellInterval
+// become changes the state for a reason; a state that stays keeps its time.
+func (i *instance) become(to State, reason string) {
+	i.change(func() {
+		i.enter(to)
+		if to != Starting || reason != "" {
+			i.status.Reason = reason
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-up.process.Done():
-			exit := up.process.Exit()
-			return &fault.Error{
-				Class:   fault.Unavailable,
-				Message: fmt.Sprintf("plugin %s ended by itself with %s", i.label(), exit),
-				Stderr:  exit.Output,
-			}
-		case <-time.After(pause):
-		}
+		i.status.NextStart = time.Time{}
+	})
+}
+
+// enter changes the state. Called with mu held.
+func (i *instance) enter(to State) {
+	if !mayFollow(i.status.State, to) {
+		i.log.Error("plugin takes a step that is not foreseen", "plugin", i.label(), "from", string(i.status.State), "to", string(to))
+	}
+	if i.status.State != to {
+		i.status.State, i.status.Since = to, time.Now()
 	}
 }
 
-func (i *instance) check(ctx context.Context, base plugin.Base) State {
-	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
-	defer cancel()
-	h, err := base.Health(ctx)
-	state, message := Ready, ""
-	switch {
-	case err != nil:
-		state, message = Degraded, "it does not answer: "+err.Error()
-	case h.State != plugin.Ready:
-		state, message = Degraded, h.Message
-	}
-	i.update(func(s *Status) { s.State, s.Message = state, message })
-	return state
+func (i *instance) change(f func()) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	f()
+	close(i.changed)
+	i.changed = make(chan struct{})
 }
 
 func (i *instance) stop(ctx context.Context, up *upProcess) error {
-	i.down(Stopped, fault.New(fault.Unavailable, "plugin %s was stopped", i.label()))
+	i.change(func() {
+		i.current, i.cause, i.tried = nil, fault.New(fault.Unavailable, "plugin %s was stopped", i.label()), true
+		i.enter(Stopped)
+		i.status.Reason, i.status.PID, i.status.NextStart = "", 0, time.Time{}
+	})
 	if up == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-	defer cancel()
-	return up.process.Stop(ctx)
+	return up.end(ctx)
 }
 
-func (i *instance) down(state State, cause error) {
-	i.mu.Lock()
-	i.process, i.cause, i.tried = nil, cause, true
-	i.mu.Unlock()
-	i.update(func(s *Status) { s.State, s.Message, s.PID = state, cause.Error(), 0 })
-}
-
-func (i *instance) update(change func(*Status)) {
+func (i *instance) blockNow() Block {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	change(&i.status)
-	close(i.changed)
-	i.changed = make(chan struct{})
+	return i.block
 }
 
 func (i *instance) snapshot() Status {
@@ -189,50 +247,7 @@ func (i *instance) settled(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("wait for plugin %s: %w", i.label(), ctx.Err())
+			return fault.New(fault.ClassOf(ctx.Err()), "wait for plugin %s: %w", i.label(), ctx.Err())
 		}
-	}
-}
-
-// await gives the process that calls go to. It waits a while for one that is
-// starting.
-func (i *instance) await(ctx context.Context) (*launch.Process, error) {
-	ctx, cancel := context.WithTimeout(ctx, waitForReady)
-	defer cancel()
-	for {
-		i.mu.Lock()
-		process, cause, changed, state := i.process, i.cause, i.changed, i.status.State
-		i.mu.Unlock()
-		switch {
-		case process != nil && !ended(process):
-			return process, nil
-		case state == Failed, state == Stopped && cause != nil:
-			return nil, i.unavailable(state, cause)
-		}
-		if process != nil { // run will notice its end in a moment
-			cause = fault.New(fault.Unavailable, "its process ended with %s", process.Exit())
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, i.unavailable(state, cause)
-		}
-	}
-}
-
-func (i *instance) unavailable(state State, cause error) error {
-	e := fault.New(fault.Unavailable, "plugin %s is not available (%s)", i.label(), state)
-	if cause != nil {
-		e = fault.New(fault.Unavailable, "plugin %s is not available (%s): %w", i.label(), state, cause)
-	}
-	return e.WithResource("plugin %s", i.label())
-}
-
-func ended(p *launch.Process) bool {
-	select {
-	case <-p.Done():
-		return true
-	default:
-		return false
 	}
 }

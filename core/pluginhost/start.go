@@ -50,31 +50,66 @@ func (e *ConfigError) Error() string {
 // Unwrap makes it fault.Invalid.
 func (e *ConfigError) Unwrap() error { return fault.Invalid }
 
-// upProcess is a process that is configured.
+// starter makes processes of a plugin; tests have one of their own.
+type starter interface {
+	// prepare starts a process and asks it about the block; it is not
+	// configured. On an error no process is left.
+	prepare(ctx context.Context, i *instance, b Block) (*upProcess, error)
+	configure(ctx context.Context, i *instance, up *upProcess) error
+}
+
+// process is what supervision needs of a launch.Process.
+type process interface {
+	PID() int
+	Done() <-chan struct{}
+	Exit() launch.Exit
+	Stop(ctx context.Context) error
+}
+
+// upProcess is a process of a plugin.
 type upProcess struct {
-	process      *launch.Process
+	process      process
+	line         *launch.Process // the same, for calls
 	base         plugin.Base
+	health       func(context.Context) (plugin.Health, error)
+	block        Block
+	binary       os.FileInfo // of the file that was started, by its path
+	decoded      *decoded    // its block, once it was asked
 	info         plugin.Info
+	schema       plugin.Schema
 	capabilities []string
+	since        time.Time // when it began to serve
+	traffic      traffic
+
+	reported chan struct{} // closed once crashID is set
+	crashID  string
 }
 
-// bringUp starts the plugin and configures it. On an error no process is left.
-func bringUp(ctx context.Context, i *instance) (*upProcess, error) {
-	dir := filepath.Join(i.cfg.StateDir, i.block.Kind+"-"+i.block.Name)
-	if err := makeStateDir(dir); err != nil {
-		return nil, err
+func (up *upProcess) gone() bool {
+	select {
+	case <-up.process.Done():
+		return true
+	default:
+		return false
 	}
-	up, err := begin(ctx, i)
-	if err != nil {
-		return nil, err
-	}
-	if err := up.configure(ctx, i, dir); err != nil {
-		up.abandon(ctx, i)
-		return nil, err
-	}
-	return up, nil
 }
 
+// redact removes values of sensitive attributes.
+func (up *upProcess) redact(s string) string {
+	if up.decoded == nil {
+		return s
+	}
+	return up.decoded.redactor.String(s)
+}
+
+// end ends the process in good order: see launch.Process.Stop.
+func (up *upProcess) end(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	return up.process.Stop(ctx)
+}
+
+// abandon ends a process that was not taken.
 func (up *upProcess) abandon(ctx context.Context, i *instance) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
@@ -83,20 +118,50 @@ func (up *upProcess) abandon(ctx context.Context, i *instance) {
 	}
 }
 
+// processes is the starter of real processes.
+type processes struct{}
+
+func (processes) prepare(ctx context.Context, i *instance, b Block) (*upProcess, error) {
+	up, err := begin(ctx, i, b)
+	if err != nil {
+		return nil, err
+	}
+	if err := up.accept(ctx, i); err != nil {
+		up.abandon(ctx, i)
+		return nil, err
+	}
+	return up, nil
+}
+
 // begin starts the process.
-func begin(ctx context.Context, i *instance) (*upProcess, error) {
+func begin(ctx context.Context, i *instance, b Block) (*upProcess, error) {
 	tmp := i.cfg.TempDir
 	if tmp == "" {
 		tmp = "/tmp"
 	}
+	path := i.cfg.pathOf(b)
+	binary := statBinary(path)
 	process, err := launch.Start(ctx, launch.Spec{
-		Path: i.path, Kind: i.block.Kind, Name: i.block.Name, SHA256: i.block.SHA256, RunDir: i.cfg.RunDir,
+		Path: path, Kind: b.Kind, Name: b.Name, SHA256: b.SHA256, RunDir: i.cfg.RunDir,
 		Env: []string{"PATH=" + pluginPath, "LANG=C", "TMPDIR=" + tmp}, Log: i.log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &upProcess{process: process, base: plugin.NewClient(process.Conn())}, nil
+	base := plugin.NewClient(process.Conn())
+	return &upProcess{
+		process: process, line: process, base: base, health: base.Health, block: b, binary: binary, reported: make(chan struct{}),
+	}, nil
+}
+
+// statBinary is nil for a file that cannot be looked at; launch says what is
+// wrong with it.
+func statBinary(path string) os.FileInfo {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil
+	}
+	return info
 }
 
 // makeStateDir makes a folder that others may pass through but not list: what
@@ -113,33 +178,32 @@ func makeStateDir(dir string) error {
 }
 
 // accept asks the plugin for its schema and what it thinks of its block, which
-// it decodes.
-func (up *upProcess) accept(ctx context.Context, i *instance) (*decoded, error) {
+// it decodes. What is wrong with the block is in up.decoded.
+func (up *upProcess) accept(ctx context.Context, i *instance) error {
 	schema, err := up.ask(ctx, i)
-	if err != nil {
-		return nil, err
-	}
-	i.learn(up.info, *schema)
-	cfg := decodeBlock(i.block, schema)
-	if !cfg.diags.HasErrors() {
-		if err := up.validate(ctx, cfg); err != nil {
-			return nil, fmt.Errorf("validate configuration of plugin %s: %w", i.label(), cfg.redact(err))
-		}
-	}
-	return cfg, nil
-}
-
-func (up *upProcess) configure(ctx context.Context, i *instance, dir string) error {
-	cfg, err := up.accept(ctx, i)
 	if err != nil {
 		return err
 	}
+	cfg := decodeBlock(up.block, schema)
+	up.schema, up.decoded = *schema, cfg
+	if !cfg.diags.HasErrors() {
+		if err := up.validate(ctx, cfg); err != nil {
+			return fmt.Errorf("validate configuration of plugin %s: %w", i.label(), cfg.redact(err))
+		}
+	}
+	return nil
+}
+
+func (processes) configure(ctx context.Context, i *instance, up *upProcess) error {
+	dir := filepath.Join(i.cfg.StateDir, i.kind+"-"+i.name)
+	if err := makeStateDir(dir); err != nil {
+		return err
+	}
+	cfg := up.decoded
 	if !cfg.diags.HasErrors() {
 		ctx, cancel := context.WithTimeout(ctx, configureTimeout)
 		defer cancel()
-		host := plugin.HostContext{
-			Kind: plugin.Kind(i.block.Kind), Instance: i.block.Name, HostUUID: i.cfg.HostUUID, StateDir: dir,
-		}
+		host := plugin.HostContext{Kind: plugin.Kind(i.kind), Instance: i.name, HostUUID: i.cfg.HostUUID, StateDir: dir}
 		capabilities, remarks, err := up.base.Configure(ctx, host, cfg.json)
 		if err != nil {
 			return fmt.Errorf("configure plugin %s: %w", i.label(), cfg.redact(err))
@@ -165,12 +229,12 @@ func (up *upProcess) ask(ctx context.Context, i *instance) (*plugin.Schema, erro
 		return nil, fmt.Errorf("ask plugin %s what it is: %w", i.label(), err)
 	}
 	up.info = info
-	if !slices.Contains(info.Kinds, plugin.Kind(i.block.Kind)) {
+	if !slices.Contains(info.Kinds, plugin.Kind(i.kind)) {
 		return nil, &ConfigError{Plugin: i.label(), Diagnostics: hcl.Diagnostics{{
 			Severity: hcl.DiagError,
-			Summary:  fmt.Sprintf("%s does not serve %s", i.path, plugin.Kind(i.block.Kind).ServiceName()),
+			Summary:  fmt.Sprintf("%s does not serve %s", i.cfg.pathOf(up.block), plugin.Kind(i.kind).ServiceName()),
 			Detail:   "it serves " + strings.Join(info.Services, ", "),
-			Subject:  &i.block.Range,
+			Subject:  &up.block.Range,
 		}}}
 	}
 	// A plugin without levels is no reason to do without it.

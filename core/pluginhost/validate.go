@@ -15,17 +15,17 @@ import (
 // and sockets.
 func Validate(ctx context.Context, cfg Config, block Block, log hclog.Logger) (hcl.Diagnostics, error) {
 	i := newInstance(&cfg, block, log.Named(block.Kind).Named(block.Name))
-	up, err := begin(ctx, i)
+	up, err := begin(ctx, i, block)
 	if err != nil {
 		return nil, err
 	}
 	defer up.abandon(ctx, i)
-	decoded, err := up.accept(ctx, i)
+	err = up.accept(ctx, i)
 	if wrong := (*ConfigError)(nil); errors.As(err, &wrong) {
 		return wrong.Diagnostics, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return decoded.diags, nil
+	return up.decoded.diags, nil
 }

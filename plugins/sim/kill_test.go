@@ -218,7 +218,7 @@ func TestKillPlugin(t *testing.T) {
 		if want != "" {
 			<-p.Done()
 			if p.Exit().Signal != "SIGKILL" {
-				t.Errorf("the plugin ended with %s", p.Exit())
+				t.Errorf("the plugin %s", p.Exit())
 			}
 		}
 		if err := p.Stop(ctx); err != nil {

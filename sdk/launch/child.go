@@ -148,6 +148,12 @@ func (c *child) reap(cmd *exec.Cmd) {
 	c.reaped, c.state = true, cmd.ProcessState
 }
 
+func (c *child) started() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pid != 0
+}
+
 // signal sends to the whole group, never to a group that took over its number.
 func (c *child) signal(sig unix.Signal) {
 	c.mu.Lock()

@@ -23,6 +23,8 @@ import (
 )
 
 const (
+	// maxFatal is how much of a panic's first line is told, in bytes.
+	maxFatal = 200
 	// handshakeTimeout bounds the time from exec to the first answered call. While
 	// a host boots, or is overcommitted, a start that is cut off and begun again
 	// would never end.
@@ -62,13 +64,47 @@ type Exit struct {
 	Output string // newest output, at most 64 KiB, log lines rendered as text
 }
 
-// String is "status 2" or "SIGKILL".
+// String is "ended with status 2" or "killed by SIGKILL", or with a panic or
+// another fatal error of Go's runtime also what that was.
 func (e Exit) String() string {
 	if e.Signal != "" {
-		return e.Signal
+		return "killed by " + e.Signal
 	}
-	return fmt.Sprintf("status %d", e.Code)
+	out := fmt.Sprintf("ended with status %d", e.Code)
+	if line := e.fatal(); line != "" {
+		out += ": " + line
+	}
+	return out
 }
+
+// fatal is the line that Go's runtime prints when it gives up.
+func (e Exit) fatal() string {
+	for line := range strings.Lines(e.Output) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+			return line[:min(len(line), maxFatal)]
+		}
+	}
+	return ""
+}
+
+// ExitOf tells how the process ended of a plugin that Start could not bring up,
+// false when none was started.
+func ExitOf(err error) (Exit, bool) {
+	var f *failedStart
+	if !errors.As(err, &f) {
+		return Exit{}, false
+	}
+	return f.exit, true
+}
+
+// failedStart is the cause in an error of Start once there was a process.
+type failedStart struct {
+	error
+	exit Exit
+}
+
+func (f *failedStart) Unwrap() error { return f.error }
 
 // Start starts the plugin and returns once it answers calls. ctx bounds the
 // start only. fault.NotFound and fault.Denied concern the binary;
@@ -198,6 +234,9 @@ func (p *Process) release() {
 func startError(ctx context.Context, c *child, err error) error {
 	exit := c.exit()
 	out := &fault.Error{Class: fault.Unavailable, Stderr: exit.Output, Err: err}
+	if c.started() {
+		out.Err = &failedStart{err, exit}
+	}
 	why := strings.Join(strings.Fields(err.Error()), " ")
 	switch {
 	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
@@ -206,7 +245,7 @@ func startError(ctx context.Context, c *child, err error) error {
 		why = "the start was cancelled"
 	case exit.Signal == "" && exit.Code != 0:
 		out.ExitCode = exit.Code
-		why = fmt.Sprintf("it ended with %s before it was ready (%s)", exit, why)
+		why = fmt.Sprintf("it %s before it was ready (%s)", exit, why)
 	}
 	out.Message = fmt.Sprintf("start plugin %s: %s", c.spec.label(), why)
 	out.Hint = fmt.Sprintf("check that %s is a plugin of AgentLab for this machine: run it with --version", c.spec.Path)

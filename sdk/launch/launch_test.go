@@ -200,7 +200,7 @@ func TestStopLetsCallsFinish(t *testing.T) {
 		t.Errorf("the running call ended with %v", err)
 	}
 	if e := p.Exit(); e.Code != 0 || e.Signal != "" {
-		t.Errorf("plugin ended with %s:\n%s", e, e.Output)
+		t.Errorf("plugin %s:\n%s", e, e.Output)
 	}
 	if _, err := driver.Open(t.Context(), "x", ""); !errors.Is(err, fault.Unavailable) {
 		t.Errorf("call to a stopped plugin: %v", err)
@@ -220,7 +220,7 @@ func TestStopOfAStoppedProcessIsBounded(t *testing.T) {
 		t.Errorf("took %s", took)
 	}
 	if e := p.Exit(); e.Signal != "SIGKILL" {
-		t.Errorf("ended with %s", e)
+		t.Errorf("plugin %s", e)
 	}
 }
 
@@ -240,7 +240,7 @@ func TestNothingOfTheGroupSurvives(t *testing.T) {
 	<-p.Done()
 	awaitGone(t, grandchild)
 	if e := p.Exit(); e.Signal != "SIGKILL" || e.Code != -1 {
-		t.Errorf("ended with %s", e)
+		t.Errorf("plugin %s", e)
 	}
 }
 

@@ -2,139 +2,135 @@ package launch
 
 import (
 	"context"
-	"strings"
-	"sync"
+	"crypto/rand"
+	"errors"
+	"io"
+	mathrand "math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
-	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/internal/wire"
+	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
-// Deadlines for calls that come without one.
 const (
-	readTimeout   = 10 * time.Second
-	changeTimeout = 2 * time.Minute
-	createTimeout = 5 * time.Minute
+	// exitNews bounds waiting for the reason when a connection breaks: the
+	// process is gone a moment before its end is known.
+	exitNews = time.Second
+	// breath is the longest pause before a call is made again that the plugin
+	// answered; one that was lost waits for the next process anyway.
+	breath = 200 * time.Millisecond
 )
 
-// exitNews bounds waiting for the reason when a connection breaks: the process
-// is gone a moment before its end is known.
-const exitNews = time.Second
-
-// Line carries calls to a plugin whose process may be replaced: each call goes
-// to the process that Target gives for it. A call without a deadline gets one
-// from the contract of its method: 10 seconds if it changes nothing, 2 minutes
-// otherwise, 5 for CreateVM.
+// Line carries calls to a plugin whose process may be replaced: each attempt
+// goes to the process that Begin gives for it. A call without a deadline gets
+// one from the contract of its method: 10 seconds if it changes nothing, 2
+// minutes otherwise, 5 for CreateVM. Within its deadline a call is made again
+// as far as the contract allows it: see mostAttempts. A stream is begun again
+// only before its first message.
 type Line struct {
-	Label string // "hypervisor qemu", for errors
-	// Target gives a process that is up, and may wait for it.
-	Target func(ctx context.Context) (*Process, error)
+	// Begin gives a process that is up for one attempt of a call, and may wait
+	// for it. An error of it ends the call.
+	Begin func(ctx context.Context, method string, attempt int) (*Attempt, error)
+}
+
+// Attempt is one try of a call at one process.
+type Attempt struct {
+	Process *Process
+	// End is told what came of it, and the first time counts; lost means that the
+	// process gave no answer. What it returns is the caller's error.
+	End func(err error, lost bool) error
 }
 
 var _ grpc.ClientConnInterface = (*Line)(nil)
 
 // Invoke makes a unary call.
 func (l *Line) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	ctx, cancel := bounded(ctx, method)
+	c := contractOf(method)
+	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	process, err := l.Target(ctx)
-	if err != nil {
-		return err
+	ctx = outgoing(ctx)
+	for n := 1; ; n++ {
+		at, err := l.Begin(ctx, method, n)
+		if err != nil {
+			return err
+		}
+		o, err := judge(ctx, at.Process, at.Process.Conn().Invoke(ctx, method, args, reply, opts...))
+		err = at.End(err, o == lost)
+		if err == nil || !c.again(o, n) || !rest(ctx, o) {
+			return err
+		}
 	}
-	return l.explain(ctx, process, process.Conn().Invoke(ctx, method, args, reply, opts...))
 }
 
 // NewStream begins a streaming call, which must be read to its end or
 // cancelled.
 func (l *Line) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	ctx, cancel := bounded(ctx, method)
-	process, err := l.Target(ctx)
-	if err != nil {
+	c := contractOf(method)
+	if desc.ClientStreams {
+		c.level = unknown // what was sent is not kept
+	}
+	ctx, cancel := c.bounded(ctx)
+	s := &stream{line: l, contract: c, ctx: outgoing(ctx), cancel: cancel, begin: func(ctx context.Context, at *Attempt) (grpc.ClientStream, error) {
+		return at.Process.Conn().NewStream(ctx, desc, method, opts...)
+	}, method: method}
+	if err := s.open(); err != nil {
 		cancel()
 		return nil, err
 	}
-	s, err := process.Conn().NewStream(ctx, desc, method, opts...)
-	if err != nil {
-		cancel()
-		return nil, l.explain(ctx, process, err)
+	return s, nil
+}
+
+// outgoing gives the call a name, so that logs of host and plugin can be put
+// side by side.
+func outgoing(ctx context.Context) context.Context {
+	c := plugin.CallOf(ctx)
+	c.Request = rand.Text()[:10]
+	return plugin.Outgoing(plugin.WithCall(ctx, c))
+}
+
+// rest pauses before the next attempt, unless the call's time would be over.
+func rest(ctx context.Context, o outcome) bool {
+	if o == lost {
+		return ctx.Err() == nil
 	}
-	return &stream{ClientStream: s, explain: func(err error) error {
-		defer cancel()
-		return l.explain(ctx, process, err)
-	}}, nil
-}
-
-type stream struct {
-	grpc.ClientStream
-	explain func(error) error
-}
-
-// RecvMsg gives the next message.
-func (s *stream) RecvMsg(m any) error {
-	err := s.ClientStream.RecvMsg(m)
-	if err != nil {
-		return s.explain(err)
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(breath/2 + mathrand.N(breath/2)):
+		return true
 	}
-	return nil
 }
 
-// explain says which plugin broke the connection, and how it ended, in place
-// of what gRPC knows about that.
-func (l *Line) explain(ctx context.Context, p *Process, err error) error {
+// judge says which plugin broke the connection, and how it ended, in place of
+// what gRPC knows about that.
+func judge(ctx context.Context, p *Process, err error) (outcome, error) {
+	if err == nil || errors.Is(err, io.EOF) {
+		return answered, err
+	}
 	st, ok := status.FromError(err)
-	broken := st.Code() == codes.Unavailable || st.Code() == codes.Canceled && ctx.Err() == nil
-	if err == nil || !ok || !broken || len(st.Details()) > 0 {
-		return err
+	if st.Code() == codes.Canceled && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		// The plugin saw the deadline first, and gave up without an answer.
+		return answered, wire.Error(status.Error(codes.DeadlineExceeded, context.DeadlineExceeded.Error()))
+	}
+	switch {
+	case ok && st.Code() == codes.Unavailable && len(st.Details()) > 0:
+		return unavailable, wire.Error(err)
+	case !ok, len(st.Details()) > 0, st.Code() != codes.Unavailable && (st.Code() != codes.Canceled || ctx.Err() != nil):
+		return answered, wire.Error(err)
 	}
 	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), exitNews)
 	defer cancel()
+	out := &fault.Error{Class: fault.Unavailable, Resource: "plugin " + p.child.spec.label(), Err: err}
 	select {
 	case <-p.Done():
-		exit := p.Exit()
-		return &fault.Error{
-			Class: fault.Unavailable, Message: "plugin " + l.Label + " ended during the call with " + exit.String(),
-			Resource: "plugin " + l.Label, Stderr: exit.Output, Err: err,
-		}
+		out.Message = "plugin " + p.child.spec.label() + " was lost during the call: " + p.Exit().String()
 	case <-wait.Done():
-		return &fault.Error{
-			Class: fault.Unavailable, Message: "plugin " + l.Label + ": " + st.Message(),
-			Resource: "plugin " + l.Label, Err: err,
-		}
+		out.Message = "plugin " + p.child.spec.label() + " was lost during the call: " + st.Message()
 	}
-}
-
-func bounded(ctx context.Context, method string) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(ctx, limit(method))
-}
-
-var limits sync.Map // method → time.Duration
-
-// limit is what the contract says about the method: one that changes nothing
-// answers soon.
-func limit(method string) time.Duration {
-	if known, ok := limits.Load(method); ok {
-		return known.(time.Duration)
-	}
-	out := changeTimeout
-	name := strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", ".")
-	if d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name)); err == nil {
-		opts, _ := d.Options().(*descriptorpb.MethodOptions)
-		if opts.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
-			out = readTimeout
-		}
-	}
-	if strings.HasSuffix(method, "/CreateVM") {
-		out = createTimeout
-	}
-	limits.Store(method, out)
-	return out
+	return lost, out
 }

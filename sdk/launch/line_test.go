@@ -18,7 +18,7 @@ func TestLimitsFollowTheContract(t *testing.T) {
 		"/agentlab.secrets.v1.SecretsService/Open":           "10s",
 		"/nobody.Knows/This":                                 "2m0s",
 	} {
-		if got := limit(method).String(); got != want {
+		if got := contractOf(method).limit.String(); got != want {
 			t.Errorf("%s: %s, want %s", method, got, want)
 		}
 	}

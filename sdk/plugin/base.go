@@ -27,7 +27,7 @@ func (b *base) GetInfo(ctx context.Context, _ *pluginv1.GetInfoRequest) (*plugin
 			User: p.Confinement.User, Capabilities: p.Confinement.Capabilities,
 			Network: p.Confinement.Network, StartsWorkloads: p.Confinement.StartsWorkloads,
 		},
-		Tools: findTools(ctx, p.Tools),
+		Tools: findTools(ctx, p.Tools), Exclusive: p.Exclusive,
 	}
 	for _, k := range p.Kinds {
 		out.Services = append(out.Services, k.ServiceName())

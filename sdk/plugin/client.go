@@ -27,6 +27,7 @@ type Info struct {
 	Services                        []string
 	Confinement                     Confinement
 	Tools                           []FoundTool
+	Exclusive                       bool
 }
 
 // FoundTool is an external program as the plugin found it.
@@ -45,7 +46,7 @@ func (b Base) Info(ctx context.Context, hostVersion string) (Info, error) {
 	c := in.GetConfinement()
 	out := Info{
 		Name: in.GetName(), Version: in.GetVersion(), SDK: in.GetSdk(), Description: in.GetDescription(),
-		Services: in.GetServices(),
+		Services: in.GetServices(), Exclusive: in.GetExclusive(),
 		Confinement: Confinement{
 			User: c.GetUser(), Capabilities: c.GetCapabilities(),
 			Network: c.GetNetwork(), StartsWorkloads: c.GetStartsWorkloads(),

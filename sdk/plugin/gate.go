@@ -78,31 +78,50 @@ func guarded(fullMethod string) bool {
 // call, and give errors their wire form.
 func interceptors(g *gate, log hclog.Logger) []grpc.ServerOption {
 	unary := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
-		err = guard(g, log, info.FullMethod, func() error {
+		ctx = incoming(ctx)
+		err = guard(ctx, g, log, info.FullMethod, func() error {
 			resp, err = handler(ctx, req)
 			return err
 		})
 		return resp, err
 	}
 	stream := func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-		return guard(g, log, info.FullMethod, func() error { return handler(srv, ss) })
+		ctx := incoming(ss.Context())
+		return guard(ctx, g, log, info.FullMethod, func() error { return handler(srv, &contextStream{ss, ctx}) })
 	}
 	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(unary), grpc.ChainStreamInterceptor(stream)}
 }
 
-func guard(g *gate, log hclog.Logger, method string, call func() error) (err error) {
+// contextStream is a stream with a context of its own.
+type contextStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context is the call's.
+func (s *contextStream) Context() context.Context { return s.ctx }
+
+func guard(ctx context.Context, g *gate, log hclog.Logger, method string, call func() error) (err error) {
 	if guarded(method) {
 		if err := g.enter(); err != nil {
 			return wire.Status(err)
 		}
 		defer g.leave()
+		defer logFailure(ctx, log, method, time.Now(), &err)
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			log.Error("call panicked", "method", method, "panic", r, "stack", string(debug.Stack()))
+			Log(ctx, log).Error("call panicked", "method", method, "panic", r, "stack", string(debug.Stack()))
 			err = wire.Status(fault.New(fault.Internal, "%s panicked: %v", method, r).
 				WithHint("this is a defect of the plugin; its log has the stack"))
 		}
 	}()
 	return call()
+}
+
+// logFailure lets the log of the plugin be read beside that of its host.
+func logFailure(ctx context.Context, log hclog.Logger, method string, began time.Time, err *error) {
+	if *err != nil && log.IsDebug() {
+		Log(ctx, log).Debug("call failed", "method", method, "took", time.Since(began), "err", *err)
+	}
 }

@@ -31,6 +31,9 @@ type Plugin struct {
 	Schema      *Schema
 	Tools       []Tool
 	Confinement Confinement
+	// Exclusive: two processes of one block must never be configured at the same
+	// time. Replacing one then has a gap, in which calls wait.
+	Exclusive bool
 	// Validate checks what Schema cannot express. Optional. It must not touch
 	// the system, and gets what Configure would get.
 	Validate func(ctx context.Context, cfg json.RawMessage) []Diagnostic

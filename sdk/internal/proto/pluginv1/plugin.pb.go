@@ -13,6 +13,15 @@
 // then the calls of the kind, which answer PRECONDITION before it. Calls are
 // concurrent unless their contract says otherwise, and end when the caller
 // cancels. Every error carries PluginError in its gRPC status details.
+//
+// A process may be replaced while it serves: the host configures the new one
+// beside it (see GetInfoResponse.exclusive), sends new calls there, lets the old
+// one finish what runs, and ends it. A call of which the host got no answer, for
+// the process ended, is made again at the next one when its idempotency_level
+// allows it.
+//
+// Metadata of calls of a kind, for logs only: agentlab-request (one call, also
+// when it is made again), agentlab-operation, agentlab-step, agentlab-attempt.
 
 package pluginv1
 
@@ -208,14 +217,18 @@ func (x *GetInfoRequest) GetHostVersion() string {
 }
 
 type GetInfoResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`       // "proxmox"
-	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"` // semver of the plugin
-	Sdk           string                 `protobuf:"bytes,3,opt,name=sdk,proto3" json:"sdk,omitempty"`         // "go/0.3.0", "python/none"
-	Description   string                 `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
-	Services      []string               `protobuf:"bytes,5,rep,name=services,proto3" json:"services,omitempty"`       // "agentlab.hypervisor.v1.HypervisorService"
-	Confinement   *Confinement           `protobuf:"bytes,6,opt,name=confinement,proto3" json:"confinement,omitempty"` // what the plugin says it needs
-	Tools         []*ExternalTool        `protobuf:"bytes,7,rep,name=tools,proto3" json:"tools,omitempty"`             // qm, nft, age, tailscale
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`       // "proxmox"
+	Version     string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"` // semver of the plugin
+	Sdk         string                 `protobuf:"bytes,3,opt,name=sdk,proto3" json:"sdk,omitempty"`         // "go/0.3.0", "python/none"
+	Description string                 `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
+	Services    []string               `protobuf:"bytes,5,rep,name=services,proto3" json:"services,omitempty"`       // "agentlab.hypervisor.v1.HypervisorService"
+	Confinement *Confinement           `protobuf:"bytes,6,opt,name=confinement,proto3" json:"confinement,omitempty"` // what the plugin says it needs
+	Tools       []*ExternalTool        `protobuf:"bytes,7,rep,name=tools,proto3" json:"tools,omitempty"`             // qm, nft, age, tailscale
+	// Two processes of one block must never be configured at the same time, as
+	// when each would listen on the same port. A host that replaces the process
+	// then ends the old one before it configures the new one.
+	Exclusive     bool `protobuf:"varint,8,opt,name=exclusive,proto3" json:"exclusive,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -297,6 +310,13 @@ func (x *GetInfoResponse) GetTools() []*ExternalTool {
 		return x.Tools
 	}
 	return nil
+}
+
+func (x *GetInfoResponse) GetExclusive() bool {
+	if x != nil {
+		return x.Exclusive
+	}
+	return false
 }
 
 type ExternalTool struct {
@@ -1105,7 +1125,7 @@ const file_agentlab_plugin_v1_plugin_proto_rawDesc = "" +
 	"\n" +
 	"\x1fagentlab/plugin/v1/plugin.proto\x12\x12agentlab.plugin.v1\x1a\x1fagentlab/plugin/v1/schema.proto\x1a\x1egoogle/protobuf/duration.proto\"3\n" +
 	"\x0eGetInfoRequest\x12!\n" +
-	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\x8a\x02\n" +
+	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\xa8\x02\n" +
 	"\x0fGetInfoResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x10\n" +
@@ -1113,7 +1133,8 @@ const file_agentlab_plugin_v1_plugin_proto_rawDesc = "" +
 	"\vdescription\x18\x04 \x01(\tR\vdescription\x12\x1a\n" +
 	"\bservices\x18\x05 \x03(\tR\bservices\x12A\n" +
 	"\vconfinement\x18\x06 \x01(\v2\x1f.agentlab.plugin.v1.ConfinementR\vconfinement\x126\n" +
-	"\x05tools\x18\a \x03(\v2 .agentlab.plugin.v1.ExternalToolR\x05tools\"f\n" +
+	"\x05tools\x18\a \x03(\v2 .agentlab.plugin.v1.ExternalToolR\x05tools\x12\x1c\n" +
+	"\texclusive\x18\b \x01(\bR\texclusive\"f\n" +
 	"\fExternalTool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
 	"\rfound_version\x18\x02 \x01(\tR\ffoundVersion\x12\x1d\n" +

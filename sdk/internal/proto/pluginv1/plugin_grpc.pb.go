@@ -13,6 +13,15 @@
 // then the calls of the kind, which answer PRECONDITION before it. Calls are
 // concurrent unless their contract says otherwise, and end when the caller
 // cancels. Every error carries PluginError in its gRPC status details.
+//
+// A process may be replaced while it serves: the host configures the new one
+// beside it (see GetInfoResponse.exclusive), sends new calls there, lets the old
+// one finish what runs, and ends it. A call of which the host got no answer, for
+// the process ended, is made again at the next one when its idempotency_level
+// allows it.
+//
+// Metadata of calls of a kind, for logs only: agentlab-request (one call, also
+// when it is made again), agentlab-operation, agentlab-step, agentlab-attempt.
 
 package pluginv1
 

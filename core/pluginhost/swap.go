@@ -1,0 +1,111 @@
+package pluginhost
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+// retirePatience is how long a process that was replaced may take for the calls
+// that it has. One that takes longer is told to drain, as at a stop.
+const retirePatience = 2 * time.Minute
+
+// request asks run to take a new process in place of its own.
+type request struct {
+	next      *upProcess
+	exclusive bool // next is not configured: the old process must end first
+	done      chan error
+}
+
+// start prepares a process by the block, beside any that serves, as far as the
+// plugin allows. On an error nothing is left of it.
+func (i *instance) start(ctx context.Context, b Block) (*request, error) {
+	next, err := i.starter.prepare(ctx, i, b)
+	if err != nil {
+		return nil, err
+	}
+	i.mu.Lock()
+	exclusive := next.info.Exclusive || i.info.Exclusive
+	i.mu.Unlock()
+	r := &request{next: next, exclusive: exclusive, done: make(chan error, 1)}
+	if exclusive {
+		return r, nil
+	}
+	if err := i.settle(ctx, next); err != nil {
+		next.abandon(ctx, i)
+		return nil, err
+	}
+	return r, nil
+}
+
+// settle configures a process and sees that it answers.
+func (i *instance) settle(ctx context.Context, next *upProcess) error {
+	if err := i.starter.configure(ctx, i, next); err != nil {
+		return err
+	}
+	asked, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	if _, err := next.health(asked); err != nil {
+		return fmt.Errorf("check the new process of plugin %s: %w", i.label(), err)
+	}
+	return nil
+}
+
+// hand gives the process to run. On an error it is ended.
+func (i *instance) hand(ctx context.Context, r *request) error {
+	select {
+	case i.requests <- r:
+		return <-r.done // run answers soon, and always
+	case <-ctx.Done():
+		r.next.abandon(ctx, i)
+		return fault.New(fault.ClassOf(ctx.Err()), "replace the process of plugin %s: %w", i.label(), ctx.Err())
+	}
+}
+
+// replace puts the requested process in the place of old, which may be nil, and
+// gives it; nil when it did not come to that, and old is gone too.
+func (i *instance) replace(ctx context.Context, old *upProcess, r *request) *upProcess {
+	if r.exclusive {
+		if old != nil {
+			i.hold()
+			i.finish(ctx, old)
+		}
+		if err := i.settle(ctx, r.next); err != nil {
+			r.next.abandon(ctx, i)
+			r.done <- err
+			return nil
+		}
+	}
+	i.pace = pace{}
+	i.serve(r.next)
+	if old != nil && !r.exclusive {
+		i.retiring.Go(func() {
+			drained, cancel := context.WithTimeout(ctx, retirePatience)
+			defer cancel()
+			old.traffic.drained(drained)
+			i.finish(ctx, old)
+		})
+	}
+	r.done <- nil
+	return r.next
+}
+
+// hold makes calls wait.
+func (i *instance) hold() {
+	i.change(func() {
+		i.current = nil
+		i.enter(Starting)
+		i.status.Reason, i.status.PID = "", 0
+	})
+}
+
+// finish ends a process in good order.
+func (i *instance) finish(ctx context.Context, old *upProcess) {
+	if err := old.end(ctx); err != nil {
+		i.log.Error("plugin's old process stays", "plugin", i.label(), "pid", old.process.PID(), "err", err)
+		return
+	}
+	i.log.Info("plugin's old process has ended", "plugin", i.label(), "pid", old.process.PID())
+}
