@@ -95,6 +95,8 @@ var answered = []struct{ line, answer string }{
 	{"config convert $YAML", "config-convert"},
 	{"config schema", "config-schema"},
 	{"plugin info hypervisor", "plugin"},
+	{"plugin info hypervisor --crash last", "crash"},
+	{"plugin restart hypervisor", "plugin"},
 	{"profile list", "profiles"},
 	{"profile check", "profile-checks"},
 	{"job validate --repo $REPO --profile sim --task t", "job-plan"},
@@ -131,6 +133,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	all := readSchemas(t)
 	sim := testkit.NewSim(t)
 	sim.Start(t)
+	crashAll(t, sim)
 	covered := map[string]bool{}
 	repo, job, op := newRepo(t), "", ""
 	yaml := filepath.Join(t.TempDir(), "profile.yaml")
@@ -163,6 +166,27 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 			}
 		}
 	}
+}
+
+// crashAll gives every plugin a crash to report about.
+func crashAll(t *testing.T, sim *testkit.Sim) {
+	t.Helper()
+	sim.KillPlugins(func(n int) (all []int) {
+		for i := range n {
+			all = append(all, i)
+		}
+		return all
+	})
+	testkit.Eventually(t, 20*time.Second, "the plugins are back", func() bool {
+		list, err := sim.Client.Plugins(t.Context())
+		for _, p := range list {
+			info, err := sim.Client.Plugin(t.Context(), p.Kind)
+			if err != nil || info.State != "ready" || len(info.Crashes) == 0 {
+				return false
+			}
+		}
+		return err == nil
+	})
 }
 
 // runOf waits for the operation that runs the job.
