@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +42,12 @@ func (f *fakes) note(what string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.log = append(f.log, what)
+}
+
+func (f *fakes) happened() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.log)
 }
 
 func (f *fakes) newest() *fake {
@@ -271,8 +278,8 @@ func TestHungPluginIsKilledAndReplaced(t *testing.T) {
 		if len(d.Crashes) != 1 || !strings.HasPrefix(d.Crashes[0].Reason, "killed because it did not answer for 1") {
 			t.Errorf("reports %+v", d.Crashes)
 		}
-		if f.log[1] != "kill 1" {
-			t.Errorf("it was not killed at once: %q", f.log)
+		if f.happened()[1] != "kill 1" {
+			t.Errorf("it was not killed at once: %q", f.happened())
 		}
 	})
 }
@@ -341,14 +348,14 @@ func TestReplacedBesideTheOldOne(t *testing.T) {
 		if s := wantState(t, i, Ready); s.PID != 2 {
 			t.Errorf("process %d serves", s.PID)
 		}
-		if got := strings.Join(f.log, ", "); got != "configure 1, configure 2" {
+		if got := strings.Join(f.happened(), ", "); got != "configure 1, configure 2" {
 			t.Errorf("while a call runs: %s", got)
 		}
 		if err := <-running; err != nil {
 			t.Error(err)
 		}
 		synctest.Wait()
-		if got := strings.Join(f.log, ", "); got != "configure 1, configure 2, stop 1" {
+		if got := strings.Join(f.happened(), ", "); got != "configure 1, configure 2, stop 1" {
 			t.Errorf("in the end: %s", got)
 		}
 	})
@@ -365,8 +372,8 @@ func TestOldOneIsEndedInTheEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(retirePatience + time.Second)
-		if got := f.log[len(f.log)-1]; got != "stop 1" {
-			t.Errorf("after %s the old process was not ended: %q", retirePatience, f.log)
+		if got := f.happened(); got[len(got)-1] != "stop 1" {
+			t.Errorf("after %s the old process was not ended: %q", retirePatience, got)
 		}
 		<-done
 	})
@@ -382,7 +389,7 @@ func TestOldOneStaysWhenTheNewOneFails(t *testing.T) {
 		if s := wantState(t, i, Ready); s.PID != 1 {
 			t.Errorf("process %d serves", s.PID)
 		}
-		if got := strings.Join(f.log, ", "); got != "configure 1, configure 2, stop 2" {
+		if got := strings.Join(f.happened(), ", "); got != "configure 1, configure 2, stop 2" {
 			t.Errorf("what happened: %s", got)
 		}
 	})
@@ -405,7 +412,7 @@ func TestExclusivePluginIsNeverConfiguredTwice(t *testing.T) {
 		if err := call(i, 0); err != nil || time.Since(waited) != time.Second {
 			t.Errorf("a call waited %s for the old block: %v", time.Since(waited), err)
 		}
-		if got := strings.Join(f.log, ", "); got != "configure 1, stop 1, configure 2, stop 2, configure 3, stop 3, configure 4" {
+		if got := strings.Join(f.happened(), ", "); got != "configure 1, stop 1, configure 2, stop 2, configure 3, stop 3, configure 4" {
 			t.Errorf("what happened: %s", got)
 		}
 		if len(i.crashes) != 0 {
