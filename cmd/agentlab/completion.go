@@ -61,6 +61,7 @@ func kinds() map[string]cli.Kind {
 		"job":        named(jobNames),
 		"operation":  named(operationNames),
 		"plugin":     named(pluginNames),
+		"crash":      named(crashNames),
 		"profile":    named(profileNames),
 		"path":       named(artifactNames),
 		"type":       cli.Words(eventWords()...),
@@ -126,6 +127,17 @@ func pluginNames(ctx context.Context, c *client.Client, _ []string) (out []cli.C
 	list, err := c.Plugins(ctx)
 	for _, p := range list {
 		out = append(out, cli.Candidate{Text: p.Name, About: words(p.Kind, p.State)})
+	}
+	return out, err
+}
+
+func crashNames(ctx context.Context, c *client.Client, args []string) (out []cli.Candidate, err error) {
+	if len(args) == 0 {
+		return nil, nil
+	}
+	p, err := c.Plugin(ctx, args[0])
+	for _, crash := range p.Crashes {
+		out = append(out, cli.Candidate{Text: crash.ID, About: words(timeText(&crash.At), crash.Reason)})
 	}
 	return out, err
 }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -96,8 +95,8 @@ var answered = []struct{ line, answer string }{
 	{"config convert $YAML", "config-convert"},
 	{"config schema", "config-schema"},
 	{"plugin info hypervisor", "plugin"},
-	{"plugin restart secrets", "plugin"},
-	{"plugin info --crash last network", "crash"},
+	{"plugin info hypervisor --crash last", "crash"},
+	{"plugin restart hypervisor", "plugin"},
 	{"profile list", "profiles"},
 	{"profile check", "profile-checks"},
 	{"job validate --repo $REPO --profile sim --task t", "job-plan"},
@@ -134,7 +133,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	all := readSchemas(t)
 	sim := testkit.NewSim(t)
 	sim.Start(t)
-	crashNetwork(t, sim)
+	crashAll(t, sim)
 	covered := map[string]bool{}
 	repo, job, op := newRepo(t), "", ""
 	yaml := filepath.Join(t.TempDir(), "profile.yaml")
@@ -147,7 +146,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		})
 		got := runCLI(sim.Socket(), line)
 		if got.Code != 0 {
-			t.Fatalf("%s ended with %d: %s%s", line, got.Code, got.Stderr, got.Stdout)
+			t.Fatalf("%s ended with %d: %s", line, got.Code, got.Stderr)
 		}
 		covered[all.of(t, step.line, step.answer, got.Stdout)] = true
 		if id := regexp.MustCompile(`"id": "(job_\w+)"`).FindStringSubmatch(got.Stdout); strings.HasPrefix(line, "job run") && id != nil {
@@ -169,19 +168,24 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	}
 }
 
-// crashNetwork kills the network plugin and waits for the report.
-func crashNetwork(t *testing.T, sim *testkit.Sim) {
+// crashAll gives every plugin a crash to report about.
+func crashAll(t *testing.T, sim *testkit.Sim) {
 	t.Helper()
-	p, err := sim.Client.Plugin(t.Context(), "network")
-	if err == nil {
-		err = syscall.Kill(p.PID, syscall.SIGKILL)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	testkit.Eventually(t, 20*time.Second, "the plugin is up again", func() bool {
-		p, err := sim.Client.Plugin(t.Context(), "network")
-		return err == nil && len(p.Crashes) == 1 && p.State == "ready"
+	sim.KillPlugins(func(n int) (all []int) {
+		for i := range n {
+			all = append(all, i)
+		}
+		return all
+	})
+	testkit.Eventually(t, 20*time.Second, "the plugins are back", func() bool {
+		list, err := sim.Client.Plugins(t.Context())
+		for _, p := range list {
+			info, err := sim.Client.Plugin(t.Context(), p.Kind)
+			if err != nil || info.State != "ready" || len(info.Crashes) == 0 {
+				return false
+			}
+		}
+		return err == nil
 	})
 }
 
@@ -229,9 +233,6 @@ func (s schemas) fetch(t *testing.T, repo string) string {
 		t.Fatal(err)
 	}
 	git(t, repo, "bundle", "create", "-q", filepath.Join(dir, "changes.bundle"), "HEAD")
-	if err := os.WriteFile(dir+".json", []byte(`{"items":[{"job_id":"job_1","name":"changes.bundle"}]}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	got := runCLI(f.socket, "job fetch job_1 --repo "+repo)
 	if got.Code != 0 {
 		t.Fatal(got.Stderr)

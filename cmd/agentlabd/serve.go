@@ -116,9 +116,8 @@ func (p *parts) build(ctx context.Context, dirs layout) error {
 		Limits: guestLimits(p.cfg), Secrets: p.plugins.Secrets(),
 	}
 	cc := control.Config{
-		Store: store, Scheduler: p.sched, Profiles: profiles{&p.reload.settings}, Plugins: p.listPlugins, Plugin: p.pluginInfo,
-		CheckPlugins: p.checkPlugins, RestartPlugin: p.restartPlugin,
-		Problems: p.reload.problems, Hypervisor: p.plugins.Hypervisor(), Secrets: p.plugins.Secrets(),
+		Store: store, Scheduler: p.sched, Profiles: profiles{&p.reload.settings}, Plugins: p.listPlugins, CheckPlugins: p.checkPlugins, Plugin: p.pluginInfo,
+		RestartPlugin: p.restartPlugin, Problems: p.reload.problems, Hypervisor: p.plugins.Hypervisor(), Secrets: p.plugins.Secrets(),
 		ArtifactsDir: dirs.artifacts(), ReposDir: dirs.repos(), Dial: dialSandbox, Log: p.log,
 		Host: hostInfo(p.cfg, uuid, p.dev), Checks: p.checkHost, Console: p.console,
 	}

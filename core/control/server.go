@@ -74,7 +74,8 @@ type Bundles interface {
 const defaultFloor = 512 << 20
 
 // Config is what the API is built from. All fields are required but
-// CheckPlugins, RestartPlugin, Problems, Checks, Console, Secrets, DiskFloor and Log.
+// RestartPlugin, Problems, CheckPlugins, Checks, Console, Secrets, DiskFloor and
+// Log.
 type Config struct {
 	Store     Store
 	Scheduler Scheduler

@@ -66,7 +66,7 @@ func (r *records) load() error {
 
 // add keeps a report. The report counts even if its file cannot be written.
 func (r *records) add(c Crash) error {
-	r.list = slices.Insert(r.list, 0, c)
+	r.list = append([]Crash{c}, r.list...) // others may read the old one
 	raw, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return fault.New(fault.Internal, "write crash report: %w", err)
@@ -87,7 +87,7 @@ func (r *records) trim() (err error) {
 			err = errors.Join(err, fault.New(fault.Unavailable, "remove old crash report: %w", rm))
 		}
 	}
-	r.list = slices.Clip(r.list[:min(len(r.list), crashesKept)])
+	r.list = r.list[:min(len(r.list), crashesKept)]
 	return err
 }
 

@@ -47,7 +47,7 @@ func oneLine(s string) string {
 // startFailed judges a start that failed; up is its process when it came to
 // one that answered.
 func (i *instance) startFailed(up *upProcess, began time.Time, err error) *downfall {
-	f := &downfall{how: refused, reason: oneLine(err.Error()), lasted: 0, err: err}
+	f := &downfall{how: refused, reason: oneLine(err.Error()), err: err}
 	if invalid := (*ConfigError)(nil); errors.As(err, &invalid) {
 		f.how, f.reason = wrong, err.Error()
 		return f
@@ -87,7 +87,7 @@ func (up *upProcess) endedSoon(err error) bool {
 // fallen reports about a process that was up and ended.
 func (i *instance) fallen(up *upProcess, reason string) *downfall {
 	exit := up.process.Exit()
-	lasted := time.Since(up.since)
+	lasted := max(time.Since(up.since), 1) // it did serve
 	reason = up.redact(reason)
 	f := &downfall{how: crashed, reason: reason, lasted: lasted}
 	f.crashID = i.report(up, reason, exit, lasted)

@@ -41,7 +41,7 @@ type verdict struct {
 	why   string // beside the reason of the last fall
 }
 
-// fell takes note of a fall at now, of a process that was up for lasted. chance
+// fell takes note of a fall at now, of a process that served for lasted. chance
 // is from 0 to 1, so that plugins which fell together do not start together.
 func (p *pace) fell(now time.Time, how fall, lasted time.Duration, chance float64) verdict {
 	if how == wrong {
@@ -66,8 +66,8 @@ func (p *pace) fell(now time.Time, how fall, lasted time.Duration, chance float6
 		}
 	}
 	n := p.streak - 1
-	if how == refused {
-		n++ // what refused will hardly have changed its mind
+	if lasted == 0 {
+		n++ // what did not even come up will hardly do so now
 	}
 	if n == 0 {
 		return verdict{state: Starting}

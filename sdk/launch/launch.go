@@ -233,7 +233,10 @@ func (p *Process) release() {
 
 func startError(ctx context.Context, c *child, err error) error {
 	exit := c.exit()
-	out := &fault.Error{Class: fault.Unavailable, Stderr: exit.Output, Err: err}
+	out := &fault.Error{Class: fault.Unavailable, Err: err}
+	if exit.fatal() == "" { // else it says more than the last line of a stack
+		out.Stderr = exit.Output
+	}
 	if c.started() {
 		out.Err = &failedStart{err, exit}
 	}
@@ -243,7 +246,7 @@ func startError(ctx context.Context, c *child, err error) error {
 		why = fmt.Sprintf("it was not ready within %s", handshakeTimeout)
 	case errors.Is(ctx.Err(), context.Canceled):
 		why = "the start was cancelled"
-	case exit.Signal == "" && exit.Code != 0:
+	case exit.Signal == "" && c.started():
 		out.ExitCode = exit.Code
 		why = fmt.Sprintf("it %s before it was ready (%s)", exit, why)
 	}
