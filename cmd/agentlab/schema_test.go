@@ -233,6 +233,9 @@ func (s schemas) fetch(t *testing.T, repo string) string {
 		t.Fatal(err)
 	}
 	git(t, repo, "bundle", "create", "-q", filepath.Join(dir, "changes.bundle"), "HEAD")
+	if err := os.WriteFile(dir+".json", []byte(`{"items":[{"job_id":"job_1","name":"changes.bundle"}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	got := runCLI(f.socket, "job fetch job_1 --repo "+repo)
 	if got.Code != 0 {
 		t.Fatal(got.Stderr)
