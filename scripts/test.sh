@@ -3,7 +3,7 @@
 #   scripts/test.sh fast   what needs neither root nor a VM (make check)
 #   scripts/test.sh all    everything (make test)
 # A stage over its budget is named at the end, a failing one fails the run; every skipped
-# test is listed with its reason.
+# test is listed with its reason. "make test" also lets a stage run beside others.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,19 +13,73 @@ rm -rf "$logs"
 mkdir -p "$logs"
 passed=0 failed=0 skipped=0
 broken=() over=() table=()
+declare -A beside=() # process groups in the background, by name
 
 # run_stage NAME BUDGET_SECONDS COMMAND…: the command's output goes to a log,
 # shown when it fails.
 run_stage() {
-  local name=$1 budget=$2 start took state=ok
+  local name=$1 budget=$2
   shift 2
   printf '=== %-12s %s\n' "$name" "$*"
+  measure "$name" "$@"
+  judge "$name" "$budget"
+}
+
+# start_stage NAME COMMAND…: begins a stage that runs beside the next ones.
+start_stage() {
+  printf '=== %-12s %s (beside the next ones)\n' "$1" "${*:2}"
+  start "$1" measure "$@"
+}
+
+# join_stage NAME BUDGET_SECONDS: waits for a started stage. Its time is its own,
+# not what was waited here.
+join_stage() {
+  join "$1" || true
+  judge "$1" "$2"
+}
+
+# start NAME COMMAND…: in the background. Monitor mode gives it a process group of
+# its own, so that all of it can be ended.
+start() {
+  set -m
+  "${@:2}" </dev/null &
+  beside[$1]=$!
+  set +m
+}
+
+# join NAME: waits for what was started and gives its exit code.
+join() {
+  local code=0
+  wait "${beside[$1]}" || code=$?
+  unset "beside[$1]"
+  return "$code"
+}
+
+# end_beside: nothing outlives this script. Tests end their VMs on SIGINT, and
+# go test waits for them.
+end_beside() {
+  local pid
+  for pid in "${beside[@]}"; do kill -INT -- "-$pid" 2>/dev/null || true; done
+  wait
+}
+trap end_beside EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# measure NAME COMMAND…: runs it and notes how long it took and whether it failed.
+measure() {
+  local name=$1 start state=ok
+  shift
   start=$(date +%s%N)
-  if ! "$@" >"$logs/$name.log" 2>&1; then
-    state=FAILED
-    broken+=("$name")
-  fi
-  took=$((($(date +%s%N) - start) / 1000000))
+  "$@" >"$logs/$name.log" 2>&1 || state=FAILED
+  echo "$((($(date +%s%N) - start) / 1000000)) $state" >"$logs/$name.result"
+}
+
+# judge NAME BUDGET_SECONDS: counts and prints what measure noted.
+judge() {
+  local name=$1 budget=$2 took=0 state=FAILED
+  read -r took state <"$logs/$name.result" || true
+  if [ "$state" = FAILED ]; then broken+=("$name"); fi
   if [ "$budget" -gt 0 ] && [ "$took" -gt $((budget * 1000)) ]; then
     over+=("$name")
     [ "$state" = ok ] && state="over budget"
@@ -44,7 +98,7 @@ count() {
 
 show_failure() {
   echo "---- failures (whole log: $1)"
-  grep -vE '^(=== (RUN|PAUSE|CONT|NAME)|ok  |\?   |PASS|--- PASS|--- SKIP| +--- PASS)' "$1" | tail -n 150
+  grep -vE '^(=== (RUN|PAUSE|CONT|NAME)|ok  |\?   |PASS|--- PASS|--- SKIP| +--- PASS)' "$1" | tail -n 150 || true # it may have said nothing
   echo "----"
 }
 
@@ -60,14 +114,17 @@ list_skips() {
 unit_packages() { go list ./... | grep -vE '/(plugins/|internal/e2e)'; }
 plugin_packages() { go list ./plugins/... | grep -v '/plugins/netfilter'; }
 
-# Chained, since bash ignores set -e inside a command that is tested.
-build_and_image() {
-  make --no-print-directory build &&
-    template=$(scripts/image.sh) &&
-    cloud=$(scripts/image.sh --kind cloud) &&
-    echo "templates: $template $cloud" &&
-    echo "$template" >"$logs/template" &&
-    echo "$cloud" >"$logs/cloud-template"
+# Chained, since bash ignores set -e inside a command that is tested. An image
+# from nothing is mostly one busy processor, so both are made at once.
+build_and_images() {
+  local failed=0
+  make --no-print-directory build || return 1
+  [ "$(id -u)" -eq 0 ] || sudo -v || return 1 # nobody can answer in the background
+  start cloud-image scripts/image.sh --kind cloud >"$logs/cloud-template"
+  scripts/image.sh >"$logs/template" || failed=1
+  join cloud-image || failed=1
+  cat "$logs/template" "$logs/cloud-template"
+  return "$failed"
 }
 
 # build_elsewhere wants the same bytes from the same source at another path.
@@ -90,7 +147,7 @@ if [ "$what" = fast ]; then
   # shellcheck disable=SC2046
   run_stage unit 110 go test -v -short $(unit_packages)
 else
-  run_stage build 240 build_and_image
+  run_stage build 240 build_and_images
   if [ ${#broken[@]} -gt 0 ]; then
     echo "nothing to test: the build failed" >&2
     exit 1
@@ -98,6 +155,9 @@ else
   AGENTLAB_TEMPLATE=$(cat "$logs/template")
   AGENTLAB_CLOUD_TEMPLATE=$(cat "$logs/cloud-template")
   export AGENTLAB_TEMPLATE AGENTLAB_CLOUD_TEMPLATE
+  # Nearly all of this stage is one processor that emulates one guest; the others
+  # leave enough of the second one idle. Its budget is that of a machine it shares.
+  start_stage cloud go test -v -timeout 30m ./internal/e2e/cloud/...
   run_stage reproduce 60 build_elsewhere
   # shellcheck disable=SC2046
   run_stage unit 180 go test -v -race $(unit_packages)
@@ -106,7 +166,7 @@ else
   run_stage crashes 240 go test -v -timeout 10m ./internal/e2e/crash/... ./internal/e2e/badinput/... ./internal/e2e/unit/...
   run_stage network 120 go test -v ./plugins/netfilter/...
   run_stage vms 240 go test -v -timeout 15m ./internal/e2e/vm/...
-  run_stage cloud 420 go test -v -timeout 30m ./internal/e2e/cloud/...
+  join_stage cloud 600
 fi
 
 echo

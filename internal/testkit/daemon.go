@@ -74,7 +74,7 @@ func NewDaemon(t testing.TB, template string) *Daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(base) }) // last, and whatever fails before
+	OnEnd(t, func() { _ = os.RemoveAll(base) }) // last, and whatever fails before
 	if err := os.Chmod(base, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func NewDaemon(t testing.TB, template string) *Daemon {
 		Dir: filepath.Join(base, "dev"), RunDir: filepath.Join(base, "run"), Template: template,
 		bin: filepath.Dir(Bin(t, "agentlabd")), logPath: filepath.Join(base, "daemon.out"),
 	}
-	t.Cleanup(func() {
+	OnEnd(t, func() {
 		d.Stop(t)
 		if t.Failed() {
 			t.Logf("the daemon's log:\n%s", tail(d.Log(), 12_000))

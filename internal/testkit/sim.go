@@ -89,7 +89,7 @@ func NewSim(t testing.TB) *Sim {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // last, and whatever fails before
+	OnEnd(t, func() { _ = os.RemoveAll(dir) }) // last, and whatever fails before
 	base := simSubnet.Addr().As4()
 	base[2] = byte(simCount.Add(1))
 	s := &Sim{Dir: dir, bin: filepath.Dir(Bin(t, "agentlabd")), Plugin: Bin(t, "agentlab-plugin-sim")}
@@ -108,7 +108,7 @@ func NewSim(t testing.TB) *Sim {
 	s.write(t, "profiles/sim.hcl", simProfiles)
 	s.write(t, "world/"+world.Bundles+"/planted.yaml", SimBundle)
 	s.write(t, "config.hcl", s.Config(s.Plugins()))
-	t.Cleanup(func() { s.cleanUp(t) })
+	OnEnd(t, func() { s.cleanUp(t) })
 	return s
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -120,7 +121,7 @@ func (l *lab) killAll(t *testing.T) {
 	for _, p := range list.Plugins {
 		_ = syscall.Kill(p.PID, syscall.SIGKILL)
 	}
-	if err := exec.Command("pgrep", "-f", "qemu-system-x86_64.*"+"agentlab").Run(); err != nil {
+	if err := exec.Command("pgrep", "-f", "qemu-system-x86_64.*"+regexp.QuoteMeta(l.Dir)).Run(); err != nil {
 		t.Error("no guest outlived the daemon and its plugins")
 	}
 }

@@ -26,7 +26,7 @@ func startOutside(t *testing.T, l *lab) {
 	t.Helper()
 	ns := fmt.Sprintf("agentlab-test-%d", os.Getpid())
 	testkit.MustExec(t, "ip", "netns", "add", ns)
-	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
+	testkit.OnEnd(t, func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
 	in := func(argv ...string) { testkit.MustExec(t, append([]string{"ip", "netns", "exec", ns}, argv...)...) }
 	daemon := func(argv ...string) {
 		testkit.MustExec(t, append([]string{"nsenter", "--net=" + l.Pin(), "--"}, argv...)...)
