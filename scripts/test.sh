@@ -114,14 +114,17 @@ list_skips() {
 unit_packages() { go list ./... | grep -vE '/(plugins/|internal/e2e)'; }
 plugin_packages() { go list ./plugins/... | grep -v '/plugins/netfilter'; }
 
-# Chained, since bash ignores set -e inside a command that is tested. An image
-# from nothing is mostly one busy processor, so both are made at once.
+# Says what fails, since bash ignores set -e inside a command that is tested. An
+# image from nothing keeps one processor busy, so both are made at once. Compiling
+# for -race takes longer than the tests when no cache has it, and is no test.
 build_and_images() {
   local failed=0
   make --no-print-directory build || return 1
   [ "$(id -u)" -eq 0 ] || sudo -v || return 1 # nobody can answer in the background
   start cloud-image scripts/image.sh --kind cloud >"$logs/cloud-template"
   scripts/image.sh >"$logs/template" || failed=1
+  # shellcheck disable=SC2046
+  go list -race -export -test -deps $(unit_packages) >/dev/null || failed=1
   join cloud-image || failed=1
   cat "$logs/template" "$logs/cloud-template"
   return "$failed"
@@ -147,6 +150,9 @@ if [ "$what" = fast ]; then
   # shellcheck disable=SC2046
   run_stage unit 110 go test -v -short $(unit_packages)
 else
+  # What make build compiled serves the tests then, and what they build themselves;
+  # only -race needs everything once more.
+  export GOFLAGS="${GOFLAGS:+$GOFLAGS }-trimpath"
   run_stage build 240 build_and_images
   if [ ${#broken[@]} -gt 0 ]; then
     echo "nothing to test: the build failed" >&2
