@@ -116,7 +116,8 @@ plugin_packages() { go list ./plugins/... | grep -v '/plugins/netfilter'; }
 
 # Says what fails, since bash ignores set -e inside a command that is tested. An
 # image from nothing keeps one processor busy, so both are made at once. Compiling
-# for -race takes longer than the tests when no cache has it, and is no test.
+# for -race takes longer than the tests when no cache has it, and is no test; what
+# does not compile fails where it is tested.
 build_and_images() {
   local failed=0
   make --no-print-directory build || return 1
@@ -124,7 +125,7 @@ build_and_images() {
   start cloud-image scripts/image.sh --kind cloud >"$logs/cloud-template"
   scripts/image.sh >"$logs/template" || failed=1
   # shellcheck disable=SC2046
-  go list -race -export -test -deps $(unit_packages) >/dev/null || failed=1
+  go list -race -export -test -deps $(unit_packages) >/dev/null || true
   join cloud-image || failed=1
   cat "$logs/template" "$logs/cloud-template"
   return "$failed"
@@ -178,6 +179,7 @@ fi
 echo
 echo "stage             time      budget"
 printf '%s\n' "${table[@]}"
+printf '%-12s %6d s\n' total "$SECONDS"
 if [ "$skipped" -gt 0 ]; then
   echo
   echo "skipped:"
