@@ -173,7 +173,7 @@ func TestInterruptedBeginnings(t *testing.T) {
 		nothing(t)
 	})
 	t.Run("asking", func(t *testing.T) {
-		p := slowSocket(t, sim.Socket(), "POST /v1/jobs", false)
+		p := slowSocket(t, sim.Socket(), "POST /v1/jobs HTTP", false)
 		r := startRun(t, p.path, newRepo(t), nil, "sim:print=working sim:print=done sim:exit=3")
 		<-p.held
 		r.interrupt(t)
@@ -185,7 +185,7 @@ func TestInterruptedBeginnings(t *testing.T) {
 		takenUp(t, sim, regexp.MustCompile(goesOn).FindStringSubmatch(r.err.String())[1])
 	})
 	t.Run("asking, and impatient", func(t *testing.T) {
-		p := slowSocket(t, sim.Socket(), "POST /v1/jobs", false)
+		p := slowSocket(t, sim.Socket(), "POST /v1/jobs HTTP", false)
 		r := startRun(t, p.path, newRepo(t), nil, "sim:print=working")
 		<-p.held
 		r.interrupt(t)

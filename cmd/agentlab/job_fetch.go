@@ -67,7 +67,7 @@ func unflagged(ctx context.Context, c *client.Client, job string, withSecrets bo
 		return nil
 	}
 	list, err := c.Artifacts(ctx, job)
-	if err != nil {
+	if err != nil && fault.ClassOf(err) != fault.NotFound { // then there is nothing to fetch
 		return err
 	}
 	for _, a := range list {

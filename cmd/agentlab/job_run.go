@@ -88,11 +88,15 @@ func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 	if err := r.knownProfile(ctx, c); err != nil {
 		return err
 	}
+	if err := r.acceptable(ctx, c); err != nil {
+		return r.notStarted(ctx, err)
+	}
 	if err := r.giveRepo(ctx, c, p); err != nil {
 		return r.notStarted(ctx, err)
 	}
 	job, err := r.submit(ctx, env, c)
 	if err != nil {
+		r.takeBack(ctx, c)
 		return err
 	}
 	if r.detach {

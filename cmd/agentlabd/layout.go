@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -191,6 +192,34 @@ func (l layout) listen() (net.Listener, error) {
 		return nil, fault.New(fault.Denied, "set who may use %s: %w", path, err)
 	}
 	return ln, nil
+}
+
+// artifactJobs names the jobs that have a directory of artifacts.
+func (l layout) artifactJobs(context.Context) ([]string, error) {
+	entries, err := os.ReadDir(l.artifacts())
+	if err != nil {
+		return nil, fault.New(fault.Internal, "list the artifacts: %w", err)
+	}
+	var jobs []string
+	for _, e := range entries {
+		if e.IsDir() && strings.HasPrefix(e.Name(), "job_") {
+			jobs = append(jobs, e.Name())
+		}
+	}
+	return jobs, nil
+}
+
+// cleanArtifacts removes all files of a job; gone is success.
+func (l layout) cleanArtifacts(_ context.Context, jobID string) error {
+	root, err := os.OpenRoot(l.artifacts())
+	if err != nil {
+		return fault.New(fault.Internal, "open the artifacts: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	if err := root.RemoveAll(jobID); err != nil {
+		return fault.New(fault.Internal, "remove artifacts of %s: %w", jobID, err)
+	}
+	return nil
 }
 
 // cleanRepo removes an uploaded repository; gone is success.

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -102,5 +103,32 @@ func TestDirectoriesFromSystemd(t *testing.T) {
 		if group := int(st.Sys().(*syscall.Stat_t).Gid); st.Mode().Perm() != want || group != groupID() {
 			t.Errorf("dev %v: mode %v, group %d; want %v, %d", dev, st.Mode(), group, want, groupID())
 		}
+	}
+}
+
+func TestArtifactsOfAJobAreRemovedAlone(t *testing.T) {
+	l := layout{&config.Config{DataDir: t.TempDir()}, false}
+	for _, dir := range []string{"job_a/sub", "job_b", ".parts", "notes"} {
+		if err := os.MkdirAll(filepath.Join(l.artifacts(), dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(l.artifacts(), dir, "f"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // gone is success
+		if err := l.cleanArtifacts(t.Context(), "job_a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.cleanArtifacts(t.Context(), "../artifacts"); err == nil {
+		t.Error("a path that leaves the directory was removed")
+	}
+	jobs, err := l.artifactJobs(t.Context())
+	if err != nil || !slices.Equal(jobs, []string{"job_b"}) {
+		t.Errorf("jobs %v, %v", jobs, err)
+	}
+	if _, err := os.Stat(filepath.Join(l.artifacts(), "notes", "f")); err != nil {
+		t.Error(err)
 	}
 }

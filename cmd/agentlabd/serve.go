@@ -109,6 +109,7 @@ func (p *parts) build(ctx context.Context, dirs layout) error {
 		Store: store, Hypervisor: p.plugins.Hypervisor(), Network: p.plugins.Network(),
 		HostUUID: uuid, Bridge: p.cfg.AgentBridge, Subnet: p.cfg.AgentSubnet, HostAddress: host.Addr(),
 		HostNetwork: hostNetwork(p.cfg), GuestURL: "http://" + host.String(), CleanRepo: dirs.cleanRepo, Log: p.log,
+		ArtifactJobs: dirs.artifactJobs, CleanArtifacts: dirs.cleanArtifacts,
 		Beat: p.notify.beat, BeatWithin: p.notify.within(),
 	})
 	gc := guest.Config{

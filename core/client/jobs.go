@@ -34,6 +34,11 @@ func (c *Client) UploadRepo(ctx context.Context, archive io.Reader) (api.Repo, e
 	return out, decode(resp.Body, &out)
 }
 
+// DeleteRepo removes an upload that no job took. fault.Precondition: one did.
+func (c *Client) DeleteRepo(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/repos/"+url.PathEscape(id), nil, nil, nil)
+}
+
 type watchedReader struct {
 	r   io.Reader
 	err error

@@ -135,6 +135,10 @@ profile "yolo-ephemeral" {
     inner_sandbox      = "bubblewrap"
     inner_sandbox_args = ["--bind", "/scratch", "/scratch"]
   }
+
+  artifacts {
+    retention_days = 30
+  }
 }
 `,
 		"bad.hcl": `profile "bad" {
@@ -146,6 +150,9 @@ profile "yolo-ephemeral" {
 }
 `,
 		"worse.hcl": `profile "worse" {
+  artifacts {
+    retention_days = -1
+  }
   behavior {
     on_job_end = "explode"
   }
@@ -167,13 +174,13 @@ profile "yolo-ephemeral" {
 		NetworkAllow: []string{"192.0.2.0/24:443"}, SSHUser: "agent", SSHKey: "ssh-ed25519 A", Bundle: "default",
 		AgentCommand: "claude", AgentMode: "dangerous", InnerSandbox: "bubblewrap",
 		InnerArgs: []string{"--bind", "/scratch", "/scratch"}, OnJobEnd: "destroy",
-		TTL: 2 * time.Hour, ProvisionTimeout: time.Minute,
+		ArtifactsFor: 30 * 24 * time.Hour, TTL: 2 * time.Hour, ProvisionTimeout: time.Minute,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
 	text := diags.Error()
-	for _, want := range []string{"bad.hcl:6", "host_mounts", "worse.hcl:1", "template_vmid", `worse.hcl:3: on_job_end: "explode" is not one of`} {
+	for _, want := range []string{"bad.hcl:6", "host_mounts", "worse.hcl:1", "template_vmid", `worse.hcl:3: retention_days: -1 is not between`, `worse.hcl:6: on_job_end: "explode" is not one of`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("missing %q in:\n%s", want, text)
 		}

@@ -71,6 +71,9 @@ var keyTable = map[string]about{
 	"profile.behavior.inner_sandbox":             {value: `"none"`, help: "`bubblewrap` runs the agent in a mount namespace of its own inside the VM."},
 	"profile.behavior.inner_sandbox_args":        {value: "[]", help: "Further arguments for bubblewrap, one token each."},
 
+	"profile.artifacts":                {help: "What jobs leave behind."},
+	"profile.artifacts.retention_days": {value: "0", help: "Days after a job's end for which its artifacts and its log are kept; 0 keeps them. It holds for sandboxes made from then on."},
+
 	"profile.repo":           {help: "Where the repository goes."},
 	"profile.repo.path":      {help: "Absolute path in the guest."},
 	"profile.guest":          {help: "What the guest is like."},

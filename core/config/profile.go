@@ -42,6 +42,7 @@ type profileForm struct {
 	Behavior      *behaviorForm  `hcl:"behavior,block"`
 	Repo          *repoForm      `hcl:"repo,block"`
 	Guest         *guestForm     `hcl:"guest,block"`
+	Artifacts     *artifactsForm `hcl:"artifacts,block"`
 	Range         hcl.Range      `hcl:",def_range"`
 }
 
@@ -75,6 +76,10 @@ type repoForm struct {
 
 type guestForm struct {
 	SSHUser *string `hcl:"ssh_user"`
+}
+
+type artifactsForm struct {
+	RetentionDays *int64 `hcl:"retention_days"`
 }
 
 var profileName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
@@ -189,6 +194,7 @@ func (f *profileForm) resolve(body *hclsyntax.Body) (Profile, Diagnostics) {
 	f.network(&c, &p.spec)
 	f.agent(&c, &p.spec)
 	f.behavior(&c, &p.spec)
+	f.artifacts(&c, &p.spec)
 	p.spec.SSHUser = "agent"
 	if f.Guest != nil {
 		p.spec.SSHUser = or(f.Guest.SSHUser, "agent")
@@ -275,6 +281,16 @@ func (f *profileForm) behavior(c *checker, s *lab.Spec) {
 		if b.IdleStopMinutes != nil {
 			c.warn("idle_stop_minutes_default", "has no effect in this version")
 		}
+	})
+}
+
+func (f *profileForm) artifacts(c *checker, s *lab.Spec) {
+	a := artifactsForm{}
+	if f.Artifacts != nil {
+		a = *f.Artifacts
+	}
+	in(c, c.body, "artifacts", func(c *checker) {
+		s.ArtifactsFor = time.Duration(c.within("retention_days", or(a.RetentionDays, 0), 0, 3650)) * 24 * time.Hour
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/agentlab/agentlab/core/problem"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/secrets"
 )
 
 // What a job would be refused for, validation refuses with the same words, and
@@ -72,6 +73,36 @@ func TestValidateJobIsCreateJobWithoutRows(t *testing.T) {
 	_, err = d.c.ValidateJob(ctx, api.JobCheck{JobCreate: api.JobCreate{Profile: "no-bundle", RepoURL: "https://u:p@h/x", TTLSeconds: 1 << 50}})
 	if n := len(problem.DetailsOf(err)); n != 4 {
 		t.Errorf("%d problems are told, want 4: %v", n, err)
+	}
+}
+
+// A bundle that opens, but is not what guests are given, is refused before
+// anything is made; one that only could be better is not.
+func TestBundleOfTheWrongFormIsRefused(t *testing.T) {
+	d, ctx := newDaemon(t), t.Context()
+	spec := d.world.specs["good"]
+	spec.Bundle = "default"
+	d.world.specs["good"] = spec
+	in := api.JobCreate{Profile: "good", Task: "t", RepoURL: "https://git.example/x"}
+	for want, about := range map[string]secrets.Description{
+		`profile "good": secrets bundle "default" cannot be opened: enw (line 2): unknown key; git: must be a mapping`: {
+			Problems: []string{"enw (line 2): unknown key", "git: must be a mapping"}, Warnings: []string{"short"},
+		},
+		"": {Warnings: []string{"env.A is shorter than 6 bytes"}},
+	} {
+		d.world.mu.Lock()
+		d.world.bundle = about
+		d.world.mu.Unlock()
+		before := d.rows()
+		_, err := d.c.ValidateJob(ctx, api.JobCheck{JobCreate: in})
+		if want == "" {
+			d.must(err)
+			continue
+		}
+		wantClass(t, "validate", err, fault.Precondition)
+		if _, made := d.c.CreateJob(ctx, in); made == nil || made.Error() != err.Error() || !strings.Contains(err.Error(), want) || d.rows() != before {
+			t.Errorf("validate: %v; create: %v; want %q", err, made, want)
+		}
 	}
 }
 

@@ -54,7 +54,8 @@ type world struct {
 	err       error         // of ListTemplates
 	block     chan struct{} // ListTemplates waits for it when not nil
 	asked     int
-	target    string // where Dial goes
+	bundle    secrets.Description // of any bundle
+	target    string              // where Dial goes
 	dialled   netip.AddrPort
 }
 
@@ -94,7 +95,11 @@ func (w *world) ListTemplates(ctx context.Context) ([]hypervisor.Template, error
 func (w *world) List(context.Context) ([]string, error) { return []string{"default"}, nil }
 
 func (w *world) Describe(context.Context, string) (secrets.Description, error) {
-	return secrets.Description{Keys: []string{"version"}}, nil
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := w.bundle
+	out.Keys = []string{"version"}
+	return out, nil
 }
 
 // fitHost is a hypervisor as far as requests ask it.

@@ -68,6 +68,23 @@ func (s *Server) uploadRepo(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusCreated, api.Repo{ID: repo.ID, Size: repo.Size})
 }
 
+// deleteRepo removes an upload that no job took. What a crash leaves of it is
+// collected like any other.
+func (s *Server) deleteRepo(w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("id")
+	if err := s.cfg.Store.GiveUpRepo(r.Context(), id); err != nil {
+		return err
+	}
+	if err := s.repos.Remove(id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.Internal, "remove repository: %w", err)
+	}
+	if err := s.cfg.Store.DeleteRepo(r.Context(), id); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 func (s *Server) receive(w http.ResponseWriter, r *http.Request, part string) (int64, error) {
 	f, err := s.repos.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -88,5 +88,9 @@ func (s *Server) table() []route {
 			summary: "Upload a repository archive for a job.", status: http.StatusCreated,
 			inMedia: "application/x-tar", out: reflect.TypeFor[api.Repo](), serve: s.uploadRepo,
 		},
+		{
+			method: http.MethodDelete, path: "/v1/repos/{id}", id: "repo-delete", permission: PermOperate,
+			summary: "Remove an uploaded repository that no job took.", status: http.StatusNoContent, serve: s.deleteRepo,
+		},
 	}
 }

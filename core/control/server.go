@@ -39,6 +39,8 @@ type Store interface {
 	Watch() (wake <-chan struct{}, stop func())
 	PutRepo(ctx context.Context, r state.Repo) error
 	Repo(ctx context.Context, id string) (state.Repo, error)
+	GiveUpRepo(ctx context.Context, id string) error
+	DeleteRepo(ctx context.Context, id string) error
 }
 
 // Scheduler takes on work; *scheduler.Scheduler does it.

@@ -297,6 +297,40 @@ func archive(t *testing.T, first string, size int) []byte {
 	return buf.Bytes()
 }
 
+// An upload can be taken back until a job has it; nothing but uploads can.
+func TestUploadIsTakenBack(t *testing.T) {
+	d, ctx := newDaemon(t), t.Context()
+	files := func() int {
+		t.Helper()
+		entries, err := os.ReadDir(d.repos)
+		d.must(err)
+		return len(entries)
+	}
+	upload := func() string {
+		t.Helper()
+		repo, err := d.c.UploadRepo(ctx, bytes.NewReader(archive(t, "meta.json", 10)))
+		d.must(err)
+		return repo.ID
+	}
+	unused, used := upload(), upload()
+	_, err := d.c.CreateJob(ctx, api.JobCreate{Profile: "good", Task: "t", RepoID: used})
+	d.must(err)
+	d.must(os.WriteFile(filepath.Join(d.repos, ".part-1"), nil, 0o600)) // another's, under way
+	d.must(d.c.DeleteRepo(ctx, unused))
+	if files() != 2 {
+		t.Errorf("%d files are left, want the job's and the one under way", files())
+	}
+	wantClass(t, "again", d.c.DeleteRepo(ctx, unused), fault.NotFound)
+	wantClass(t, "the job's", d.c.DeleteRepo(ctx, used), fault.Precondition)
+	wantClass(t, "no upload", d.c.DeleteRepo(ctx, ".part-1"), fault.NotFound)
+	wantClass(t, "path", d.c.DeleteRepo(ctx, "../agentlab.db"), fault.NotFound)
+	if files() != 2 {
+		t.Errorf("%d files are left after refusals", files())
+	}
+	_, err = d.c.CreateJob(ctx, api.JobCreate{Profile: "good", Task: "t", RepoID: unused})
+	wantClass(t, "job with what was taken back", err, fault.Invalid)
+}
+
 func TestUploadRepo(t *testing.T) {
 	d, ctx := newDaemon(t), t.Context()
 	body := archive(t, "meta.json", 3<<20)

@@ -149,8 +149,9 @@ func (s *Server) checkBundle(ctx context.Context, bundle string) error {
 	return s.checkReadable(ctx, bundle)
 }
 
-// checkReadable refuses a bundle that certainly will not open: nothing in it can
-// be read. The plugin says why, and mostly how to mend it.
+// checkReadable refuses a bundle that will not open when a guest asks for it:
+// it cannot be decrypted, or is not in the bundle format. The plugin says why,
+// and mostly how to mend it.
 func (s *Server) checkReadable(ctx context.Context, bundle string) error {
 	about, err := s.cfg.Secrets.Describe(ctx, bundle)
 	if errors.Is(err, fault.Unsupported) {
@@ -159,7 +160,7 @@ func (s *Server) checkReadable(ctx context.Context, bundle string) error {
 	if err != nil {
 		return fmt.Errorf("look at secrets bundle %q: %w", bundle, err)
 	}
-	if len(about.Keys) == 0 && len(about.Problems) > 0 {
+	if len(about.Problems) > 0 {
 		return fault.New(fault.Precondition, "secrets bundle %q cannot be opened: %s", bundle, strings.Join(about.Problems, "; ")).
 			WithHint("put key and bundle in order on the host, then try again")
 	}

@@ -29,17 +29,18 @@ const (
 	EventJobStageStarted  = "job.stage_started" // Fields: stage
 	EventJobReported      = "job.reported"      // Fields: status, exit_code, uploaded
 	EventCancelRequested  = "job.cancel_requested"
-	EventArtifactStored   = "artifact.stored"  // Fields: path, size
-	EventArtifactFlagged  = "artifact.flagged" // a secret was found in it; Fields: path, flagged
-	EventStepStarted      = "step.started"     // Fields: kind, step, attempt
-	EventStepFinished     = "step.finished"    // Fields: kind, step, took_ms
-	EventStepProgressed   = "step.progressed"  // Fields: kind, step, phase, fraction
-	EventStepFailed       = "step.failed"      // Fields: kind, step, class, error, hint
-	EventOperationEnded   = "operation.ended"  // Fields: kind, state, error, hint
-	EventConfigReloaded   = "config.reloaded"  // Fields: restart, the keys that need one
-	EventConfigRejected   = "config.rejected"  // the old configuration stays; Fields: error
-	EventGuestHello       = "guest.hello"      // Fields: boot_id, runner
-	EventGuestDenied      = "guest.denied"     // Fields: call, reason
+	EventArtifactStored   = "artifact.stored"   // Fields: path, size
+	EventArtifactFlagged  = "artifact.flagged"  // a secret was found in it; Fields: path, flagged
+	EventArtifactsEnded   = "artifacts.removed" // their time was over; Fields: files, bytes
+	EventStepStarted      = "step.started"      // Fields: kind, step, attempt
+	EventStepFinished     = "step.finished"     // Fields: kind, step, took_ms
+	EventStepProgressed   = "step.progressed"   // Fields: kind, step, phase, fraction
+	EventStepFailed       = "step.failed"       // Fields: kind, step, class, error, hint
+	EventOperationEnded   = "operation.ended"   // Fields: kind, state, error, hint
+	EventConfigReloaded   = "config.reloaded"   // Fields: restart, the keys that need one
+	EventConfigRejected   = "config.rejected"   // the old configuration stays; Fields: error
+	EventGuestHello       = "guest.hello"       // Fields: boot_id, runner
+	EventGuestDenied      = "guest.denied"      // Fields: call, reason
 
 	EventOperationCancel = "operation.cancel_requested" // Fields: kind, step
 )
@@ -49,7 +50,7 @@ func EventTypes() []string {
 	return []string{
 		EventSandboxRequested, EventSandboxChanged, EventSandboxAddressed, EventVMIDBurned, EventNetworkApplied,
 		EventPolicyRestored, EventVMFound, EventJobQueued, EventJobChanged, EventJobStageStarted, EventJobReported,
-		EventCancelRequested, EventOperationCancel, EventArtifactStored, EventArtifactFlagged, EventStepStarted, EventStepFinished,
+		EventCancelRequested, EventOperationCancel, EventArtifactStored, EventArtifactFlagged, EventArtifactsEnded, EventStepStarted, EventStepFinished,
 		EventStepProgressed, EventStepFailed, EventOperationEnded, EventConfigReloaded, EventConfigRejected, EventGuestHello, EventGuestDenied,
 	}
 }

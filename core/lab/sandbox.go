@@ -67,6 +67,8 @@ type Spec struct {
 	OnJobEnd     string   `json:"on_job_end"` // destroy, stop, keep
 	RepoPath     string   `json:"repo_path,omitempty"`
 
+	ArtifactsFor time.Duration `json:"artifacts_for,omitempty"` // how long they are kept after their job's end; 0 for ever
+
 	TTL              time.Duration `json:"ttl"` // of a job, and of a lease without one
 	ProvisionTimeout time.Duration `json:"provision_timeout"`
 }

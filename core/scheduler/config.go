@@ -34,6 +34,10 @@ type Config struct {
 	RenderSeed func(SeedInput) (hypervisor.Seed, error) // nil renders with core/seed
 	// CleanRepo removes an upload's file; gone is success. nil does nothing.
 	CleanRepo func(ctx context.Context, repoID string) error
+	// ArtifactJobs lists the jobs that have files, CleanArtifacts removes those of
+	// one; gone is success. nil: artifacts are kept.
+	ArtifactJobs   func(ctx context.Context) ([]string, error)
+	CleanArtifacts func(ctx context.Context, jobID string) error
 
 	// Beat is called by Run's own loop while it looks at the rows and the store
 	// answers both a reader and a writer; the first call is after the first
@@ -106,6 +110,9 @@ func (c Config) withDefaults() Config {
 	c.Log = c.Log.Named("scheduler")
 	if c.RenderSeed == nil {
 		c.RenderSeed = renderSeed
+	}
+	if c.ArtifactJobs == nil {
+		c.ArtifactJobs = func(context.Context) ([]string, error) { return nil, nil }
 	}
 	if c.CleanRepo == nil {
 		c.CleanRepo = func(context.Context, string) error { return nil }

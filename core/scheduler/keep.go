@@ -32,6 +32,7 @@ func (s *Scheduler) keep(ctx context.Context) {
 		if time.Since(pruned) >= pruneEvery {
 			pruned = time.Now()
 			s.try(ctx, "prune events", s.prune)
+			s.try(ctx, "remove old artifacts", s.collectArtifacts)
 		}
 		select {
 		case <-ctx.Done():

@@ -59,6 +59,7 @@ type keeper interface {
 	Sandboxes(ctx context.Context, f state.SandboxFilter) ([]lab.Sandbox, error)
 	IdleSandboxes(ctx context.Context, states ...lab.SandboxState) ([]lab.Sandbox, error)
 	StrandedJobs(ctx context.Context) ([]lab.Job, error)
+	ForgetArtifacts(ctx context.Context, jobID string) error
 	PruneEvents(ctx context.Context, before time.Time) (more bool, err error)
 	Repo(ctx context.Context, id string) (state.Repo, error)
 	DeleteRepo(ctx context.Context, id string) error

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 const artifactColumns = `job_id, path, size, sha256, mime, flagged, created_at`
@@ -46,6 +47,35 @@ func (s *Store) PutArtifact(ctx context.Context, a lab.Artifact) error {
 		return t.emit(ctx, lab.Event{
 			Type: lab.EventArtifactFlagged, SandboxID: j.SandboxID, JobID: j.ID, Message: a.Path + " " + a.Flagged,
 			Fields: map[string]string{"path": a.Path, "flagged": a.Flagged},
+		})
+	})
+}
+
+// ForgetArtifacts removes the rows of an ended job's files. The files follow: who
+// asks for one meanwhile is told that there is none. Gone is success.
+func (s *Store) ForgetArtifacts(ctx context.Context, jobID string) error {
+	return s.write(ctx, "forget artifacts", func(ctx context.Context, t *tx) error {
+		j, err := readJob(ctx, t, jobID)
+		if err != nil {
+			return err
+		}
+		if !j.State.Ended() {
+			return fault.New(fault.Precondition, "job %s is %s", jobID, j.State)
+		}
+		list, err := many(ctx, t, scanArtifact, "artifacts", `SELECT `+artifactColumns+` FROM artifacts WHERE job_id = ?`, jobID)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		var size int64
+		for _, a := range list {
+			size += a.Size
+		}
+		if err := t.exec(ctx, `DELETE FROM artifacts WHERE job_id = ?`, jobID); err != nil {
+			return err
+		}
+		return t.emit(ctx, lab.Event{
+			Type: lab.EventArtifactsEnded, SandboxID: j.SandboxID, JobID: jobID,
+			Fields: map[string]string{"files": strconv.Itoa(len(list)), "bytes": strconv.FormatInt(size, 10)},
 		})
 	})
 }

@@ -67,6 +67,21 @@ func (t *tx) takeRepo(ctx context.Context, id, jobID string) error {
 	return err
 }
 
+// GiveUpRepo keeps jobs from taking an upload that none took yet: the caller
+// removes the file, then the row. fault.Precondition: a job has it.
+func (s *Store) GiveUpRepo(ctx context.Context, id string) error {
+	return s.write(ctx, "give up repository", func(ctx context.Context, t *tx) error {
+		r, err := one(ctx, t, scanRepo, "repository "+id, `SELECT `+repoColumns+` FROM repos WHERE id = ?`, id)
+		switch {
+		case err != nil:
+			return err
+		case r.UsedBy != "" && r.UsedBy != repoCollected:
+			return fault.New(fault.Precondition, "uploaded repository %q belongs to job %s", id, r.UsedBy)
+		}
+		return t.exec(ctx, `UPDATE repos SET used_by = ? WHERE id = ?`, repoCollected, id)
+	})
+}
+
 // DeleteRepo forgets an upload. Gone is success.
 func (s *Store) DeleteRepo(ctx context.Context, id string) error {
 	return s.write(ctx, "delete repository", func(ctx context.Context, t *tx) error {

@@ -102,7 +102,7 @@ func (d *driver) Describe(_ context.Context, name string) (secrets.Description, 
 	}
 	desc.Version, desc.Updated = file.version(), file.info.ModTime()
 	if file.warning != "" {
-		desc.Problems = append(desc.Problems, file.warning)
+		desc.Warnings = append(desc.Warnings, file.warning)
 	}
 	if !file.plain {
 		desc.Recipients = stanzas(header(file.content))
@@ -118,7 +118,8 @@ func (d *driver) Describe(_ context.Context, name string) (secrets.Description, 
 		return desc, nil
 	}
 	desc.Keys = parsed.Keys
-	desc.Problems = slices.Concat(desc.Problems, parsed.Errors, parsed.Warnings)
+	desc.Problems = append(desc.Problems, parsed.Errors...)
+	desc.Warnings = append(desc.Warnings, parsed.Warnings...)
 	return desc, nil
 }
 

@@ -161,6 +161,24 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// What keeps a bundle from opening is a problem, what could be better is not.
+func TestDescribeTellsProblemsFromWarnings(t *testing.T) {
+	b := newBench(t)
+	b.put("short.age", seal(t, "version: 1\nenv:\n  A: abc\n", b.key.Recipient()))
+	desc, err := b.Describe(t.Context(), "short")
+	if err != nil || len(desc.Problems) != 0 || len(desc.Warnings) != 1 || !strings.Contains(desc.Warnings[0], "env.A is shorter") {
+		t.Errorf("a short value: %+v, %v", desc, err)
+	}
+	if _, err := b.Open(t.Context(), "short", "test"); err != nil {
+		t.Error(err)
+	}
+	b.put("form.age", seal(t, "version: 1\nenw:\n  A: abcdefgh\ngit: [x]\n", b.key.Recipient()))
+	if desc, err := b.Describe(t.Context(), "form"); err != nil || len(desc.Problems) != 2 || len(desc.Keys) == 0 {
+		t.Errorf("wrong keys: %+v, %v", desc, err)
+	}
+	b.wantFault("form", fault.Invalid, "enw (line 2): unknown key", "")
+}
+
 func TestOpenHybrid(t *testing.T) {
 	b := newBench(t)
 	key, err := age.GenerateHybridIdentity()

@@ -48,7 +48,7 @@ func (c *Client) Describe(ctx context.Context, bundle string) (Description, erro
 	}
 	out := Description{
 		File: r.GetFile(), Version: r.GetVersion(), Keys: r.GetKeys(),
-		Recipients: r.GetRecipients(), Problems: r.GetProblems(),
+		Recipients: r.GetRecipients(), Problems: r.GetProblems(), Warnings: r.GetWarnings(),
 	}
 	if r.GetUpdated().IsValid() {
 		out.Updated = r.GetUpdated().AsTime()

@@ -32,5 +32,6 @@ type Description struct {
 	Keys       []string // "env.OPENAI_API_KEY", sorted
 	Recipients []string
 	Updated    time.Time
-	Problems   []string // what Open would refuse, and warnings
+	Problems   []string // what Open would refuse; empty: it opens
+	Warnings   []string // what works worse than it could
 }

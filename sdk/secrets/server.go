@@ -42,7 +42,7 @@ func (s *server) Describe(ctx context.Context, req *secretsv1.DescribeRequest) (
 		return nil, wire.Status(err)
 	}
 	out := &secretsv1.DescribeResponse{
-		File: d.File, Version: d.Version, Keys: d.Keys, Recipients: d.Recipients, Problems: d.Problems,
+		File: d.File, Version: d.Version, Keys: d.Keys, Recipients: d.Recipients, Problems: d.Problems, Warnings: d.Warnings,
 	}
 	if !d.Updated.IsZero() {
 		out.Updated = timestamppb.New(d.Updated)

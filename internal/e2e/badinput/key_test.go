@@ -69,6 +69,9 @@ func TestKey(t *testing.T) {
 			b.refuse(refusal{code, fault.Precondition, []string{`profile "plain": secrets bundle "default" cannot be opened: ` + tc.says}, "in order"}, args...)
 		}
 		if tc.status {
+			if out := b.Run("doctor").Stdout; !strings.Contains(out, "is degraded: "+tc.says) { // it asks, so at once
+				t.Errorf("doctor does not tell:\n%s", out)
+			}
 			testkit.Eventually(t, 20*time.Second, "status tells of the key that is "+tc.name, func() bool {
 				return strings.Contains(b.Run("status").Stdout, "secrets plugin secrets-age is degraded: "+tc.says)
 			})

@@ -28,12 +28,17 @@ profile "no-bundle" {
   template       = "debian-12"
   secrets_bundle = "defualt"
 }
+profile "odd-bundle" {
+  template       = "debian-12"
+  secrets_bundle = "odd"
+}
 profile "bad-bundle" {
   template       = "debian-12"
   secrets_bundle = "broken"
 }
 `, 0o644)
 	b.put("world/bundles/broken.yaml", "- no\n- mapping\n", 0o600)
+	b.put("world/bundles/odd.yaml", "version: 1\nenw:\n  KEY: some-value\n", 0o600)
 	b.Start(t)
 	empty, plain := b.repo("empty", 0), b.repo("plain", 1)
 	dirty := b.repo("dirty", 1)
@@ -61,6 +66,7 @@ profile "bad-bundle" {
 		{"unknown template", run(url, "no-template"), refusal{ours, fault.Invalid, []string{`profile "no-template"`, `no template "debian-13"`}, "debian-12 (9000)"}},
 		{"unknown bundle", run(url, "no-bundle"), refusal{ours, fault.Invalid, []string{`profile "no-bundle"`, `no secrets bundle "defualt"`}, "planted"}},
 		{"bundle that does not open", run(url, "bad-bundle"), refusal{ours, fault.Precondition, []string{`bundle "broken" cannot be opened: `}, "in order"}},
+		{"bundle with an unknown key", run(plain, "odd-bundle"), refusal{ours, fault.Precondition, []string{`bundle "odd" cannot be opened: enw (line 2): unknown key`}, "in order"}},
 		{"bundle that does not open, for a sandbox", []string{"sandbox", "new", "--profile", "bad-bundle"}, refusal{5, fault.Precondition, []string{"cannot be opened"}, "in order"}},
 		{"URL of a scheme that no sandbox can use", run("file:///srv/x", "plain"), refusal{ours, fault.Invalid, []string{"cannot be used in a sandbox"}, "https://"}},
 		{"URL with a password", run("https://me:secret-pw@git.example.org/x", "plain"), refusal{ours, fault.Invalid, []string{"holds a token or password"}, "git.token"}},

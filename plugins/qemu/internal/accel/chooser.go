@@ -50,6 +50,7 @@ type Verdict struct {
 	Key    string  `json:"key"` // boot, kernel and QEMU it holds for
 	Speed  float64 `json:"speed,omitempty"`
 	Reason string  `json:"reason,omitempty"` // why KVM is not used, "" if it is
+	Fix    string  `json:"fix,omitempty"`    // what to do about Reason
 	// Broken lists the -cpu arguments with which QEMU failed under KVM while
 	// another way worked.
 	Broken []string `json:"broken,omitempty"`
@@ -111,17 +112,19 @@ func (c *Chooser) Verdict(ctx context.Context, v Version) (Verdict, error) {
 		return found, nil
 	}
 	found := Verdict{Key: key}
-	if _, err = DeviceGroups(c.Device); err == nil {
-		found.Speed, err = c.Measure(ctx, c.Device)
+	// The mode is looked at last: it is not worth to be mended where KVM crawls.
+	if found.Speed, err = c.Measure(ctx, c.Device); err == nil && found.Speed >= slowest {
+		_, err = DeviceGroups(c.Device)
 	}
 	switch {
 	case ctx.Err() != nil:
 		return Verdict{}, fault.New(fault.Timeout, "probe kvm: %w", ctx.Err())
 	case err != nil:
-		found.Reason = err.Error()
+		found.Reason, found.Fix = err.Error(), remedy(err, c.Device, cpuFlags())
 	case found.Speed < slowest:
-		found.Reason = fmt.Sprintf("guests run %.1f million instructions per second, less than %.0f",
+		found.Reason = fmt.Sprintf("guests run %.1f million instructions per second under it, less than %.0f",
 			found.Speed/1e6, float64(slowest/1e6))
+		found.Fix = remedy(nil, c.Device, cpuFlags())
 	}
 	c.warn(found.Reason)
 	if err != nil {

@@ -27,5 +27,5 @@ func DeviceGroups(device string) ([]uint32, error) {
 	case mode&0o060 == 0o060 && sys.Gid != 0:
 		return []uint32{sys.Gid}, nil
 	}
-	return nil, fmt.Errorf("%s is open to root only (mode %04o, group %d)", device, st.Mode().Perm(), sys.Gid)
+	return nil, fmt.Errorf("%s %w (mode %04o, group %d)", device, errRootOnly, st.Mode().Perm(), sys.Gid)
 }

@@ -113,6 +113,6 @@ func (s *Secrets) Describe(ctx context.Context, name string) (secrets.Descriptio
 		return desc, nil
 	}
 	desc.Keys = parsed.Keys
-	desc.Problems = slices.Concat(parsed.Errors, parsed.Warnings)
+	desc.Problems, desc.Warnings = parsed.Errors, parsed.Warnings
 	return desc, nil
 }

@@ -263,7 +263,8 @@ type DescribeResponse struct {
 	Keys          []string               `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`       // "env.OPENAI_API_KEY"
 	Recipients    []string               `protobuf:"bytes,4,rep,name=recipients,proto3" json:"recipients,omitempty"`
 	Updated       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=updated,proto3" json:"updated,omitempty"`
-	Problems      []string               `protobuf:"bytes,6,rep,name=problems,proto3" json:"problems,omitempty"` // what Open would refuse, and warnings
+	Problems      []string               `protobuf:"bytes,6,rep,name=problems,proto3" json:"problems,omitempty"` // what Open would refuse; empty: it opens
+	Warnings      []string               `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"` // what works worse than it could
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -336,6 +337,13 @@ func (x *DescribeResponse) GetUpdated() *timestamppb.Timestamp {
 func (x *DescribeResponse) GetProblems() []string {
 	if x != nil {
 		return x.Problems
+	}
+	return nil
+}
+
+func (x *DescribeResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -519,7 +527,7 @@ const file_agentlab_secrets_v1_secrets_proto_rawDesc = "" +
 	"\rdocument_json\x18\x01 \x01(\fR\fdocumentJson\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\")\n" +
 	"\x0fDescribeRequest\x12\x16\n" +
-	"\x06bundle\x18\x01 \x01(\tR\x06bundle\"\xc6\x01\n" +
+	"\x06bundle\x18\x01 \x01(\tR\x06bundle\"\xe2\x01\n" +
 	"\x10DescribeResponse\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -528,7 +536,8 @@ const file_agentlab_secrets_v1_secrets_proto_rawDesc = "" +
 	"recipients\x18\x04 \x03(\tR\n" +
 	"recipients\x124\n" +
 	"\aupdated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12\x1a\n" +
-	"\bproblems\x18\x06 \x03(\tR\bproblems\"\xec\x01\n" +
+	"\bproblems\x18\x06 \x03(\tR\bproblems\x12\x1a\n" +
+	"\bwarnings\x18\a \x03(\tR\bwarnings\"\xec\x01\n" +
 	"\rUpdateRequest\x12\x16\n" +
 	"\x06bundle\x18\x01 \x01(\tR\x06bundle\x12%\n" +
 	"\x0eexpect_version\x18\x02 \x01(\tR\rexpectVersion\x12J\n" +
