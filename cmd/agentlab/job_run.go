@@ -88,6 +88,9 @@ func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 	if err := r.knownProfile(ctx, c); err != nil {
 		return err
 	}
+	if err := r.runnable(ctx, c); err != nil {
+		return r.notStarted(ctx, err)
+	}
 	if err := r.giveRepo(ctx, c, p); err != nil {
 		return r.notStarted(ctx, err)
 	}
@@ -123,6 +126,23 @@ func (r *jobRun) knownProfile(ctx context.Context, c *client.Client) error {
 	}
 	return fault.New(fault.Invalid, "there is no profile %q", r.req.Profile).
 		WithHint("there are: %s; agentlab status tells of those with mistakes", cmp.Or(strings.Join(names, ", "), "none"))
+}
+
+// runnable spares a whole VM when a local repository has no script to run and
+// there is nothing else. Anything else is said when the job is asked for.
+func (r *jobRun) runnable(ctx context.Context, c *client.Client) error {
+	if isURL(r.repo) {
+		return nil
+	}
+	req := api.JobCheck{JobCreate: r.req, LocalRepo: true}
+	_, err := r.look(ctx, &req)
+	if err != nil || req.Script == api.ScriptExecutable {
+		return err
+	}
+	if _, err := c.ValidateJob(ctx, req); errors.Is(err, fault.Precondition) || errors.Is(err, fault.Invalid) {
+		return err
+	}
+	return nil
 }
 
 // notStarted says what came of an interrupted command line without a job.

@@ -48,6 +48,9 @@ func (s *Server) validateJob(r *http.Request, in api.JobCheck) (api.JobPlan, err
 		out.Sandbox, name, spec = &view, req.Sandbox.Profile, req.Sandbox.Spec
 	}
 	out.Profile = apiProfile(name, spec)
+	if out.Agent, err = s.agent(r.Context(), spec, in.Script); err != nil {
+		return api.JobPlan{}, err
+	}
 	out.Mode, out.TTLSeconds = cmp.Or(req.Mode, spec.AgentMode), int64(cmp.Or(req.TTL, spec.TTL)/time.Second)
 	return out, nil
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/guestapi"
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/problem"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -69,11 +70,45 @@ func (s *Server) checkTemplate(ctx context.Context, spec lab.Spec, runsAgent boo
 	if err != nil {
 		return err
 	}
-	if runsAgent && slices.Contains([]string{"claude", "codex", "opencode"}, spec.AgentCommand) && !slices.Contains(tmpl.Agents, spec.AgentCommand) {
+	if runsAgent && slices.Contains(agentCLIs, spec.AgentCommand) && !slices.Contains(tmpl.Agents, spec.AgentCommand) {
 		return fault.New(fault.Invalid, "template %s has no %s", spec.Template, spec.AgentCommand).
 			WithHint("agents in the template: %s; a shell line in agent.command needs none", orNone(tmpl.Agents))
 	}
 	return nil
+}
+
+// agentCLIs are the programs that agent.command may name; anything else there is
+// a shell line.
+var agentCLIs = []string{"claude", "codex", "opencode"}
+
+// agent is what the runner in the guest would choose to run, as far as that is
+// known: script is how the repository has its own, "" for unknown. It is
+// fault.Precondition when there would be nothing.
+func (s *Server) agent(ctx context.Context, spec lab.Spec, script string) (string, error) {
+	switch {
+	case spec.AgentCommand != "" && !slices.Contains(agentCLIs, spec.AgentCommand):
+		return spec.AgentCommand, nil
+	case script == api.ScriptExecutable:
+		return guestapi.RunScript, nil
+	case script == "" || spec.AgentCommand != "":
+		return spec.AgentCommand, nil
+	}
+	tmpl, err := s.findTemplate(ctx, spec.Template)
+	if err != nil {
+		return "", nil // that of a sandbox that is there may have gone
+	}
+	for _, name := range agentCLIs {
+		if slices.Contains(tmpl.Agents, name) {
+			return name, nil
+		}
+	}
+	none := fault.New(fault.Precondition, "nothing to run: the profile has no agent.command, template %s no agent CLI, and the repository no %s", spec.Template, guestapi.RunScript).
+		WithHint("commit an executable %s, or set agent.command in the profile", guestapi.RunScript)
+	if script == api.ScriptPlain {
+		none = fault.New(fault.Precondition, "nothing to run: %s of the repository is not executable, the profile has no agent.command, and template %s no agent CLI", guestapi.RunScript, spec.Template).
+			WithHint("git add --chmod=+x %s, and commit", guestapi.RunScript)
+	}
+	return "", none
 }
 
 func checkNetwork(spec lab.Spec) error {
