@@ -48,6 +48,9 @@ func prepareDev(o devOptions) (string, error) {
 	if err := o.absolute(); err != nil {
 		return "", err
 	}
+	if err := o.checkTemplate(); err != nil {
+		return "", err
+	}
 	if err := makeDirs(o); err != nil {
 		return "", err
 	}
@@ -78,6 +81,28 @@ func (o *devOptions) absolute() error {
 		if *p, err = filepath.Abs(*p); err != nil {
 			return fault.New(fault.Invalid, "make %s absolute: %w", *p, err)
 		}
+	}
+	return nil
+}
+
+// checkTemplate refuses a folder that the qemu plugin could only skip: the daemon
+// would look ready, and no job would find its template.
+func (o devOptions) checkTemplate() error {
+	if o.template == "" {
+		return nil
+	}
+	how := "name the folder that scripts/image.sh prints, or leave --template out to use the images under /var/cache/agentlab/images"
+	st, err := os.Stat(o.template)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fault.New(fault.NotFound, "--template: there is no %s", o.template).WithHint("%s", how)
+	case err != nil:
+		return fault.New(fault.Denied, "--template: %w", err).WithHint("%s", how)
+	case !st.IsDir():
+		return fault.New(fault.Invalid, "--template: %s is not a folder", o.template).WithHint("%s", how)
+	}
+	if _, err := os.Stat(filepath.Join(o.template, "manifest.json")); err != nil {
+		return fault.New(fault.Invalid, "--template: %s is not a template: it has no manifest.json", o.template).WithHint("%s", how)
 	}
 	return nil
 }

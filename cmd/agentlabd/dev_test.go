@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 // The VMs of an installed daemon have users from 1 900 000 000 on, those of
@@ -36,5 +38,33 @@ func TestDevDaemonHasUsersOfItsOwn(t *testing.T) {
 	one, two := devOptions{dir: t.TempDir()}, devOptions{dir: t.TempDir(), template: "/images/x"}
 	if a, b := base(one), base(two); a == b || a != base(one) {
 		t.Errorf("bases %d and %d, then %d", a, b, base(one))
+	}
+}
+
+func TestDevTemplateMustBeOne(t *testing.T) {
+	dir := t.TempDir()
+	file, good := filepath.Join(dir, "file"), filepath.Join(dir, "good")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(good, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(good, "manifest.json"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for template, want := range map[string]string{
+		"": "", good: "", filepath.Join(dir, "none"): "there is no", file: "is not a folder", dir: "has no manifest.json",
+	} {
+		err := devOptions{template: template}.checkTemplate()
+		if want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", template, err)
+			}
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), "--template: ") || !strings.Contains(err.Error(), want) || fault.HintOf(err) == "" {
+			t.Errorf("%s: %v, want %q with the flag and a hint", template, err, want)
+		}
 	}
 }
