@@ -110,8 +110,8 @@ func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 	return f.follow(ctx, job)
 }
 
-// knownProfile spares a repository's way to the daemon when the profile's name is
-// wrong. Anything else is the daemon's to say.
+// knownProfile spares a repository's way to the daemon when the profile cannot be
+// used. Anything else is the daemon's to say when the job is asked for.
 func (r *jobRun) knownProfile(ctx context.Context, c *client.Client) error {
 	if r.req.Profile == "" || isURL(r.repo) {
 		return nil
@@ -120,12 +120,12 @@ func (r *jobRun) knownProfile(ctx context.Context, c *client.Client) error {
 	if err != nil || slices.ContainsFunc(list.Items, func(p api.Profile) bool { return p.Name == r.req.Profile }) {
 		return nil
 	}
-	var names []string
-	for _, p := range list.Items {
-		names = append(names, p.Name)
+	one, err := c.CheckProfile(ctx, r.req.Profile)
+	if err != nil || len(one.Findings) == 0 {
+		return nil
 	}
-	return fault.New(fault.Invalid, "there is no profile %q", r.req.Profile).
-		WithHint("there are: %s; agentlab status tells of those with mistakes", cmp.Or(strings.Join(names, ", "), "none"))
+	f := one.Findings[0] // the only one: it is not there, or cannot be used
+	return fault.New(fault.Class(f.ID), "%s", f.Message).WithHint("%s", f.Fix)
 }
 
 // runnable spares a whole VM when a local repository has no script to run and

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,11 @@ func (s *Server) profiles(*http.Request) (api.Profiles, error) {
 
 func (s *Server) profileCheck(r *http.Request) (api.ProfileCheck, error) {
 	name := r.PathValue("name")
-	_, problems := s.profileProblems(r.Context(), name, true)
+	spec, err := s.spec(name)
+	problems := []error{err}
+	if err == nil {
+		problems = s.specProblems(r.Context(), spec, true)
+	}
 	out := api.ProfileCheck{Name: name, Findings: []api.Finding{}}
 	for _, err := range problems {
 		out.Findings = append(out.Findings, api.Finding{
@@ -41,28 +46,30 @@ func (s *Server) profileCheck(r *http.Request) (api.ProfileCheck, error) {
 
 // checkProfile resolves the profile and asks whether what it names is there.
 func (s *Server) checkProfile(ctx context.Context, name string, runsAgent bool) (lab.Spec, error) {
-	spec, problems := s.profileProblems(ctx, name, runsAgent)
+	spec, err := s.spec(name)
+	if err != nil {
+		return spec, err
+	}
+	problems := s.specProblems(ctx, spec, runsAgent)
 	for i, err := range problems {
 		problems[i] = fmt.Errorf("profile %q: %w", name, err)
 	}
 	return spec, problem.Join(problems...)
 }
 
-// profileProblems tells all that is wrong with a profile.
-func (s *Server) profileProblems(ctx context.Context, name string, runsAgent bool) (lab.Spec, []error) {
+// spec resolves a profile. Its errors name it.
+func (s *Server) spec(name string) (lab.Spec, error) {
 	spec, err := s.cfg.Profiles.Spec(name)
-	if errors.Is(err, fault.NotFound) {
-		f := fault.New(fault.Invalid, "%w", err)
-		if fault.HintOf(err) == "" {
-			f = f.WithHint("profiles: %s", orNone(s.cfg.Profiles.Names()))
-		}
-		return spec, []error{f}
+	if !errors.Is(err, fault.NotFound) {
+		return spec, err
 	}
-	if err != nil {
-		return spec, []error{err}
-	}
+	return spec, fault.New(fault.Invalid, "%w", err).WithHint("%s", cmp.Or(fault.HintOf(err), "profiles: "+orNone(s.cfg.Profiles.Names())))
+}
+
+// specProblems tells all that is wrong with what a profile names.
+func (s *Server) specProblems(ctx context.Context, spec lab.Spec, runsAgent bool) []error {
 	problems := []error{checkNetwork(spec), s.checkTemplate(ctx, spec, runsAgent), s.checkBundle(ctx, spec.Bundle)}
-	return spec, slices.DeleteFunc(problems, func(err error) bool { return err == nil })
+	return slices.DeleteFunc(problems, func(err error) bool { return err == nil })
 }
 
 func (s *Server) checkTemplate(ctx context.Context, spec lab.Spec, runsAgent bool) error {
