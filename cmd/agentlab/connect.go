@@ -15,9 +15,6 @@ import (
 	"github.com/agentlab/agentlab/sdk/secret"
 )
 
-// devSocket is where agentlabd --dev listens unless told otherwise.
-const devSocket = "/run/agentlab-dev/agentlabd.sock"
-
 // clientFile is client.json as far as this command reads it.
 type clientFile struct {
 	Endpoint string       `json:"endpoint"`
@@ -59,7 +56,7 @@ func target(g cli.Global) (client.Options, error) {
 		}
 		return client.Options{Endpoint: f.Endpoint, Token: token}, nil
 	}
-	return client.Options{Socket: localSocket(client.DefaultSocket, devSocket)}, nil
+	return client.Options{Socket: localSocket(client.DefaultSocket, client.DevSocket)}, nil
 }
 
 // localSocket is the installed daemon's, unless only the dev daemon's is there.

@@ -79,7 +79,9 @@ are ` + "`90s`, `30m`, `2h`" + `, or minutes as a plain number.
 The daemon is found by --socket or --endpoint, else by AGENTLAB_ENDPOINT (with
 AGENTLAB_TOKEN) or AGENTLAB_SOCKET, else by the endpoint in client.json, else at
 /run/agentlab/agentlabd.sock, and where there is none at the socket of a dev
-daemon, /run/agentlab-dev/agentlabd.sock.
+daemon, /run/agentlab-dev/agentlabd.sock. The daemon of this version listens on
+its socket only: an endpoint is a proxy to that, or the socket of another machine
+is brought here with ssh -N -L ./agentlabd.sock:/run/agentlab/agentlabd.sock HOST.
 
 With --json standard output has one JSON value, or one per line where a command
 follows something, and an error is one JSON object on the last line of standard
