@@ -82,6 +82,6 @@ cat <<TEXT
 Try next:
   bin/agentlab --socket $sock job show $job
   git log -1 --stat agentlab/$job
-  bin/agentlab --socket $sock sandbox new --profile dev --name play && bin/agentlab --socket $sock ssh play --identity $dir/keys/id_ed25519
+  bin/agentlab --socket $sock sandbox new --profile dev --name play && bin/agentlab --socket $sock ssh play
 TEXT
 exit "$code"

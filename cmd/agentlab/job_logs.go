@@ -72,7 +72,7 @@ func jobCame(ctx context.Context, env *cli.Env, c *client.Client, id string, tex
 	if err != nil {
 		return err
 	}
-	err = show(env, jobLog{job.ID, text.String(), job.State, job.ExitCode}, func(io.Writer) { printResult(env.Err, job) })
+	err = show(env, jobLog{job.ID, text.String(), job.State, job.ExitCode}, func(io.Writer) { printResult(env, job) })
 	return cmp.Or(err, jobExit(job))
 }
 

@@ -102,7 +102,7 @@ func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 		p.stop()
 		return show(env, job, func(w io.Writer) {
 			fmt.Fprintln(w, job.ID)
-			fmt.Fprintf(env.Err, "next: agentlab job logs -f %s    agentlab job cancel %s\n", job.ID, job.ID)
+			fmt.Fprintf(env.Err, "next: %s    %s\n", next(env, "job logs -f", job.ID), next(env, "job cancel", job.ID))
 		})
 	}
 	p.line("queued", job.ID+" in sandbox "+cmp.Or(vmid(job.VMID), job.SandboxID))

@@ -54,7 +54,7 @@ there with agentlab job run --sandbox.`,
 			}
 			return show(env, s, func(w io.Writer) {
 				printSandbox(w, s)
-				fmt.Fprintf(env.Err, "\nnext: agentlab ssh %s    agentlab sandbox destroy %s\n", s.Name, s.Name)
+				fmt.Fprintf(env.Err, "\nnext: %s    %s\n", next(env, "ssh", s.Name), next(env, "sandbox destroy", s.Name))
 			})
 		},
 	}

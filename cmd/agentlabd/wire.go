@@ -32,7 +32,10 @@ func blocks(cfg *config.Config) []pluginhost.Block {
 }
 
 func hostInfo(cfg *config.Config, uuid string, dev bool) api.Host {
-	return api.Host{Version: version.String(), HostUUID: uuid, AgentSubnet: cfg.AgentSubnet.String(), Dev: dev, LogFile: cfg.LogFile}
+	return api.Host{
+		Version: version.String(), HostUUID: uuid, AgentSubnet: cfg.AgentSubnet.String(), Dev: dev,
+		LogFile: cfg.LogFile, SSHKey: cfg.SSHPublicKeyPath,
+	}
 }
 
 // hostNetwork is the host's side of the agent network.

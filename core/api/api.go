@@ -200,6 +200,7 @@ type Host struct {
 	AgentSubnet string `json:"agent_subnet"`
 	Dev         bool   `json:"dev,omitempty"`
 	LogFile     string `json:"log_file,omitempty" doc:"of the daemon, on its host"`
+	SSHKey      string `json:"ssh_public_key_path,omitempty" doc:"of the key that new sandboxes know, on the daemon's host"`
 }
 
 // Problem is every error body (RFC 9457, application/problem+json).
