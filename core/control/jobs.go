@@ -139,11 +139,13 @@ func (s *Server) cancelJob(r *http.Request) (api.Accepted, error) {
 	if err != nil {
 		return api.Accepted{}, err
 	}
-	if j.State.Ended() {
+	if j.State.Ended() && j.State != lab.JobCancelled {
 		return api.Accepted{}, fault.New(fault.Precondition, "job has ended: %s", j.State).WithResource("job %s", j.ID)
 	}
-	if err := s.cfg.Scheduler.CancelJob(r.Context(), j.ID); err != nil {
-		return api.Accepted{}, err
+	if !j.State.Ended() { // asked again, it is as it was
+		if err := s.cfg.Scheduler.CancelJob(r.Context(), j.ID); err != nil {
+			return api.Accepted{}, err
+		}
 	}
 	ops, err := s.cfg.Store.Operations(r.Context(), state.OperationFilter{JobID: j.ID, Limit: 1})
 	if err != nil {
