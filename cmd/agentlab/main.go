@@ -30,6 +30,7 @@ func app() *cli.App {
 		Codes:    codes,
 		Kinds:    kinds(),
 		Explain:  explain,
+		Later:    later,
 		Commands: []cli.Command{
 			{Name: "job", Heading: headJobs, Synopsis: "run agents on repositories"},
 			jobRunCommand(), jobValidateCommand(), jobListCommand(), jobShowCommand(), jobLogsCommand(), jobCancelCommand(),
@@ -52,6 +53,14 @@ func app() *cli.App {
 			under(headClient, completionCommand()), completeCommand(), under(headClient, versionCommand()),
 		},
 	}
+}
+
+// later is what the README's "Not there yet" speaks of, as it will be called.
+var later = []string{
+	"init", "bootstrap", "connect", "disconnect", "session", "workspace", "template", "network", "secrets",
+	"expose", "unexpose", "exposures", "sandbox start", "sandbox stop", "sandbox suspend", "sandbox resume",
+	"sandbox lease", "sandbox snapshot", "sandbox rollback", "sandbox prune",
+	"--branch", "--workspace", "--workspace-create", "--workspace-size", "--workspace-storage", "--jump-host", "--jump-user",
 }
 
 // Headings of the help.
