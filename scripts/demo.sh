@@ -40,7 +40,6 @@ stage image "guest image (a first build takes about two minutes; cached under /v
 template=$(scripts/image.sh)
 
 run=/run/agentlab-dev
-dir=/var/lib/agentlab-dev
 sock=$run/agentlabd.sock
 agentlab() { bin/agentlab --socket "$sock" "$@"; }
 

@@ -88,9 +88,5 @@ func operationError(op api.Operation) error {
 	if text == "" {
 		text = "was " + op.State
 	}
-	where := op.Kind
-	if op.Step != "" {
-		where += ", step " + op.Step
-	}
-	return fault.New(class, "%s: %s", where, text).WithHint("%s", op.Hint)
+	return fault.New(class, "%s: %s", op.Kind, text).WithHint("%s", op.Hint) // the text names the step
 }

@@ -140,6 +140,9 @@ func keyHint(asked string, host api.Host) string {
 	case asked == private || asked == "" && readable(private) != "":
 		return "a sandbox knows the key that " + host.SSHKey + " had when it was made; make a new one if that has changed since"
 	}
+	if readable(private) != "" {
+		return "leave --identity out: the key that sandboxes know is " + private
+	}
 	return "a sandbox knows the key that " + host.SSHKey + " had when it was made: --identity " + private + ", with sudo where only root may read that"
 }
 
