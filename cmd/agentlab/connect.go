@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,7 +30,20 @@ func connect(env *cli.Env) (*client.Client, error) {
 		return nil, err
 	}
 	o.Timeout = time.Duration(env.Global.Timeout)
-	return client.New(o)
+	c, err := client.New(o)
+	if err != nil {
+		return nil, err
+	}
+	c.Watch(func(away bool) { fmt.Fprintln(env.Err, "daemon", presence(away)) })
+	return c, nil
+}
+
+// presence says what has become of a daemon that is needed.
+func presence(away bool) string {
+	if away {
+		return "away, waiting"
+	}
+	return "back"
 }
 
 func target(g cli.Global) (client.Options, error) {

@@ -83,7 +83,7 @@ func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 	}
 	defer c.Close()
 	r.req.TTLSeconds = r.ttl.Seconds()
-	p := newProgress(env)
+	p := newProgress(env, c)
 	defer p.stop()
 	if err := r.knownProfile(ctx, c); err != nil {
 		return err

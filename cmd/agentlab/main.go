@@ -92,6 +92,9 @@ daemon, /run/agentlab-dev/agentlabd.sock. The daemon of this version listens on
 its socket only: an endpoint is a proxy to that, or the socket of another machine
 is brought here with ssh -N -L ./agentlabd.sock:/run/agentlab/agentlabd.sock HOST.
 
+What waits or follows goes on through a restart of the daemon of up to a minute,
+and says on standard error: daemon away, waiting; and then: daemon back.
+
 With --json standard output has one JSON value, or one per line where a command
 follows something, and an error is one JSON object on the last line of standard
 error: class, detail, hint. On a terminal only text and colours of agents and

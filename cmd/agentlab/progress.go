@@ -35,11 +35,12 @@ type progress struct {
 	open    bool // other output there has not ended its line
 }
 
-func newProgress(env *cli.Env) *progress {
+func newProgress(env *cli.Env, c *client.Client) *progress {
 	p := &progress{start: time.Now(), out: env.Err, quit: make(chan struct{})}
 	if isTerminal(env.Err) && !isDumb() {
 		p.done.Go(p.spin)
 	}
+	c.Watch(func(away bool) { p.line("daemon", presence(away)) })
 	return p
 }
 

@@ -62,7 +62,7 @@ there with agentlab job run --sandbox.`,
 
 // awaitSandbox follows the operation and turns its failure into an error.
 func awaitSandbox(ctx context.Context, env *cli.Env, c *client.Client, a api.Accepted) error {
-	p := newProgress(env)
+	p := newProgress(env, c)
 	defer p.stop()
 	op, err := p.operation(ctx, c, a.Operation)
 	if err != nil {

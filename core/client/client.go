@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -42,6 +43,12 @@ type Client struct {
 	timeout  time.Duration
 	patience time.Duration
 	silence  time.Duration // longest between two signs of life of an event stream
+
+	mu sync.Mutex
+	// mu guards:
+	away   bool // and waited for
+	backAt time.Time
+	watch  func(away bool)
 }
 
 // New returns a client; it connects when it is used. A bad Endpoint is
@@ -78,6 +85,14 @@ func New(o Options) (*Client, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c, nil
+}
+
+// Watch has f called when calls begin to wait for a daemon that is gone, and when
+// it is back. f must not call the client.
+func (c *Client) Watch(f func(away bool)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watch = f
 }
 
 // Local reports whether the daemon is reached by a socket of this machine.

@@ -11,7 +11,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -232,6 +234,43 @@ func TestEventsNoticeADeadStream(t *testing.T) {
 		return
 	}
 	t.Error("no event")
+}
+
+// Several calls that wait for one daemon tell once that it is away, and once that
+// it is back.
+func TestWhoWaitsIsTold(t *testing.T) {
+	var mu sync.Mutex
+	var told []bool
+	up := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-up:
+			_, _ = io.WriteString(w, `{"state":"DONE"}`)
+		default:
+			panic(http.ErrAbortHandler) // the connection breaks
+		}
+	}))
+	t.Cleanup(srv.Close)
+	c := newClient(t, Options{Endpoint: srv.URL, Patience: 30 * time.Second})
+	c.Watch(func(away bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if told = append(told, away); away {
+			close(up)
+		}
+	})
+	var wait sync.WaitGroup
+	for range 3 {
+		wait.Go(func() {
+			if op, err := c.WaitOperation(t.Context(), "op_1"); err != nil || op.State != "DONE" {
+				t.Errorf("%+v, %v", op, err)
+			}
+		})
+	}
+	wait.Wait()
+	if want := []bool{true, false}; !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
+	}
 }
 
 func TestPatienceEnds(t *testing.T) {
