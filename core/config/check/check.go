@@ -23,6 +23,7 @@ type Report struct {
 	Config      *config.Config // what could be read; nil when that is nothing
 	Profiles    []string       // usable ones, sorted
 	Diagnostics config.Diagnostics
+	Asked       []config.PluginBlock // those that AskPlugins started
 }
 
 // Run checks the file and what it names.
