@@ -19,6 +19,9 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
+// devConfig is the file in --dev-dir that is written at each start.
+const devConfig = "config.hcl"
+
 // insideEnv tells the second run of a --dev daemon that it is in its namespace.
 const insideEnv = "AGENTLAB_DEV_INSIDE=1"
 
@@ -37,7 +40,7 @@ func (o devOptions) pin() string          { return filepath.Join(o.runDir, "netn
 // namespace. It returns the configuration's path, in the process that runs
 // inside.
 func prepareDev(o devOptions) (string, error) {
-	conf := filepath.Join(o.dir, "config.hcl")
+	conf := filepath.Join(o.dir, devConfig)
 	if os.Getenv("AGENTLAB_DEV_INSIDE") == "1" {
 		return conf, os.Unsetenv("AGENTLAB_DEV_INSIDE")
 	}

@@ -68,3 +68,24 @@ func TestDevTemplateMustBeOne(t *testing.T) {
 		}
 	}
 }
+
+// What --stop ends is where the daemon was, not where the flags' defaults are.
+func TestStopFindsTheRunDirectory(t *testing.T) {
+	o := devOptions{dir: t.TempDir(), runDir: t.TempDir()}
+	if err := os.MkdirAll(filepath.Join(o.dir, "profiles"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeDevConfig(o, filepath.Join(o.dir, devConfig)); err != nil {
+		t.Fatal(err)
+	}
+	later := devOptions{dir: o.dir, runDir: "/run/elsewhere"}
+	if got := later.lastRunDir(); got != "/run/elsewhere" {
+		t.Errorf("a directory that is not marked as ours is taken: %s", got)
+	}
+	if err := os.WriteFile(filepath.Join(o.runDir, markName), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := later.lastRunDir(); got != o.runDir {
+		t.Errorf("run directory %s, want %s", got, o.runDir)
+	}
+}
