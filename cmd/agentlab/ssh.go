@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -100,6 +101,11 @@ func (r *sshRun) connect(ctx context.Context, env *cli.Env, ref string) error {
 	if err != nil {
 		return err
 	}
+	dir, err := os.MkdirTemp("", "agentlab-ssh-")
+	if err != nil {
+		return fault.New(fault.Internal, "make a temporary directory: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
 	said := filepath.Join(dir, "said") // what ssh itself says: not the guest's words
 	err = runSSH(ctx, env, append([]string{"-E", said}, argv...))
 	words, _ := os.ReadFile(said)
