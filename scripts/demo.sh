@@ -40,7 +40,6 @@ stage image "guest image (a first build takes about two minutes; cached under /v
 template=$(scripts/image.sh)
 
 run=/run/agentlab-dev
-dir=/var/lib/agentlab-dev
 sock=$run/agentlabd.sock
 agentlab() { bin/agentlab --socket "$sock" "$@"; }
 
@@ -82,6 +81,6 @@ cat <<TEXT
 Try next:
   bin/agentlab --socket $sock job show $job
   git log -1 --stat agentlab/$job
-  bin/agentlab --socket $sock sandbox new --profile dev --name play && bin/agentlab --socket $sock ssh play --identity $dir/keys/id_ed25519
+  bin/agentlab --socket $sock sandbox new --profile dev --name play && bin/agentlab --socket $sock ssh play
 TEXT
 exit "$code"

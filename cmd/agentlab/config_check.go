@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 	"github.com/agentlab/agentlab/core/config"
@@ -18,6 +20,14 @@ type checked struct {
 	OK       bool             `json:"ok" doc:"there is no error; warnings do not count"`
 	Profiles []string         `json:"profiles" doc:"the usable ones"`
 	Problems []config.Problem `json:"problems"`
+	Plugins  []checkedPlugin  `json:"plugins" doc:"of the blocks that could be read"`
+}
+
+// checkedPlugin is a plugin that a block names.
+type checkedPlugin struct {
+	Kind  string `json:"kind"`
+	Name  string `json:"name"`
+	Asked bool   `json:"asked" doc:"it was started to be asked about its config block; an error tells when that failed"`
 }
 
 func configCheckCommand() cli.Command {
@@ -48,7 +58,7 @@ the command with code 2; a warning does not.`,
 			if plugins {
 				r.AskPlugins(ctx)
 			}
-			return reportCheck(env, file, r)
+			return reportCheck(env, file, r, plugins)
 		},
 	}
 }
@@ -66,12 +76,50 @@ func daemonFile(env *cli.Env, args []string, command string) (string, error) {
 	return args[0], nil
 }
 
-func reportCheck(env *cli.Env, file string, r check.Report) error {
+func checkedPlugins(r check.Report) []checkedPlugin {
+	out := []checkedPlugin{}
+	if r.Config == nil {
+		return out
+	}
+	for _, b := range r.Config.Plugins {
+		asked := slices.ContainsFunc(r.Asked, func(a config.PluginBlock) bool { return a.Range == b.Range })
+		out = append(out, checkedPlugin{b.Kind, b.Name, asked})
+	}
+	return out
+}
+
+// printAsked says whose config blocks were looked at by those who know them.
+func printAsked(w io.Writer, plugins []checkedPlugin, wanted bool) {
+	var asked, not []string
+	for _, p := range plugins {
+		if p.Asked {
+			asked = append(asked, p.Name)
+		} else {
+			not = append(not, p.Name)
+		}
+	}
+	why := "config check --plugins asks them"
+	if wanted {
+		why = "an error above keeps them from starting"
+	}
+	if len(asked) > 0 {
+		fmt.Fprintln(w, "plugins asked about their config blocks: "+oneLine(strings.Join(asked, ", ")))
+	}
+	if len(not) > 0 {
+		fmt.Fprintf(w, "plugins not asked about their config blocks: %s (%s)\n", oneLine(strings.Join(not, ", ")), why)
+	}
+}
+
+func reportCheck(env *cli.Env, file string, r check.Report, asked bool) error {
 	problems := r.Diagnostics.Problems()
 	wrong := count(problems, "error")
-	out := checked{file, wrong == 0, append([]string{}, r.Profiles...), append([]config.Problem{}, problems...)}
+	out := checked{
+		File: file, OK: wrong == 0, Profiles: append([]string{}, r.Profiles...), Problems: append([]config.Problem{}, problems...),
+		Plugins: checkedPlugins(r),
+	}
 	err := show(env, out, func(w io.Writer) {
 		printProblems(w, problems)
+		printAsked(w, out.Plugins, asked)
 		if wrong == 0 {
 			fmt.Fprintf(w, "%s: ok, %s, %s\n", file, several(len(r.Profiles), "profile"), several(len(problems), "warning"))
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,9 +15,6 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/secret"
 )
-
-// devSocket is where agentlabd --dev listens unless told otherwise.
-const devSocket = "/run/agentlab-dev/agentlabd.sock"
 
 // clientFile is client.json as far as this command reads it.
 type clientFile struct {
@@ -32,7 +30,20 @@ func connect(env *cli.Env) (*client.Client, error) {
 		return nil, err
 	}
 	o.Timeout = time.Duration(env.Global.Timeout)
-	return client.New(o)
+	c, err := client.New(o)
+	if err != nil {
+		return nil, err
+	}
+	c.Watch(func(away bool) { fmt.Fprintln(env.Err, "daemon", presence(away)) })
+	return c, nil
+}
+
+// presence says what has become of a daemon that is needed.
+func presence(away bool) string {
+	if away {
+		return "away, waiting"
+	}
+	return "back"
 }
 
 func target(g cli.Global) (client.Options, error) {
@@ -59,7 +70,7 @@ func target(g cli.Global) (client.Options, error) {
 		}
 		return client.Options{Endpoint: f.Endpoint, Token: token}, nil
 	}
-	return client.Options{Socket: localSocket(client.DefaultSocket, devSocket)}, nil
+	return client.Options{Socket: localSocket(client.DefaultSocket, client.DevSocket)}, nil
 }
 
 // localSocket is the installed daemon's, unless only the dev daemon's is there.

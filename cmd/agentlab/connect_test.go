@@ -61,7 +61,7 @@ func TestTarget(t *testing.T) {
 			got = string(fault.ClassOf(err))
 		case o.Endpoint != "":
 			got = o.Endpoint + " " + o.Token.Reveal()
-		case got == devSocket: // a dev daemon runs on this machine
+		case got == client.DevSocket: // a dev daemon runs on this machine
 			got = client.DefaultSocket
 		}
 		if got != tc.want {

@@ -15,7 +15,6 @@ import (
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/client"
 	"github.com/agentlab/agentlab/core/lab"
-	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 // Limits of events: what is shown without flags, and what the daemon gives.
@@ -28,6 +27,7 @@ func eventsCommand() cli.Command {
 	var q client.EventQuery
 	var since moment
 	var types eventTypes
+	tail := cli.Count{Most: eventsTailMax}
 	var follow bool
 	return cli.Command{
 		Name: "events", Synopsis: "print what happened, and with -f what happens",
@@ -41,16 +41,14 @@ one event.`,
 		Answers: []cli.Answer{{Name: "event", Type: reflect.TypeFor[api.Event](), Lines: true}},
 		Flags: func(fs *flag.FlagSet) {
 			fs.BoolVar(&follow, "f", false, "follow")
-			fs.IntVar(&q.Tail, "tail", 0, "only the last events, a `number` up to 1000 (default: 100, or all with --since)")
+			fs.Var(&tail, "tail", "only the last events, a `number` up to 1000 (default: 100, or all with --since)")
 			fs.Var(&since, "since", "only from this `time` on: 2h ago, or 2026-01-02T15:04:05")
 			fs.StringVar(&q.SandboxID, "sandbox", "", "only of this `sandbox`, by VMID, name or id")
 			fs.StringVar(&q.JobID, "job", "", "only of this `job`")
 			fs.Var(&types, "type", "only of this `type`; may be given more than once")
 		},
 		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
-			if q.Tail < 0 || q.Tail > eventsTailMax {
-				return fault.New(fault.Invalid, "--tail: %d is not between 1 and %d", q.Tail, eventsTailMax)
-			}
+			q.Tail = tail.N
 			q.Since, q.Types, q.Once = since.Time, types, !follow
 			if q.Tail == 0 && q.Since.IsZero() {
 				q.Tail = eventsTail
@@ -84,7 +82,7 @@ func printEvents(ctx context.Context, env *cli.Env, q client.EventQuery) error {
 // printSubjectEvent is printEvent with what the event is about.
 func printSubjectEvent(w io.Writer, e api.Event) {
 	subject := cmp.Or(e.JobID, e.SandboxID, "-")
-	fmt.Fprintf(w, "%s  %-20s  %-26s %s\n", eventTime(e), oneLine(subject), oneLine(e.Type), oneLine(eventText(e)))
+	fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%s  %-20s  %-26s %s", eventTime(e), oneLine(subject), oneLine(e.Type), oneLine(eventText(e))), " "))
 }
 
 // moment is the value of a flag: a time, or how long ago it was.

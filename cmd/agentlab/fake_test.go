@@ -227,13 +227,14 @@ func childEnv(ts *testscript.TestScript) (env []string) {
 }
 
 // places are directories that are others in each run.
-var places = regexp.MustCompile(`(UserKnownHostsFile="|')(/.*)(/sbx_1.known_hosts"|/agentlab')`)
+var places = regexp.MustCompile(`(UserKnownHostsFile="|'|^)(/.*)(/sbx_1.known_hosts"|/agentlab'|/said$)`)
 
 // percent is what ssh does to a ProxyCommand: only a doubled one stays.
 var percent = strings.NewReplacer("%%", "%", "%", "EXPANDED")
 
 // fakeSSH stands in for ssh: it prints its arguments and known hosts, runs the
-// ProxyCommand as ssh would, and ends with $SSH_EXIT.
+// ProxyCommand as ssh would, says $SSH_SAYS in its own voice, and ends with
+// $SSH_EXIT.
 func fakeSSH() {
 	for i, a := range os.Args[1:] {
 		fmt.Printf("%d %q\n", i+1, places.ReplaceAllString(a, "$1$3"))
@@ -250,6 +251,11 @@ func fakeSSH() {
 			if err := proxy(percent.Replace(command)); err != nil {
 				panic(err)
 			}
+		}
+	}
+	if says := os.Getenv("SSH_SAYS"); says != "" && os.Args[1] == "-E" {
+		if err := os.WriteFile(os.Args[2], []byte(says+"\r\n"), 0o600); err != nil {
+			panic(err)
 		}
 	}
 	code, _ := strconv.Atoi(os.Getenv("SSH_EXIT"))

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -108,7 +107,7 @@ func (f *follower) last(ctx context.Context, job api.Job, ended string) bool {
 
 func (f *follower) interrupted(ctx context.Context, job api.Job, err error) error {
 	f.p.stop()
-	hint := fmt.Sprintf("follow it with: agentlab job logs -f %s    end it with: agentlab job cancel %s", job.ID, job.ID)
+	hint := fmt.Sprintf("follow it with: %s    end it with: %s", next(f.env, "job logs -f", job.ID), next(f.env, "job cancel", job.ID))
 	if ctx.Err() == nil {
 		return &exitError{exitOurs, fault.New(fault.ClassOf(err), "follow job %s: %w", job.ID, err).WithHint("the job goes on; %s", hint)}
 	}
@@ -122,12 +121,13 @@ func (f *follower) result(job api.Job) error {
 			return err
 		}
 	} else {
-		printResult(f.env.Err, job)
+		printResult(f.env, job)
 	}
 	return jobExit(job)
 }
 
-func printResult(w io.Writer, job api.Job) {
+func printResult(env *cli.Env, job api.Job) {
+	w := env.Err
 	fmt.Fprintln(w)
 	fields(w, "job", job.ID, "state", job.State, "reason", job.Reason, "exit code", exitText(job), "commit", job.Commit)
 	changes := false
@@ -140,9 +140,9 @@ func printResult(w io.Writer, job api.Job) {
 		fmt.Fprintln(w)
 		table(w, []string{"ARTIFACT", "SIZE", "FLAGGED"}, rows)
 	}
-	fmt.Fprintf(w, "\nnext: agentlab job artifacts download %s\n", job.ID)
+	fmt.Fprintf(w, "\nnext: %s\n", next(env, "job artifacts download", job.ID))
 	if changes {
-		fmt.Fprintf(w, "      agentlab job fetch %s    (its commits, as branch agentlab/%s)\n", job.ID, job.ID)
+		fmt.Fprintf(w, "      %s    (its commits, as branch agentlab/%s)\n", next(env, "job fetch", job.ID), job.ID)
 	}
 }
 

@@ -27,6 +27,7 @@ type jobLog struct {
 
 func jobLogsCommand() cli.Command {
 	var q client.LogQuery
+	var tail cli.Count
 	var follow bool
 	return cli.Command{
 		Name: "job logs", Args: "JOB", Synopsis: "print a job's output", MinArgs: 1, MaxArgs: 1,
@@ -37,10 +38,11 @@ job's code as job run does: that is how an interrupted job run is taken up
 again. With --json the text is one string in an object.`,
 		Answers: []cli.Answer{cli.AnswerOf[jobLog]("job-log")},
 		Flags: func(fs *flag.FlagSet) {
-			fs.IntVar(&q.Tail, "tail", 0, "only the last `lines`")
+			fs.Var(&tail, "tail", "only the last `lines` (default: all)")
 			fs.BoolVar(&follow, "f", false, "follow until the job has ended")
 		},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
+			q.Tail = tail.N
 			c, err := connect(env)
 			if err != nil {
 				return err
@@ -72,7 +74,7 @@ func jobCame(ctx context.Context, env *cli.Env, c *client.Client, id string, tex
 	if err != nil {
 		return err
 	}
-	err = show(env, jobLog{job.ID, text.String(), job.State, job.ExitCode}, func(io.Writer) { printResult(env.Err, job) })
+	err = show(env, jobLog{job.ID, text.String(), job.State, job.ExitCode}, func(io.Writer) { printResult(env, job) })
 	return cmp.Or(err, jobExit(job))
 }
 
@@ -88,6 +90,7 @@ func copyLog(ctx context.Context, c *client.Client, id string, q client.LogQuery
 
 func logsCommand() cli.Command {
 	l := &sandboxLogs{}
+	tail := cli.Count{N: 100, Most: eventsTailMax}
 	var follow bool
 	return cli.Command{
 		Name: "logs", Args: "SANDBOX", Synopsis: "print a sandbox's events and its job's output", MinArgs: 1, MaxArgs: 1,
@@ -97,13 +100,11 @@ until the sandbox is destroyed. With --json the output is an object with both;
 with -f too, one event per line and no agent output.`,
 		Answers: []cli.Answer{cli.AnswerOf[sandboxLog]("sandbox-log"), {Name: "event", Type: reflect.TypeFor[api.Event](), Lines: true}},
 		Flags: func(fs *flag.FlagSet) {
-			fs.IntVar(&l.tail, "tail", 100, "only the last events and `lines`")
+			fs.Var(&tail, "tail", "only the last events and `lines`")
 			fs.BoolVar(&follow, "f", false, "follow")
 		},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
-			if l.tail < 1 {
-				return fault.New(fault.Invalid, "--tail: %d is not above 0", l.tail)
-			}
+			l.tail = tail.N
 			c, err := connect(env)
 			if err != nil {
 				return err

@@ -18,7 +18,11 @@ func (r *jobRun) acceptable(ctx context.Context, c *client.Client) error {
 	if isURL(r.repo) {
 		return nil
 	}
-	_, err := c.ValidateJob(ctx, api.JobCheck{JobCreate: r.req, LocalRepo: true})
+	req := api.JobCheck{JobCreate: r.req, LocalRepo: true}
+	if _, err := r.look(ctx, &req); err != nil {
+		return err
+	}
+	_, err := c.ValidateJob(ctx, req)
 	switch fault.ClassOf(err) {
 	case fault.Unavailable, fault.Timeout, fault.Internal:
 		return ctx.Err()

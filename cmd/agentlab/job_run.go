@@ -83,7 +83,7 @@ func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 	}
 	defer c.Close()
 	r.req.TTLSeconds = r.ttl.Seconds()
-	p := newProgress(env)
+	p := newProgress(env, c)
 	defer p.stop()
 	if err := r.knownProfile(ctx, c); err != nil {
 		return err
@@ -103,7 +103,7 @@ func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 		p.stop()
 		return show(env, job, func(w io.Writer) {
 			fmt.Fprintln(w, job.ID)
-			fmt.Fprintf(env.Err, "next: agentlab job logs -f %s    agentlab job cancel %s\n", job.ID, job.ID)
+			fmt.Fprintf(env.Err, "next: %s    %s\n", next(env, "job logs -f", job.ID), next(env, "job cancel", job.ID))
 		})
 	}
 	p.line("queued", job.ID+" in sandbox "+cmp.Or(vmid(job.VMID), job.SandboxID))
@@ -111,8 +111,8 @@ func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 	return f.follow(ctx, job)
 }
 
-// knownProfile spares a repository's way to the daemon when the profile's name is
-// wrong. Anything else is the daemon's to say.
+// knownProfile spares a repository's way to the daemon when the profile cannot be
+// used. Anything else is the daemon's to say when the job is asked for.
 func (r *jobRun) knownProfile(ctx context.Context, c *client.Client) error {
 	if r.req.Profile == "" || isURL(r.repo) {
 		return nil
@@ -121,12 +121,12 @@ func (r *jobRun) knownProfile(ctx context.Context, c *client.Client) error {
 	if err != nil || slices.ContainsFunc(list.Items, func(p api.Profile) bool { return p.Name == r.req.Profile }) {
 		return nil
 	}
-	var names []string
-	for _, p := range list.Items {
-		names = append(names, p.Name)
+	one, err := c.CheckProfile(ctx, r.req.Profile)
+	if err != nil || len(one.Findings) == 0 {
+		return nil
 	}
-	return fault.New(fault.Invalid, "there is no profile %q", r.req.Profile).
-		WithHint("there are: %s; agentlab status tells of those with mistakes", cmp.Or(strings.Join(names, ", "), "none"))
+	f := one.Findings[0] // the only one: it is not there, or cannot be used
+	return fault.New(fault.Class(f.ID), "%s", f.Message).WithHint("%s", f.Fix)
 }
 
 // notStarted says what came of an interrupted command line without a job.

@@ -14,20 +14,29 @@ import (
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/client"
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/sdk/fault"
 )
+
+// listMax is the most that the daemon lists at once.
+const listMax = 1000
 
 func jobListCommand() cli.Command {
 	var q client.JobQuery
+	limit := cli.Count{Most: listMax}
 	return cli.Command{
 		Name: "job list", Synopsis: "list jobs, newest first",
-		Help:    "Lists the newest jobs, at most 100 unless --limit says otherwise.",
+		Help:    "Lists the newest jobs.",
 		Answers: []cli.Answer{listing[api.Job]("jobs")},
-		Flags:   func(fs *flag.FlagSet) { fs.IntVar(&q.Limit, "limit", 0, "how many at most, a `number`") },
+		Flags: func(fs *flag.FlagSet) {
+			fs.Var(&limit, "limit", "how many at most, a `number` up to 1000 (default: 100)")
+		},
 		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
 			c, err := connect(env)
 			if err != nil {
 				return err
 			}
+			q.Limit = limit.N
 			list, err := c.Jobs(ctx, q)
 			if err != nil {
 				return err
@@ -61,7 +70,10 @@ func jobShowCommand() cli.Command {
 	var tail int
 	return cli.Command{
 		Name: "job show", Args: "JOB", Synopsis: "show one job, its artifacts and events", MinArgs: 1, MaxArgs: 1,
-		Help:    "Shows how a job stands or ended, what it left behind, and what happened last.",
+		Help: `
+Shows how a job stands or ended, what it left behind, and what happened last:
+of its steps the ends, and no artifacts, which are listed before. With --json
+the events are the newest of all kinds; agentlab events --job has every one.`,
 		Answers: []cli.Answer{cli.AnswerOf[api.Job]("job")},
 		Flags:   func(fs *flag.FlagSet) { fs.IntVar(&tail, "events-tail", 10, "how many events, a `number`") },
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
@@ -69,19 +81,47 @@ func jobShowCommand() cli.Command {
 			if err != nil {
 				return err
 			}
-			j, err := c.Job(ctx, args[0], tail)
+			if tail < 0 || tail > eventsTailMax {
+				return fault.New(fault.Invalid, "--events-tail: %d is not between 0 and %d", tail, eventsTailMax)
+			}
+			ask := tail
+			if !env.Global.JSON { // about half are left out
+				ask = min(4*tail, eventsTailMax)
+			}
+			j, err := c.Job(ctx, args[0], ask)
 			if err != nil {
 				return err
 			}
-			return show(env, j, func(w io.Writer) { printJob(w, j) })
+			return show(env, j, func(w io.Writer) {
+				j.Events = telling(j.Events, tail)
+				printJob(w, j)
+			})
 		},
 	}
+}
+
+// telling are the last events but those that another one, or the list of
+// artifacts, says better.
+func telling(all []api.Event, last int) []api.Event {
+	out := slices.DeleteFunc(slices.Clone(all), func(e api.Event) bool {
+		return slices.Contains([]string{lab.EventStepStarted, lab.EventStepProgressed, lab.EventArtifactStored}, e.Type)
+	})
+	return out[max(0, len(out)-last):]
+}
+
+// repoText is where a job's repository came from. The id of an upload says
+// nothing to people.
+func repoText(j api.Job) string {
+	if strings.HasPrefix(j.Repo, "repo_") {
+		return "a local one, uploaded"
+	}
+	return j.Repo
 }
 
 func printJob(w io.Writer, j api.Job) {
 	fields(w,
 		"job", j.ID, "state", j.State, "reason", j.Reason, "stage", j.Stage, "exit code", exitText(j),
-		"task", j.Task, "profile", j.Profile, "repository", j.Repo, "ref", j.Ref, "commit", j.Commit,
+		"task", j.Task, "profile", j.Profile, "repository", repoText(j), "ref", j.Ref, "commit", j.Commit,
 		"sandbox", j.SandboxID, "vmid", vmid(j.VMID), "created", timeText(&j.CreatedAt), "started", timeText(j.StartedAt),
 		"deadline", timeText(j.Deadline), "ended", timeText(j.EndedAt), "log", bytesText(j.LogBytes),
 	)
@@ -106,7 +146,7 @@ func printArtifacts(w io.Writer, list []api.Artifact) {
 }
 
 func printEvent(w io.Writer, e api.Event) {
-	fmt.Fprintf(w, "%s  %-20s %s\n", eventTime(e), oneLine(e.Type), oneLine(eventText(e)))
+	fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%s  %-20s %s", eventTime(e), oneLine(e.Type), oneLine(eventText(e))), " "))
 }
 
 func eventTime(e api.Event) string { return e.At.Local().Format("2006-01-02 15:04:05.000") }
@@ -119,6 +159,9 @@ func eventText(e api.Event) string {
 		parts = append(parts, cmp.Or(f["from"], "new")+" → "+to)
 	}
 	if what := cmp.Or(f["step"], f["kind"]); what != "" {
+		if f["undo"] == "true" {
+			what = "undo " + what
+		}
 		parts = append(parts, what)
 	}
 	if t := took(f["took_ms"]); t != "" {
@@ -128,7 +171,7 @@ func eventText(e api.Event) string {
 		parts = append(parts, e.Message)
 		return strings.Join(parts, ", ")
 	}
-	for _, k := range []string{"from", "to", "step", "took_ms", "kind", "hint", "class"} {
+	for _, k := range []string{"from", "to", "step", "took_ms", "kind", "hint", "class", "undo"} {
 		delete(f, k)
 	}
 	for _, k := range slices.Sorted(maps.Keys(f)) {
@@ -144,7 +187,9 @@ func jobCancelCommand() cli.Command {
 		Name: "job cancel", Args: "JOB", Synopsis: "ask a job to stop; its artifacts so far are kept", MinArgs: 1, MaxArgs: 1,
 		Help: `
 Asks the guest to stop the agent and returns at once. The guest uploads what
-there is; one that does not stop is stopped from outside after a while.`,
+there is; one that does not stop is stopped from outside after a while. Asking
+again changes nothing; a job that ended in another way is not cancelled any
+more, which is code 5.`,
 		Answers: []cli.Answer{cli.AnswerOf[api.Accepted]("accepted")},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
@@ -156,7 +201,11 @@ there is; one that does not stop is stopped from outside after a while.`,
 				return err
 			}
 			return show(env, a, func(io.Writer) {
-				fmt.Fprintf(env.Err, "asked %s to stop; its end shows in: agentlab job show %s\n", args[0], args[0])
+				if a.Job != nil && a.Job.EndedAt != nil {
+					fmt.Fprintf(env.Err, "%s was cancelled before\n", args[0])
+					return
+				}
+				fmt.Fprintf(env.Err, "asked %s to stop; its end shows in: %s\n", args[0], next(env, "job show", args[0]))
 			})
 		},
 	}

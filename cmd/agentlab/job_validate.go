@@ -11,6 +11,7 @@ import (
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/gitrepo"
+	"github.com/agentlab/agentlab/core/guestapi"
 	"github.com/agentlab/agentlab/core/problem"
 )
 
@@ -20,11 +21,11 @@ func jobValidateCommand() cli.Command {
 		Name: "job validate", Synopsis: "check all that job run would, and run nothing",
 		Help: `
 Takes the flags of agentlab job run and checks what that checks before a VM is
-made: the repository's URL, or the state of a local one; the profile, and that
-its template, the agent in it, its secrets bundle and its network policy are
-there; a sandbox that is named, and that it is free. Nothing is made or
-uploaded, and all that is wrong is told at once. Whether a URL answers only the
-sandbox will know.`,
+made: the repository's URL, or the state of a local one, and that there is
+something to run; the profile, and that its template, the agent in it, its
+secrets bundle and its network policy are there; a sandbox that is named, and
+that it is free. Nothing is made or uploaded, and all that is wrong is told at
+once. Whether a URL answers only the sandbox will know.`,
 		Answers: []cli.Answer{cli.AnswerOf[validity]("job-plan")},
 		Flags:   r.flags,
 		Run:     r.validate,
@@ -62,8 +63,8 @@ func (r *jobRun) validate(ctx context.Context, env *cli.Env, _ []string) error {
 	if isURL(r.repo) {
 		req.RepoURL = r.repo
 	} else {
-		found.Repository, repoErr = r.look(ctx)
-		req.LocalRepo, req.Ref = true, "" // as giveRepo: the upload is of one commit
+		req.LocalRepo = true
+		found.Repository, repoErr = r.look(ctx, &req)
 	}
 	found.JobPlan, err = c.ValidateJob(ctx, req)
 	if err := problem.Join(repoErr, err); err != nil {
@@ -75,12 +76,17 @@ func (r *jobRun) validate(ctx context.Context, env *cli.Env, _ []string) error {
 	})
 }
 
-// look checks a local repository without packing it.
-func (r *jobRun) look(ctx context.Context) (*localRepo, error) {
-	m, err := gitrepo.Check(ctx, r.repo, gitrepo.PackOptions{Ref: r.req.Ref, Dirty: r.dirty})
+// look checks a local repository without packing it, and tells the check of the
+// job what it has.
+func (r *jobRun) look(ctx context.Context, req *api.JobCheck) (*localRepo, error) {
+	req.Ref = "" // as giveRepo: the upload is of one commit
+	m, script, err := gitrepo.Check(ctx, r.repo, gitrepo.PackOptions{Ref: r.req.Ref, Dirty: r.dirty}, guestapi.RunScript)
 	if err != nil {
 		return nil, fmt.Errorf("give %s to the job: %w", r.repo, err)
 	}
+	req.Script = map[gitrepo.Found]string{
+		gitrepo.Missing: api.ScriptMissing, gitrepo.Plain: api.ScriptPlain, gitrepo.Executable: api.ScriptExecutable,
+	}[script]
 	return &localRepo{Path: r.repo, Commit: m.Head, Ref: strings.TrimPrefix(m.Ref, "refs/heads/"), Dirty: m.Dirty, Shallow: m.Shallow}, nil
 }
 
@@ -107,7 +113,7 @@ func (r *jobRun) printPlan(w io.Writer, v validity) {
 	fields(w,
 		"repository", repo, "ref", r.req.Ref, "sandbox", sandbox, "profile", v.Profile.Name, "template", v.Profile.Template,
 		"network", strings.TrimSpace(v.Profile.NetworkMode+" "+strings.Join(v.Profile.NetworkAllow, " ")),
-		"bundle", cmp.Or(v.Profile.SecretsBundle, "none"), "agent", cmp.Or(v.Profile.AgentCommand, ".agentlab/run.sh of the repository"),
+		"bundle", cmp.Or(v.Profile.SecretsBundle, "none"), "agent", cmp.Or(v.Agent, v.Profile.AgentCommand, "the repository's "+guestapi.RunScript+", if it is executable"),
 		"mode", v.Mode, "longest run", span(time.Duration(v.TTLSeconds)*time.Second), "at the end", end,
 	)
 }

@@ -30,6 +30,7 @@ func app() *cli.App {
 		Codes:    codes,
 		Kinds:    kinds(),
 		Explain:  explain,
+		Later:    later,
 		Commands: []cli.Command{
 			{Name: "job", Heading: headJobs, Synopsis: "run agents on repositories"},
 			jobRunCommand(), jobValidateCommand(), jobListCommand(), jobShowCommand(), jobLogsCommand(), jobCancelCommand(),
@@ -52,6 +53,14 @@ func app() *cli.App {
 			under(headClient, completionCommand()), completeCommand(), under(headClient, versionCommand()),
 		},
 	}
+}
+
+// later is what the README's "Not there yet" speaks of, as it will be called.
+var later = []string{
+	"init", "bootstrap", "connect", "disconnect", "session", "workspace", "template", "network", "secrets",
+	"expose", "unexpose", "exposures", "sandbox start", "sandbox stop", "sandbox suspend", "sandbox resume",
+	"sandbox lease", "sandbox snapshot", "sandbox rollback", "sandbox prune",
+	"--branch", "--workspace", "--workspace-create", "--workspace-size", "--workspace-storage", "--jump-host", "--jump-user",
 }
 
 // Headings of the help.
@@ -79,7 +88,12 @@ are ` + "`90s`, `30m`, `2h`" + `, or minutes as a plain number.
 The daemon is found by --socket or --endpoint, else by AGENTLAB_ENDPOINT (with
 AGENTLAB_TOKEN) or AGENTLAB_SOCKET, else by the endpoint in client.json, else at
 /run/agentlab/agentlabd.sock, and where there is none at the socket of a dev
-daemon, /run/agentlab-dev/agentlabd.sock.
+daemon, /run/agentlab-dev/agentlabd.sock. The daemon of this version listens on
+its socket only: an endpoint is a proxy to that, or the socket of another machine
+is brought here with ssh -N -L ./agentlabd.sock:/run/agentlab/agentlabd.sock HOST.
+
+What waits or follows goes on through a restart of the daemon of up to a minute,
+and says on standard error: daemon away, waiting; and then: daemon back.
 
 With --json standard output has one JSON value, or one per line where a command
 follows something, and an error is one JSON object on the last line of standard

@@ -146,6 +146,11 @@ func TestCommandTable(t *testing.T) {
 			}
 		})
 	}
+	for _, name := range a.Later {
+		if seen[name] {
+			t.Errorf("%s is there, and said not to be: later", name)
+		}
+	}
 	for i := range seen {
 		if group, _, ok := strings.Cut(i, " "); ok && !seen[group] {
 			t.Errorf("%s has no group %s", i, group)

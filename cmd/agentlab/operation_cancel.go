@@ -20,7 +20,8 @@ func operationCancelCommand() cli.Command {
 Asks an operation to stop and returns at once. A create-sandbox is undone and
 its sandbox goes; a step that has called a plugin is let end first. A run-job
 stops its job, as agentlab job cancel does. A destroy-sandbox is not stopped:
-what it has removed is not brought back. Asking again changes nothing.`,
+what it has removed is not brought back. Asking again changes nothing; an
+operation that ended in another way is not cancelled any more, which is code 5.`,
 		Answers: []cli.Answer{cli.AnswerOf[api.Accepted]("accepted"), cli.AnswerOf[api.Operation]("operation")},
 		Flags:   func(fs *flag.FlagSet) { fs.BoolVar(&wait, "wait", false, "wait for the end of the operation") },
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
@@ -34,7 +35,11 @@ what it has removed is not brought back. Asking again changes nothing.`,
 			}
 			if !wait {
 				return show(env, a, func(io.Writer) {
-					fmt.Fprintf(env.Err, "asked %s to stop; its end shows in: agentlab operation show %s\n", a.Operation.Kind, args[0])
+					if a.Operation.EndedAt != nil {
+						fmt.Fprintf(env.Err, "%s was cancelled before\n", a.Operation.Kind)
+						return
+					}
+					fmt.Fprintf(env.Err, "asked %s to stop; its end shows in: %s\n", a.Operation.Kind, next(env, "operation show", args[0]))
 				})
 			}
 			return awaitCancelled(ctx, env, c, args[0])

@@ -15,23 +15,25 @@ import (
 
 func operationListCommand() cli.Command {
 	var q client.OperationQuery
+	limit := cli.Count{Most: listMax}
 	return cli.Command{
 		Name: "operation list", Synopsis: "list what the daemon does and did, newest first",
 		Help: `
-Lists the newest operations, at most 100 unless --limit says otherwise: each is
-one piece of work on a sandbox, done step by step.`,
+Lists the newest operations: each is one piece of work on a sandbox, done step
+by step.`,
 		Answers: []cli.Answer{listing[api.Operation]("operations")},
 		Flags: func(fs *flag.FlagSet) {
 			fs.BoolVar(&q.Open, "open", false, "only those that have not ended")
 			fs.StringVar(&q.SandboxID, "sandbox", "", "only on this `sandbox`, by VMID, name or id")
 			fs.StringVar(&q.JobID, "job", "", "only for this `job`")
-			fs.IntVar(&q.Limit, "limit", 0, "how many at most, a `number`")
+			fs.Var(&limit, "limit", "how many at most, a `number` up to 1000 (default: 100)")
 		},
 		Run: func(ctx context.Context, env *cli.Env, _ []string) error {
 			c, err := connect(env)
 			if err != nil {
 				return err
 			}
+			q.Limit = limit.N
 			list, err := c.Operations(ctx, q)
 			if err != nil {
 				return err

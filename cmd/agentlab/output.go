@@ -30,6 +30,18 @@ func writeJSON(w io.Writer, v any, indent string) error {
 	return enc.Encode(v)
 }
 
+// next is how a further command is written, with the daemon that was asked for.
+func next(env *cli.Env, words ...string) string {
+	g := env.Global
+	line := []string{"agentlab"}
+	for _, kv := range [][2]string{{"--socket", g.Socket}, {"--endpoint", g.Endpoint}, {"--config", g.Config}} {
+		if kv[1] != "" {
+			line = append(line, kv[0], kv[1])
+		}
+	}
+	return strings.Join(append(line, words...), " ")
+}
+
 // listed wraps a listing for JSON; an empty one is [] and not null.
 func listed[T any](name string, rows []T) map[string]any {
 	return map[string]any{name: append([]T{}, rows...)}

@@ -35,11 +35,12 @@ type progress struct {
 	open    bool // other output there has not ended its line
 }
 
-func newProgress(env *cli.Env) *progress {
+func newProgress(env *cli.Env, c *client.Client) *progress {
 	p := &progress{start: time.Now(), out: env.Err, quit: make(chan struct{})}
 	if isTerminal(env.Err) && !isDumb() {
 		p.done.Go(p.spin)
 	}
+	c.Watch(func(away bool) { p.line("daemon", presence(away)) })
 	return p
 }
 
@@ -148,21 +149,28 @@ func (b besideWriter) Write(data []byte) (int, error) {
 // event shows one event of the daemon, if people care about it.
 func (p *progress) event(e api.Event) {
 	f := e.Fields
+	now, finished, failed := f["step"], "", "failed: "
+	if f["undo"] == "true" {
+		now, finished, failed = "undo "+now, "undone, ", "not undone: "
+	}
 	switch e.Type {
 	case lab.EventStepStarted:
 		if !p.inGuest { // there, the host only waits
-			p.running(f["step"])
+			p.running(now)
 		}
+	case lab.EventOperationCancel:
+		p.running("")
+		p.line(f["kind"], "cancelled; what it made is taken back")
 	case lab.EventStepProgressed:
 		p.running(fmt.Sprintf("%s: %s %s", f["step"], f["phase"], f["fraction"]))
 	case lab.EventStepFinished:
 		if !p.inGuest {
 			p.running("")
 		}
-		p.line(f["step"], took(f["took_ms"]))
+		p.line(f["step"], finished+took(f["took_ms"]))
 	case lab.EventStepFailed:
 		p.running("")
-		p.paint(red, f["step"], "failed: "+f["error"])
+		p.paint(red, f["step"], failed+f["error"])
 	case lab.EventGuestHello:
 		p.line("hello", "from the guest, runner "+f["runner"])
 	case lab.EventJobStageStarted:

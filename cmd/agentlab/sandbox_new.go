@@ -54,7 +54,7 @@ there with agentlab job run --sandbox.`,
 			}
 			return show(env, s, func(w io.Writer) {
 				printSandbox(w, s)
-				fmt.Fprintf(env.Err, "\nnext: agentlab ssh %s    agentlab sandbox destroy %s\n", s.Name, s.Name)
+				fmt.Fprintf(env.Err, "\nnext: %s    %s\n", next(env, "ssh", s.Name), next(env, "sandbox destroy", s.Name))
 			})
 		},
 	}
@@ -62,7 +62,7 @@ there with agentlab job run --sandbox.`,
 
 // awaitSandbox follows the operation and turns its failure into an error.
 func awaitSandbox(ctx context.Context, env *cli.Env, c *client.Client, a api.Accepted) error {
-	p := newProgress(env)
+	p := newProgress(env, c)
 	defer p.stop()
 	op, err := p.operation(ctx, c, a.Operation)
 	if err != nil {
@@ -88,9 +88,5 @@ func operationError(op api.Operation) error {
 	if text == "" {
 		text = "was " + op.State
 	}
-	where := op.Kind
-	if op.Step != "" {
-		where += ", step " + op.Step
-	}
-	return fault.New(class, "%s: %s", where, text).WithHint("%s", op.Hint)
+	return fault.New(class, "%s: %s", op.Kind, text).WithHint("%s", op.Hint) // the text names the step
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -39,13 +41,15 @@ through the daemon. The guest's host key must be the one that the guest reported
 to the daemon over its own channel. What stands behind -- is handed to ssh as it
 is: the guest's shell reads the words joined by spaces.
 
-Only keys are tried: a guest is not given a chance to ask for a password.
+A sandbox knows the key of the daemon's ssh_public_key_path. Its private half is
+used where it lies beside and you may read it; else name it with --identity, or
+ssh tries your own. A guest is not given a chance to ask for a password.
 Forwardings and shared connections of the ssh configuration are not used. Exits
 with the command's code, 255 like ssh when the connection fails, and 125 when
 AgentLab does.`,
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&r.user, "user", "", "`user` in the guest (default: the profile's)")
-			fs.StringVar(&r.identity, "identity", "", "private key `file`")
+			fs.StringVar(&r.identity, "identity", "", "private key `file` (default: the daemon's, where you may read it)")
 			fs.IntVar(&r.port, "port", 22, "the guest's SSH `port`")
 		},
 		Run: r.run,
@@ -89,11 +93,63 @@ func (r *sshRun) connect(ctx context.Context, env *cli.Env, ref string) error {
 	// A dev daemon's sandboxes are in its namespace: from here, the same address
 	// is somebody else's.
 	direct := !host.Dev && answers(s.Address, r.port)
+	asked := r.identity
+	if asked == "" && c.Local() {
+		r.identity = readable(privateOf(host.SSHKey))
+	}
 	argv, err := r.argv(env, s, known, direct)
 	if err != nil {
 		return err
 	}
-	return runSSH(ctx, env, argv)
+	dir, err := os.MkdirTemp("", "agentlab-ssh-")
+	if err != nil {
+		return fault.New(fault.Internal, "make a temporary directory: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	said := filepath.Join(dir, "said") // what ssh itself says: not the guest's words
+	err = runSSH(ctx, env, append([]string{"-E", said}, argv...))
+	words, _ := os.ReadFile(said)
+	_, _ = forPeople(env.Err).Write(words)
+	if exit, ok := errors.AsType[*exitError](err); ok && exit.code == exitSSH && bytes.Contains(words, []byte("Permission denied (")) {
+		return &exitError{exitSSH, fault.New(fault.Denied, "sandbox %s takes none of these keys", s.Name).
+			WithHint("%s", keyHint(asked, host))}
+	}
+	return err
+}
+
+// privateOf is where the private half of a public key lies beside it, if so.
+func privateOf(public string) string {
+	if private, ok := strings.CutSuffix(public, ".pub"); ok {
+		return private
+	}
+	return ""
+}
+
+// readable is the path, or "" when this user may not read it.
+func readable(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	_ = f.Close()
+	return path
+}
+
+// keyHint says which key would have been right.
+func keyHint(asked string, host api.Host) string {
+	private := privateOf(host.SSHKey)
+	switch {
+	case host.SSHKey == "":
+		return "the daemon has no ssh_public_key_path, so its sandboxes know no key: set it, and make a new sandbox"
+	case private == "":
+		return "a sandbox knows the key that " + host.SSHKey + " had when it was made; name its private half with --identity"
+	case asked == private || asked == "" && readable(private) != "":
+		return "a sandbox knows the key that " + host.SSHKey + " had when it was made; make a new one if that has changed since"
+	}
+	if readable(private) != "" {
+		return "leave --identity out: the key that sandboxes know is " + private
+	}
+	return "a sandbox knows the key that " + host.SSHKey + " had when it was made: --identity " + private + ", with sudo where only root may read that"
 }
 
 var hostKey = regexp.MustCompile(`^ssh-ed25519 [A-Za-z0-9+/]+=*( [^\r\n]*)?$`)

@@ -54,7 +54,7 @@ func printStatus(w io.Writer, s api.Status) {
 	if len(s.FailedOperations) > 0 {
 		fmt.Fprintln(w, "\nlast failures:")
 		for _, o := range s.FailedOperations {
-			fmt.Fprintln(w, "  "+oneLine(fmt.Sprintf("%s  %s at %s: %s", timeText(o.EndedAt), o.Kind, o.Step, o.Error)))
+			fmt.Fprintln(w, "  "+oneLine(fmt.Sprintf("%s  %s: %s", timeText(o.EndedAt), o.Kind, o.Error)))
 		}
 	}
 }

@@ -19,6 +19,9 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
+// devConfig is the file in --dev-dir that is written at each start.
+const devConfig = "config.hcl"
+
 // insideEnv tells the second run of a --dev daemon that it is in its namespace.
 const insideEnv = "AGENTLAB_DEV_INSIDE=1"
 
@@ -37,7 +40,7 @@ func (o devOptions) pin() string          { return filepath.Join(o.runDir, "netn
 // namespace. It returns the configuration's path, in the process that runs
 // inside.
 func prepareDev(o devOptions) (string, error) {
-	conf := filepath.Join(o.dir, "config.hcl")
+	conf := filepath.Join(o.dir, devConfig)
 	if os.Getenv("AGENTLAB_DEV_INSIDE") == "1" {
 		return conf, os.Unsetenv("AGENTLAB_DEV_INSIDE")
 	}
@@ -46,6 +49,9 @@ func prepareDev(o devOptions) (string, error) {
 			WithHint("run it with sudo, or use make demo, which does")
 	}
 	if err := o.absolute(); err != nil {
+		return "", err
+	}
+	if err := o.checkTemplate(); err != nil {
 		return "", err
 	}
 	if err := makeDirs(o); err != nil {
@@ -78,6 +84,28 @@ func (o *devOptions) absolute() error {
 		if *p, err = filepath.Abs(*p); err != nil {
 			return fault.New(fault.Invalid, "make %s absolute: %w", *p, err)
 		}
+	}
+	return nil
+}
+
+// checkTemplate refuses a folder that the qemu plugin could only skip: the daemon
+// would look ready, and no job would find its template.
+func (o devOptions) checkTemplate() error {
+	if o.template == "" {
+		return nil
+	}
+	how := "name the folder that scripts/image.sh prints, or leave --template out to use the images under /var/cache/agentlab/images"
+	st, err := os.Stat(o.template)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fault.New(fault.NotFound, "--template: there is no %s", o.template).WithHint("%s", how)
+	case err != nil:
+		return fault.New(fault.Denied, "--template: %w", err).WithHint("%s", how)
+	case !st.IsDir():
+		return fault.New(fault.Invalid, "--template: %s is not a folder", o.template).WithHint("%s", how)
+	}
+	if _, err := os.Stat(filepath.Join(o.template, "manifest.json")); err != nil {
+		return fault.New(fault.Invalid, "--template: %s is not a template: it has no manifest.json", o.template).WithHint("%s", how)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/agentlab/agentlab/core/config"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
@@ -25,9 +26,10 @@ func stopDev(ctx context.Context, o devOptions) error {
 		return err
 	}
 	if !marked(o.dir) {
-		fmt.Println("nothing to stop:", o.dir, "is not a dev daemon's")
+		fmt.Printf("nothing to stop: %s is not a dev daemon's; name another with --dev-dir\n", o.dir)
 		return nil
 	}
+	o.runDir = o.lastRunDir()
 	pinned, err := isNamespace(o.pin())
 	if err != nil {
 		return err
@@ -53,6 +55,16 @@ func stopDev(ctx context.Context, o devOptions) error {
 	}
 	fmt.Println("stopped; nothing of it is left")
 	return nil
+}
+
+// lastRunDir is where the daemon of the directory was told to put its socket when
+// it started last, whatever --dev-run-dir says now.
+func (o devOptions) lastRunDir() string {
+	cfg, _ := config.Inspect(filepath.Join(o.dir, devConfig))
+	if cfg != nil && marked(cfg.RunDir) {
+		return cfg.RunDir
+	}
+	return o.runDir
 }
 
 // endProcesses asks, then forces: the daemon first, since it ends its plugins

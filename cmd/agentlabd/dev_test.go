@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 // The VMs of an installed daemon have users from 1 900 000 000 on, those of
@@ -36,5 +38,54 @@ func TestDevDaemonHasUsersOfItsOwn(t *testing.T) {
 	one, two := devOptions{dir: t.TempDir()}, devOptions{dir: t.TempDir(), template: "/images/x"}
 	if a, b := base(one), base(two); a == b || a != base(one) {
 		t.Errorf("bases %d and %d, then %d", a, b, base(one))
+	}
+}
+
+func TestDevTemplateMustBeOne(t *testing.T) {
+	dir := t.TempDir()
+	file, good := filepath.Join(dir, "file"), filepath.Join(dir, "good")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(good, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(good, "manifest.json"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for template, want := range map[string]string{
+		"": "", good: "", filepath.Join(dir, "none"): "there is no", file: "is not a folder", dir: "has no manifest.json",
+	} {
+		err := devOptions{template: template}.checkTemplate()
+		if want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", template, err)
+			}
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), "--template: ") || !strings.Contains(err.Error(), want) || fault.HintOf(err) == "" {
+			t.Errorf("%s: %v, want %q with the flag and a hint", template, err, want)
+		}
+	}
+}
+
+// What --stop ends is where the daemon was, not where the flags' defaults are.
+func TestStopFindsTheRunDirectory(t *testing.T) {
+	o := devOptions{dir: t.TempDir(), runDir: t.TempDir()}
+	if err := os.MkdirAll(filepath.Join(o.dir, "profiles"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeDevConfig(o, filepath.Join(o.dir, devConfig)); err != nil {
+		t.Fatal(err)
+	}
+	later := devOptions{dir: o.dir, runDir: "/run/elsewhere"}
+	if got := later.lastRunDir(); got != "/run/elsewhere" {
+		t.Errorf("a directory that is not marked as ours is taken: %s", got)
+	}
+	if err := os.WriteFile(filepath.Join(o.runDir, markName), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := later.lastRunDir(); got != o.runDir {
+		t.Errorf("run directory %s, want %s", got, o.runDir)
 	}
 }

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"regexp"
+	"strings"
 	"syscall"
 
 	"github.com/agentlab/agentlab/core/config"
@@ -31,10 +34,12 @@ type options struct {
 
 func main() {
 	opts, err := parse(os.Args[1:])
-	if err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			os.Exit(0)
-		}
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "agentlabd:", err)
+		fmt.Fprintln(os.Stderr, "hint: agentlabd --help lists the flags")
 		os.Exit(2)
 	}
 	if opts.version {
@@ -69,6 +74,7 @@ func explain(err error) int {
 func parse(args []string) (options, error) {
 	var o options
 	fs := flag.NewFlagSet("agentlabd", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
 	fs.StringVar(&o.config, "config", config.DefaultFile, "configuration `file`")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 	fs.BoolVar(&o.dev.on, "dev", false, "throw-away daemon in a network namespace of its own; makes what it needs under --dev-dir")
@@ -77,14 +83,31 @@ func parse(args []string) (options, error) {
 	fs.StringVar(&o.dev.runDir, "dev-run-dir", "/run/agentlab-dev", "with --dev: `directory` of its socket and namespace; keep it short")
 	fs.StringVar(&o.dev.template, "template", "", "with --dev: template `folder` for the qemu plugin")
 	fs.StringVar(&o.dev.plugins, "plugin-dir", "", "with --dev: `directory` of the plugin binaries (default: beside agentlabd)")
-	if err := fs.Parse(args); err != nil {
+	err := fs.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		usage(os.Stdout, fs)
 		return o, err
-	}
-	if fs.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "agentlabd: %q: it takes only flags, see --help\n", fs.Arg(0))
-		return o, errors.New("usage")
+	case err != nil: // package flag writes one dash
+		return o, errors.New(singleDash.ReplaceAllString(err.Error(), "${1}--${2}"))
+	case fs.NArg() > 0:
+		return o, fmt.Errorf("%q: it takes only flags", fs.Arg(0))
 	}
 	return o, nil
+}
+
+var singleDash = regexp.MustCompile(`((?:defined: |argument: |flag |for ))-(\w)`)
+
+// usage lists the flags as this project writes them.
+func usage(w io.Writer, fs *flag.FlagSet) {
+	fmt.Fprintln(w, "Usage: agentlabd [flags]\n\nThe daemon of AgentLab. systemctl start agentlabd starts the installed one.\n\nFlags:")
+	fs.VisitAll(func(f *flag.Flag) {
+		value, about := flag.UnquoteUsage(f)
+		if f.DefValue != "" && f.DefValue != "false" {
+			about += " (default: " + f.DefValue + ")"
+		}
+		fmt.Fprintf(w, "  %-26s %s\n", strings.TrimSpace("--"+f.Name+" "+strings.ToUpper(value)), about)
+	})
 }
 
 func start(ctx context.Context, o options) error {

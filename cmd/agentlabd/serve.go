@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/config"
 	"github.com/agentlab/agentlab/core/control"
 	"github.com/agentlab/agentlab/core/guest"
@@ -120,7 +121,7 @@ func (p *parts) build(ctx context.Context, dirs layout) error {
 		Store: store, Scheduler: p.sched, Profiles: profiles{&p.reload.settings}, Plugins: p.listPlugins, CheckPlugins: p.checkPlugins, Plugin: p.pluginInfo,
 		RestartPlugin: p.restartPlugin, Problems: p.reload.problems, Hypervisor: p.plugins.Hypervisor(), Secrets: p.plugins.Secrets(),
 		ArtifactsDir: dirs.artifacts(), ReposDir: dirs.repos(), Dial: dialSandbox, Log: p.log,
-		Host: hostInfo(p.cfg, uuid, p.dev), Checks: p.checkHost, Console: p.console,
+		Host: func() api.Host { return hostInfo(p.reload.settings.now(), uuid, p.dev) }, Checks: p.checkHost, Console: p.console,
 	}
 	if p.guest, err = guest.New(gc); err != nil {
 		return err

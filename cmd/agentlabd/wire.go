@@ -32,7 +32,10 @@ func blocks(cfg *config.Config) []pluginhost.Block {
 }
 
 func hostInfo(cfg *config.Config, uuid string, dev bool) api.Host {
-	return api.Host{Version: version.String(), HostUUID: uuid, AgentSubnet: cfg.AgentSubnet.String(), Dev: dev, LogFile: cfg.LogFile}
+	return api.Host{
+		Version: version.String(), HostUUID: uuid, AgentSubnet: cfg.AgentSubnet.String(), Dev: dev,
+		LogFile: cfg.LogFile, SSHKey: cfg.SSHPublicKeyPath,
+	}
 }
 
 // hostNetwork is the host's side of the agent network.
@@ -60,15 +63,18 @@ func (p profiles) Spec(name string) (lab.Spec, error) {
 	loaded, diags := config.LoadProfiles(cfg.ProfilesDir)
 	profile, ok := loaded[name]
 	if !ok {
+		if wrong := config.ProfileMistakes(cfg.ProfilesDir, name); len(wrong) > 0 {
+			return lab.Spec{}, fault.New(fault.Invalid, "profile %q has mistakes: %s", name, wrong.Few(3)).
+				WithHint("correct them; agentlab profile check FILE tells all, and the next request reads the file again")
+		}
 		hint := "there is no usable profile in " + cfg.ProfilesDir
 		if len(loaded) > 0 {
 			hint = "there are: " + strings.Join(slices.Sorted(maps.Keys(loaded)), ", ")
 		}
-		err := fault.New(fault.NotFound, "there is no profile %q", name).WithHint("%s", hint)
 		if diags.HasErrors() {
-			err = err.WithHint("%s; skipped: %s", hint, strings.Join(diags.Lines(), "; "))
+			hint += "; others have mistakes: agentlab profile check tells"
 		}
-		return lab.Spec{}, err
+		return lab.Spec{}, fault.New(fault.NotFound, "there is no profile %q", name).WithHint("%s", hint)
 	}
 	key, err := operatorKey(cfg)
 	if err != nil {

@@ -64,7 +64,7 @@ type Job struct {
 	State     string     `json:"state"`
 	Reason    string     `json:"reason,omitempty"`
 	ExitCode  *int       `json:"exit_code,omitempty"`
-	Stage     string     `json:"stage,omitempty"`
+	Stage     string     `json:"stage,omitempty" doc:"what the guest does, until the job has ended"`
 	Task      string     `json:"task"`
 	Profile   string     `json:"profile"`
 	Repo      string     `json:"repo,omitempty" doc:"URL, or id of the uploaded repository"`
@@ -73,7 +73,7 @@ type Job struct {
 	LogBytes  int64      `json:"log_bytes"`
 	CreatedAt time.Time  `json:"created_at"`
 	StartedAt *time.Time `json:"started_at,omitempty"`
-	Deadline  *time.Time `json:"deadline,omitempty"`
+	Deadline  *time.Time `json:"deadline,omitempty" doc:"when its time is over; the host waits a little longer for the guest's report"`
 	EndedAt   *time.Time `json:"ended_at,omitempty"`
 	Artifacts []Artifact `json:"artifacts,omitempty"`
 	Events    []Event    `json:"events,omitempty" doc:"newest, oldest first, when asked for"`
@@ -200,6 +200,7 @@ type Host struct {
 	AgentSubnet string `json:"agent_subnet"`
 	Dev         bool   `json:"dev,omitempty"`
 	LogFile     string `json:"log_file,omitempty" doc:"of the daemon, on its host"`
+	SSHKey      string `json:"ssh_public_key_path,omitempty" doc:"of the key that new sandboxes know, on the daemon's host"`
 }
 
 // Problem is every error body (RFC 9457, application/problem+json).

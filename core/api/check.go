@@ -31,13 +31,22 @@ type ProfileCheck struct {
 // JobCheck is a job that shall only be checked.
 type JobCheck struct {
 	JobCreate
-	LocalRepo bool `json:"local_repo,omitempty" doc:"a repository would be uploaded, instead of repo_url or repo_id"`
+	LocalRepo bool   `json:"local_repo,omitempty" doc:"a repository would be uploaded, instead of repo_url or repo_id"`
+	Script    string `json:"script,omitempty" enum:"missing,plain,executable" doc:"with local_repo: how it has .agentlab/run.sh"`
 }
+
+// What JobCheck.Script says.
+const (
+	ScriptMissing    = "missing"
+	ScriptPlain      = "plain" // not executable, so it is not run
+	ScriptExecutable = "executable"
+)
 
 // JobPlan is how a job would be run.
 type JobPlan struct {
 	Sandbox    *Sandbox `json:"sandbox,omitempty" doc:"that is there and would be used; else a new one is made"`
 	Profile    Profile  `json:"profile" doc:"resolved"`
+	Agent      string   `json:"agent,omitempty" doc:"what would run: agent.command, .agentlab/run.sh, or an agent CLI of the template; none when only the sandbox will know"`
 	Mode       string   `json:"mode,omitempty" doc:"of the agent"`
 	TTLSeconds int64    `json:"ttl_seconds"`
 }

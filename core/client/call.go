@@ -60,12 +60,15 @@ func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, pa
 func (c *Client) create(ctx context.Context, path, look string, in any) (api.Accepted, error) {
 	var out api.Accepted
 	err := c.call(ctx, http.MethodPost, path, nil, in, &out)
-	pace := retry{patience: c.patience}
+	pace := retry{c: c}
 	for err != nil && (broken(err) || !pace.since.IsZero()) {
 		if pace.again(ctx, err) != nil {
 			break
 		}
 		err = c.call(ctx, http.MethodPost, path, nil, in, &out)
+	}
+	if err == nil {
+		pace.ok()
 	}
 	if err != nil && (broken(err) || errors.Is(err, fault.Timeout) || !pace.since.IsZero() && errors.Is(err, fault.Unavailable)) {
 		return out, fault.New(fault.ClassOf(err), "%w", err).WithHint("it may have been accepted all the same: %s", look)
@@ -152,12 +155,15 @@ func (b *streamBody) Close() error {
 
 // retry paces attempts to reach a daemon that is gone.
 type retry struct {
-	patience time.Duration
-	since    time.Time // of the first failure in a row; zero after a success
-	wait     time.Duration
+	c     *Client
+	since time.Time // of the first failure in a row; zero after a success
+	wait  time.Duration
 }
 
-func (r *retry) ok() { r.since, r.wait = time.Time{}, 0 }
+func (r *retry) ok() {
+	r.since, r.wait = time.Time{}, 0
+	r.c.back()
+}
 
 // again waits before the next attempt, or returns the error to give up with.
 func (r *retry) again(ctx context.Context, err error) error {
@@ -167,8 +173,11 @@ func (r *retry) again(ctx context.Context, err error) error {
 	if r.since.IsZero() {
 		r.since = time.Now()
 	}
-	if time.Since(r.since) >= r.patience {
+	if time.Since(r.since) >= r.c.patience {
 		return err
+	}
+	if r.wait > 0 { // a connection that only broke is there again by now
+		r.c.gone(r.since)
 	}
 	r.wait = min(max(2*r.wait, 100*time.Millisecond), 3*time.Second)
 	select {
@@ -176,6 +185,32 @@ func (r *retry) again(ctx context.Context, err error) error {
 		return err
 	case <-time.After(r.wait/2 + rand.N(r.wait)):
 		return nil
+	}
+}
+
+// gone tells who watches, once, that the daemon is away. One that failed before
+// another call found it back only comes late.
+func (c *Client) gone(since time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.away || since.Before(c.backAt) {
+		return
+	}
+	c.away = true
+	if c.watch != nil {
+		c.watch(true)
+	}
+}
+
+func (c *Client) back() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.away {
+		return
+	}
+	c.away, c.backAt = false, time.Now()
+	if c.watch != nil {
+		c.watch(false)
 	}
 }
 

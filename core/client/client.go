@@ -2,21 +2,23 @@ package client
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
-	"syscall"
+	"sync"
 	"time"
 
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/secret"
 )
 
-// DefaultSocket is where an installed daemon listens.
-const DefaultSocket = "/run/agentlab/agentlabd.sock"
+// Where daemons listen unless told otherwise: an installed one, and agentlabd
+// --dev.
+const (
+	DefaultSocket = "/run/agentlab/agentlabd.sock"
+	DevSocket     = "/run/agentlab-dev/agentlabd.sock"
+)
 
 // Options say where the daemon is and how patient to be.
 type Options struct {
@@ -41,6 +43,12 @@ type Client struct {
 	timeout  time.Duration
 	patience time.Duration
 	silence  time.Duration // longest between two signs of life of an event stream
+
+	mu sync.Mutex
+	// mu guards:
+	away   bool // and waited for
+	backAt time.Time
+	watch  func(away bool)
 }
 
 // New returns a client; it connects when it is used. A bad Endpoint is
@@ -79,6 +87,14 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
+// Watch has f called when calls begin to wait for a daemon that is gone, and when
+// it is back. f must not call the client.
+func (c *Client) Watch(f func(away bool)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watch = f
+}
+
 // Local reports whether the daemon is reached by a socket of this machine.
 func (c *Client) Local() bool { return c.socket != "" }
 
@@ -91,39 +107,4 @@ func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 		return d.DialContext(ctx, "unix", c.socket)
 	}
 	return d.DialContext(ctx, network, addr)
-}
-
-// connectError says in words what a failed exchange means.
-func (c *Client) connectError(err error) error {
-	where := c.base.Redacted()
-	if c.socket != "" {
-		where = c.socket
-	}
-	if op, ok := errors.AsType[*url.Error](err); ok {
-		err = op.Err // how we called is of no interest
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && c.socket != "" {
-		err = op.Err // where has the address
-	}
-	switch {
-	case errors.Is(err, context.Canceled):
-		return fault.New(fault.Unavailable, "call to the daemon was cancelled: %w", err)
-	case errors.Is(err, context.DeadlineExceeded):
-		return fault.New(fault.Timeout, "the daemon at %s did not answer in time: %w", where, err)
-	case c.socket != "" && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EACCES)):
-		return fault.New(fault.Denied, "no permission to use %s: %w", where, err).
-			WithHint("join the group that owns the socket (sudo usermod -aG agentlab $USER, then log in again) or use sudo")
-	case c.socket != "" && errors.Is(err, fs.ErrNotExist):
-		return fault.New(fault.Unavailable, "the daemon is not running: there is no %s: %w", where, err).
-			WithHint("start it with systemctl start agentlabd, or name its socket with --socket")
-	case errors.Is(err, syscall.ECONNREFUSED):
-		f := fault.New(fault.Unavailable, "the daemon is not running: nobody listens at %s: %w", where, err)
-		if c.socket == "" {
-			return f.WithHint("check the endpoint, and control_listen on the host")
-		}
-		return f.WithHint("start it with systemctl start agentlabd, or name its socket with --socket")
-	case broken(err):
-		return fault.New(fault.Unavailable, "the daemon at %s closed the connection: %w", where, err)
-	}
-	return fault.New(fault.Unavailable, "reach the daemon at %s: %w", where, err)
 }

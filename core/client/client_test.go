@@ -11,7 +11,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -56,18 +58,32 @@ func TestConnectErrorsSayWhatToDo(t *testing.T) {
 	if err := ln.Close(); err != nil {
 		t.Fatal(err)
 	}
+	dev := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dev, ".agentlab-dev"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	none := filepath.Join(dir, "none")
 	for name, tc := range map[string]struct {
-		o    Options
-		want fault.Class
-		hint string
+		o          Options
+		says, hint string
 	}{
-		"no socket":    {Options{Socket: filepath.Join(dir, "none")}, fault.Unavailable, "systemctl start agentlabd"},
-		"stale socket": {Options{Socket: stale}, fault.Unavailable, "systemctl start agentlabd"},
-		"remote down":  {Options{Endpoint: "http://127.0.0.1:1"}, fault.Unavailable, "control_listen"},
+		"no socket":    {Options{Socket: none}, "the daemon is not running: there is no " + none, "whose run_dir is " + dir},
+		"stale socket": {Options{Socket: stale}, "the daemon is not running: nobody listens at " + stale, "whose run_dir is " + dir},
+		"dev daemon":   {Options{Socket: filepath.Join(dev, "s")}, "the daemon is not running: there is no " + filepath.Join(dev, "s"), "agentlabd --dev --dev-run-dir " + dev},
+		"remote down":  {Options{Endpoint: "http://127.0.0.1:1"}, "nobody listens at http://127.0.0.1:1", "listens on its Unix socket only"},
 	} {
 		_, err := newClient(t, tc.o).Status(t.Context())
-		if !errors.Is(err, tc.want) || !strings.Contains(fault.HintOf(err), tc.hint) {
+		if !errors.Is(err, fault.Unavailable) || err.Error() != tc.says || !strings.Contains(fault.HintOf(err), tc.hint) {
 			t.Errorf("%s: %v, hint %q", name, err, fault.HintOf(err))
+		}
+		if strings.Contains(fault.HintOf(err), "systemctl") || strings.Contains(fault.HintOf(err), "control_listen") {
+			t.Errorf("%s: hint %q does not fit", name, fault.HintOf(err))
+		}
+	}
+	for socket, hint := range map[string]string{DefaultSocket: "systemctl start agentlabd", DevSocket: "sudo agentlabd --dev,"} {
+		err := newClient(t, Options{Socket: socket}).connectError(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENOENT)})
+		if !errors.Is(err, syscall.ENOENT) || !strings.Contains(fault.HintOf(err), hint) {
+			t.Errorf("%s: %v, hint %q", socket, err, fault.HintOf(err))
 		}
 	}
 	// Root is never refused, so the kernel's answer is made here.
@@ -75,6 +91,10 @@ func TestConnectErrorsSayWhatToDo(t *testing.T) {
 	err = newClient(t, Options{}).connectError(refused)
 	if !errors.Is(err, fault.Denied) || !strings.Contains(fault.HintOf(err), "usermod -aG agentlab") {
 		t.Errorf("no permission: %v, hint %q", err, fault.HintOf(err))
+	}
+	err = newClient(t, Options{Socket: stale}).connectError(refused)
+	if err.Error() != "no permission to use "+stale || !strings.Contains(fault.HintOf(err), "use sudo: ") {
+		t.Errorf("no permission to a dev daemon's: %v, hint %q", err, fault.HintOf(err))
 	}
 	for _, bad := range []string{"host:8845", "ftp://x", "http://", "::"} {
 		if _, err := New(Options{Endpoint: bad}); !errors.Is(err, fault.Invalid) {
@@ -214,6 +234,43 @@ func TestEventsNoticeADeadStream(t *testing.T) {
 		return
 	}
 	t.Error("no event")
+}
+
+// Several calls that wait for one daemon tell once that it is away, and once that
+// it is back.
+func TestWhoWaitsIsTold(t *testing.T) {
+	var mu sync.Mutex
+	var told []bool
+	up := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-up:
+			_, _ = io.WriteString(w, `{"state":"DONE"}`)
+		default:
+			panic(http.ErrAbortHandler) // the connection breaks
+		}
+	}))
+	t.Cleanup(srv.Close)
+	c := newClient(t, Options{Endpoint: srv.URL, Patience: 30 * time.Second})
+	c.Watch(func(away bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if told = append(told, away); away {
+			close(up)
+		}
+	})
+	var wait sync.WaitGroup
+	for range 3 {
+		wait.Go(func() {
+			if op, err := c.WaitOperation(t.Context(), "op_1"); err != nil || op.State != "DONE" {
+				t.Errorf("%+v, %v", op, err)
+			}
+		})
+	}
+	wait.Wait()
+	if want := []bool{true, false}; !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
+	}
 }
 
 func TestPatienceEnds(t *testing.T) {

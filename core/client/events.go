@@ -42,7 +42,7 @@ const longestSilence = 50 * time.Second
 // the daemon refuses, or when it is gone for longer than Options.Patience.
 func (c *Client) Events(ctx context.Context, q EventQuery) iter.Seq2[api.Event, error] {
 	return func(yield func(api.Event, error) bool) {
-		pace := retry{patience: c.patience}
+		pace := retry{c: c}
 		for {
 			more := true
 			err := c.eventsOnce(ctx, &q, pace.ok, func(e api.Event) bool {

@@ -159,7 +159,7 @@ func (c *Client) JobLog(ctx context.Context, id string, q LogQuery) (io.ReadClos
 // whole. It outlives restarts of the daemon that are shorter than
 // Options.Patience, and never writes a byte twice.
 func (c *Client) FollowLog(ctx context.Context, id string, q LogQuery, w io.Writer) error {
-	pace := retry{patience: c.patience}
+	pace := retry{c: c}
 	for {
 		next, writeErr, err := c.followOnce(ctx, id, q, w, pace.ok)
 		if err == nil || writeErr != nil {

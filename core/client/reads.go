@@ -131,13 +131,14 @@ func (c *Client) WaitJob(ctx context.Context, id string) (api.Job, error) {
 }
 
 func wait[T any](ctx context.Context, c *Client, path string, ended func(T) bool) (T, error) {
-	pace := retry{patience: c.patience}
+	pace := retry{c: c}
 	q := url.Values{"wait": {longPoll.String()}}
 	for {
 		var got T
 		err := c.callWithin(ctx, longPoll+c.timeout, http.MethodGet, path, q, nil, &got)
 		switch {
 		case err == nil && ended(got):
+			pace.ok()
 			return got, nil
 		case err == nil && ctx.Err() == nil:
 			pace.ok()

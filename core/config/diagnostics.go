@@ -95,6 +95,27 @@ func (d Diagnostics) behind(further Diagnostics) Diagnostics {
 	})...)
 }
 
+// news are the further diagnostics but those about a key of which an error has
+// been told: it has no value, so what is said of that is an echo.
+func (d Diagnostics) news(further Diagnostics) Diagnostics {
+	type key struct {
+		at   hcl.Range
+		name string
+	}
+	of := func(x *hcl.Diagnostic) key {
+		name, _, ok := strings.Cut(x.Summary, ": ")
+		if x.Subject == nil || !ok {
+			return key{}
+		}
+		return key{lineOf(*x.Subject), name}
+	}
+	told := map[key]bool{}
+	for _, x := range d {
+		told[of(x)] = x.Severity == hcl.DiagError
+	}
+	return slices.DeleteFunc(further, func(x *hcl.Diagnostic) bool { return of(x) != key{} && told[of(x)] })
+}
+
 func lineOf(r hcl.Range) hcl.Range {
 	return hcl.Range{Filename: r.Filename, Start: hcl.Pos{Line: r.Start.Line}}
 }

@@ -102,24 +102,20 @@ func Parse(src []byte, path string) (*Config, Diagnostics) {
 	cfg, d := form.resolve(path, body)
 	cfg.body = body
 	cfg.sources(body, src)
-	diags = append(diags, d...)
-	return cfg, append(diags, warnNoEffect(body)...)
+	return cfg, append(append(diags, diags.news(d)...), warnNoEffect(body)...)
 }
 
 // decode decodes what it can. The body is nil when the text is not HCL.
 func decode(src []byte, path string, into any, fields []Field) (*hclsyntax.Body, Diagnostics) {
 	file, diags := hclsyntax.ParseConfig(src, path, hcl.InitialPos)
 	if diags.HasErrors() {
-		return nil, Diagnostics(diags)
+		return nil, words{src: src, fields: fields}.of(diags)
 	}
 	body := file.Body.(*hclsyntax.Body)
-	out := strangers(body, fields)
-	for _, d := range gohcl.DecodeBody(body, nil, into) {
-		if d.Summary != unsupportedKey && d.Summary != unsupportedBlock { // said by strangers
-			out = append(out, d)
-		}
-	}
-	return body, out
+	said := slices.DeleteFunc(gohcl.DecodeBody(body, nil, into), func(d *hcl.Diagnostic) bool {
+		return d.Summary == unsupportedKey || d.Summary == unsupportedBlock // said by strangers
+	})
+	return body, append(strangers(body, fields), words{src, body, fields}.of(said)...)
 }
 
 // How hclsyntax titles what strangers says better.

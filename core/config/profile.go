@@ -96,13 +96,16 @@ func LoadProfiles(dir string) (map[string]Profile, Diagnostics) {
 		}
 		return map[string]Profile{}, Diagnostics{}.Warn(WholeFile(dir), "", "%s", text)
 	}
-	var files []string
+	return LoadProfileFiles(profileFiles(dir, entries)...)
+}
+
+func profileFiles(dir string, entries []os.DirEntry) (files []string) {
 	for _, e := range entries {
 		if !e.IsDir() && filepath.Ext(e.Name()) == ".hcl" {
 			files = append(files, filepath.Join(dir, e.Name()))
 		}
 	}
-	return LoadProfileFiles(files...)
+	return files
 }
 
 // LoadProfileFiles is LoadProfiles for files wherever they are.

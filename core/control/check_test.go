@@ -14,6 +14,7 @@ import (
 	"github.com/agentlab/agentlab/core/problem"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
 	"github.com/agentlab/agentlab/sdk/secrets"
 )
 
@@ -123,6 +124,32 @@ func TestJobPlan(t *testing.T) {
 	plan, err := d.c.ValidateJob(ctx, api.JobCheck{JobCreate: api.JobCreate{Profile: "claude", Task: "t", TTLSeconds: 60, Mode: "dangerous"}, LocalRepo: true})
 	if err != nil || plan.Profile.Name != "claude" || plan.Profile.AgentCommand != "claude" || plan.Mode != "dangerous" || plan.TTLSeconds != 60 || plan.Sandbox != nil {
 		t.Errorf("plan %+v, %v", plan, err)
+	}
+	d.world.templates = append(d.world.templates, hypervisor.Template{VMID: 9002, Name: "bare"})
+	bare, line := d.world.specs["good"], d.world.specs["good"]
+	bare.Template, line.Template, line.AgentCommand = "bare", "bare", "make test"
+	d.world.specs["bare"], d.world.specs["line"] = bare, line
+	for _, c := range []struct{ profile, script, want, refused string }{
+		{"bare", api.ScriptExecutable, ".agentlab/run.sh", ""},
+		{"bare", api.ScriptMissing, "", "the repository no .agentlab/run.sh"},
+		{"bare", api.ScriptPlain, "", ".agentlab/run.sh of the repository is not executable"},
+		{"bare", "", "", ""},
+		{"line", api.ScriptMissing, "make test", ""},
+		{"line", api.ScriptExecutable, "make test", ""},
+		{"good", api.ScriptMissing, "claude", ""}, // the template's
+		{"claude", api.ScriptMissing, "claude", ""},
+		{"claude", api.ScriptExecutable, ".agentlab/run.sh", ""},
+	} {
+		plan, err := d.c.ValidateJob(ctx, api.JobCheck{JobCreate: api.JobCreate{Profile: c.profile, Task: "t"}, LocalRepo: true, Script: c.script})
+		switch {
+		case c.refused != "":
+			wantClass(t, c.profile+" "+c.script, err, fault.Precondition)
+			if !strings.Contains(err.Error(), c.refused) || fault.HintOf(err) == "" {
+				t.Errorf("%s, script %s: %v (hint %q)", c.profile, c.script, err, fault.HintOf(err))
+			}
+		case err != nil || plan.Agent != c.want:
+			t.Errorf("%s, script %s: %q, %v, want %q", c.profile, c.script, plan.Agent, err, c.want)
+		}
 	}
 	_, err = d.c.ValidateJob(ctx, api.JobCheck{JobCreate: api.JobCreate{Profile: "good", Task: "t", RepoURL: "https://h/x"}, LocalRepo: true})
 	wantClass(t, "two repositories", err, fault.Invalid)

@@ -51,8 +51,14 @@ func apiJob(j lab.Job) api.Job {
 		Task: j.Task, Profile: j.Profile, Repo: j.RepoURL, Ref: j.Ref, CreatedAt: j.CreatedAt.UTC(),
 		StartedAt: when(j.StartedAt), Deadline: when(j.Deadline), EndedAt: when(j.EndedAt),
 	}
+	if !j.StartedAt.IsZero() && j.TTL > 0 { // the host's own is later: it waits for the guest's last words
+		out.Deadline = when(j.StartedAt.Add(j.TTL))
+	}
 	if out.Repo == "" {
 		out.Repo = j.RepoID
+	}
+	if j.State.Ended() {
+		out.Stage = ""
 	}
 	if j.ExitCode >= 0 && j.State.Ended() {
 		code := j.ExitCode

@@ -178,7 +178,7 @@ func newDaemon(t testing.TB) *daemon {
 			return api.PluginInfo{Plugin: api.Plugin{Kind: "hypervisor", Name: "qemu"}}, nil
 		},
 		Hypervisor: d.world, Secrets: d.world, ArtifactsDir: d.artifacts, ReposDir: d.repos, DiskFloor: 1,
-		Host: api.Host{Version: "1.2.3", HostUUID: "uuid", AgentSubnet: "10.77.0.0/16"}, Dial: d.world.dial,
+		Host: func() api.Host { return api.Host{Version: "1.2.3", HostUUID: "uuid", AgentSubnet: "10.77.0.0/16"} }, Dial: d.world.dial,
 		Log: hclog.New(&hclog.LoggerOptions{Output: d.log, Level: hclog.Debug}),
 	}
 	d.server, err = control.New(d.config)

@@ -48,6 +48,9 @@ func (s *Server) validateJob(r *http.Request, in api.JobCheck) (api.JobPlan, err
 		out.Sandbox, name, spec = &view, req.Sandbox.Profile, req.Sandbox.Spec
 	}
 	out.Profile = apiProfile(name, spec)
+	if out.Agent, err = s.agent(r.Context(), spec, in.Script); err != nil {
+		return api.JobPlan{}, err
+	}
 	out.Mode, out.TTLSeconds = cmp.Or(req.Mode, spec.AgentMode), int64(cmp.Or(req.TTL, spec.TTL)/time.Second)
 	return out, nil
 }
@@ -136,11 +139,13 @@ func (s *Server) cancelJob(r *http.Request) (api.Accepted, error) {
 	if err != nil {
 		return api.Accepted{}, err
 	}
-	if j.State.Ended() {
+	if j.State.Ended() && j.State != lab.JobCancelled {
 		return api.Accepted{}, fault.New(fault.Precondition, "job has ended: %s", j.State).WithResource("job %s", j.ID)
 	}
-	if err := s.cfg.Scheduler.CancelJob(r.Context(), j.ID); err != nil {
-		return api.Accepted{}, err
+	if !j.State.Ended() { // asked again, it is as it was
+		if err := s.cfg.Scheduler.CancelJob(r.Context(), j.ID); err != nil {
+			return api.Accepted{}, err
+		}
 	}
 	ops, err := s.cfg.Store.Operations(r.Context(), state.OperationFilter{JobID: j.ID, Limit: 1})
 	if err != nil {

@@ -98,7 +98,7 @@ type Config struct {
 	ArtifactsDir string  // <ArtifactsDir>/<job>/<path>
 	ReposDir     string  // <ReposDir>/<id>
 	DiskFloor    int64   // bytes that uploads leave free; 0 is 512 MiB
-	Host         api.Host
+	Host         func() api.Host
 	Dial         func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) // to sandboxes
 	Log          hclog.Logger
 }

@@ -18,7 +18,7 @@ const lowDisk = 1 << 30
 
 func (s *Server) health(*http.Request) (api.Health, error) { return api.Health{OK: true}, nil }
 
-func (s *Server) host(*http.Request) (api.Host, error) { return s.cfg.Host, nil }
+func (s *Server) host(*http.Request) (api.Host, error) { return s.cfg.Host(), nil }
 
 func (s *Server) status(r *http.Request) (api.Status, error) {
 	counts, err := s.cfg.Store.Counts(r.Context())
@@ -30,7 +30,7 @@ func (s *Server) status(r *http.Request) (api.Status, error) {
 		return api.Status{}, err
 	}
 	out := api.Status{
-		Version: s.cfg.Host.Version, StartedAt: s.started.UTC(), Plugins: s.cfg.Plugins(),
+		Version: s.cfg.Host().Version, StartedAt: s.started.UTC(), Plugins: s.cfg.Plugins(),
 		Sandboxes: counts.Sandboxes, Jobs: counts.Jobs, ArtifactBytes: counts.ArtifactBytes,
 		FailedOperations: each(newestFirst(failed), apiOperation).Items,
 	}

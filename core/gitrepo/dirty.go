@@ -17,9 +17,10 @@ func (s *source) changes(ctx context.Context) ([]string, error) {
 
 // status lists paths that differ from HEAD. A submodule's own files are not
 // looked at: that would run git in it.
-func (s *source) status(ctx context.Context, untracked string) ([]string, error) {
+func (s *source) status(ctx context.Context, args ...string) ([]string, error) {
 	var out bytes.Buffer
-	err := s.stream(ctx, nil, &out, "status", "--porcelain=v1", "-z", "--no-renames", untracked, "--ignore-submodules=dirty")
+	args = append([]string{"status", "--porcelain=v1", "-z", "--no-renames", "--ignore-submodules=dirty"}, args...)
+	err := s.stream(ctx, nil, &out, args...)
 	if err != nil {
 		return nil, fmt.Errorf("look for uncommitted changes: %w", err)
 	}
@@ -35,21 +36,10 @@ func (s *source) status(ctx context.Context, untracked string) ([]string, error)
 // snapshot makes a commit of the working copy on top of base. Index and
 // objects of its own keep the user's repository as it is.
 func (s *source) snapshot(ctx context.Context, temp, objects, base string) (string, error) {
-	index := filepath.Join(temp, "index")
-	original, err := s.run(ctx, "rev-parse", "--path-format=absolute", "--git-path", "index")
+	g, err := s.indexed(ctx, temp, objects)
 	if err != nil {
-		return "", fmt.Errorf("find index: %w", err)
-	}
-	if err := copyFile(ctx, original, index, s.as); err != nil {
 		return "", err
 	}
-	g := s.git
-	g.env = append(append([]string{}, s.env...),
-		"GIT_INDEX_FILE="+index, "GIT_OBJECT_DIRECTORY="+objects,
-		"GIT_AUTHOR_NAME=agentlab", "GIT_AUTHOR_EMAIL=agentlab@localhost",
-		"GIT_COMMITTER_NAME=agentlab", "GIT_COMMITTER_EMAIL=agentlab@localhost")
-	// git add would run git in submodules, with their own filters; update-index
-	// looks at the paths that it is given, and at a submodule's HEAD only.
 	var paths bytes.Buffer
 	listing, err := s.status(ctx, "--untracked-files=all")
 	if err != nil {
@@ -58,8 +48,8 @@ func (s *source) snapshot(ctx context.Context, temp, objects, base string) (stri
 	for _, path := range listing {
 		paths.WriteString(strings.TrimSuffix(path, "/") + "\x00")
 	}
-	if err := g.stream(ctx, &paths, io.Discard, "-c", "core.splitIndex=false", "update-index", "--add", "--remove", "--replace", "-z", "--stdin"); err != nil {
-		return "", fmt.Errorf("take uncommitted changes: %w", err)
+	if err := g.take(ctx, &paths); err != nil {
+		return "", err
 	}
 	tree, err := g.run(ctx, "write-tree")
 	if err != nil {
@@ -70,6 +60,36 @@ func (s *source) snapshot(ctx context.Context, temp, objects, base string) (stri
 		return "", fmt.Errorf("commit uncommitted changes: %w", err)
 	}
 	return commit, nil
+}
+
+// indexed is the repository with a copy of its index in temp, and with objects
+// to write to.
+func (s *source) indexed(ctx context.Context, temp, objects string) (git, error) {
+	index := filepath.Join(temp, "index")
+	original, err := s.run(ctx, "rev-parse", "--path-format=absolute", "--git-path", "index")
+	if err != nil {
+		return git{}, fmt.Errorf("find index: %w", err)
+	}
+	if err := copyFile(ctx, original, index, s.as); err != nil {
+		return git{}, err
+	}
+	g := s.git
+	g.env = append(append([]string{}, s.env...),
+		"GIT_INDEX_FILE="+index, "GIT_OBJECT_DIRECTORY="+objects,
+		"GIT_AUTHOR_NAME=agentlab", "GIT_AUTHOR_EMAIL=agentlab@localhost",
+		"GIT_COMMITTER_NAME=agentlab", "GIT_COMMITTER_EMAIL=agentlab@localhost")
+	return g, nil
+}
+
+// take brings the paths, each ended by a NUL, into the index as they are in the
+// working copy. git add would run git in submodules, with their own filters;
+// update-index looks at the paths that it is given, and at a submodule's HEAD
+// only.
+func (g git) take(ctx context.Context, paths io.Reader) error {
+	if err := g.stream(ctx, paths, io.Discard, "-c", "core.splitIndex=false", "update-index", "--add", "--remove", "--replace", "-z", "--stdin"); err != nil {
+		return fmt.Errorf("take uncommitted changes: %w", err)
+	}
+	return nil
 }
 
 func copyFile(ctx context.Context, from, to string, as *caller) error {

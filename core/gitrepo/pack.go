@@ -61,16 +61,6 @@ func Pack(ctx context.Context, dir string, opts PackOptions, w io.Writer) (Meta,
 	return meta, nil
 }
 
-// Check tells what Pack would take and refuses what it would refuse, but for
-// what only packing shows: a history that lacks objects. It writes nothing.
-func Check(ctx context.Context, dir string, opts PackOptions) (Meta, error) {
-	src, err := openSource(ctx, dir)
-	if err != nil {
-		return Meta{}, err
-	}
-	return src.choose(ctx, opts)
-}
-
 // source is the user's repository. It is only read.
 type source struct {
 	git

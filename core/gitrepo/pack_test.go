@@ -20,7 +20,7 @@ import (
 func roundTrip(t *testing.T, dir string, opts gitrepo.PackOptions) (gitrepo.Meta, repo) {
 	t.Helper()
 	var archive bytes.Buffer
-	checked, err := gitrepo.Check(t.Context(), dir, opts)
+	checked, _, err := gitrepo.Check(t.Context(), dir, opts, script)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestPackRefuses(t *testing.T) {
 			if out.Len() > 0 {
 				t.Error("something was written")
 			}
-			if _, checked := gitrepo.Check(t.Context(), c.dir, c.opts); checked == nil || err == nil || checked.Error() != err.Error() {
+			if _, _, checked := gitrepo.Check(t.Context(), c.dir, c.opts, script); checked == nil || err == nil || checked.Error() != err.Error() {
 				t.Errorf("Check says %v, Pack %v", checked, err)
 			}
 		})

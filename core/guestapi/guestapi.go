@@ -14,6 +14,9 @@ const (
 	UploadPath = "/upload"             // POST ?job=&path=&flagged=, body: file → UploadReply
 )
 
+// RunScript is what a repository brings to be run in place of an agent CLI.
+const RunScript = ".agentlab/run.sh"
+
 // Bootstrap is /etc/agentlab/bootstrap.json, written by the seed.
 type Bootstrap struct {
 	Token      string `json:"token"`

@@ -10,11 +10,14 @@ import (
 // CancelOperation asks the operation to stop and returns it as it is then: what
 // create-sandbox made is taken back, and work for a job ends as RequestCancel
 // ends it. Asking again is no error, nor is asking one that is being undone
-// anyway. fault.Precondition: it has ended, or is of a kind that is never left
-// half done.
+// anyway. fault.Precondition: it has ended otherwise, or is of a kind that is
+// never left half done.
 func (s *Store) CancelOperation(ctx context.Context, id string) (o lab.Operation, err error) {
 	err = s.write(ctx, "cancel operation", func(ctx context.Context, t *tx) error {
 		if o, err = readOperation(ctx, t, id); err != nil {
+			return err
+		}
+		if was, err := t.wasCancelled(ctx, o); err != nil || was {
 			return err
 		}
 		if err := cancellable(o); err != nil || o.Cancel || o.State == lab.OpUndoing {
@@ -27,6 +30,16 @@ func (s *Store) CancelOperation(ctx context.Context, id string) (o lab.Operation
 		return err
 	})
 	return o, err
+}
+
+// wasCancelled reports whether the operation, or the job it was for, ended as
+// somebody asked.
+func (t *tx) wasCancelled(ctx context.Context, o lab.Operation) (bool, error) {
+	if o.State != lab.OpDone || o.JobID == "" {
+		return o.State == lab.OpCancelled, nil
+	}
+	j, err := readJob(ctx, t, o.JobID)
+	return j.State == lab.JobCancelled, err
 }
 
 func cancellable(o lab.Operation) error {

@@ -16,7 +16,7 @@ func main() {
 	plugin.Serve(plugin.Plugin{
 		Name:        "netfilter",
 		Version:     version.String(),
-		Description: "Joins sandboxes to a bridge and enforces their policies with nftables.",
+		Description: "sandboxes on a bridge, with policies that nftables enforces",
 		Kinds:       []plugin.Kind{plugin.Network},
 		Schema:      schema(),
 		Tools:       []plugin.Tool{{Name: "nft"}},

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
 )
 
 // ErrSkipped marks a check that does not apply.

@@ -93,11 +93,11 @@ type (
 		Cases    []junitCase `xml:"testcase"`
 	}
 	junitCase struct {
-		Class   string      `xml:"classname,attr"`
-		Name    string      `xml:"name,attr"`
-		Time    float64     `xml:"time,attr"`
-		Failure *junitText  `xml:"failure"`
-		Skipped *junitSkip  `xml:"skipped"`
+		Class   string     `xml:"classname,attr"`
+		Name    string     `xml:"name,attr"`
+		Time    float64    `xml:"time,attr"`
+		Failure *junitText `xml:"failure"`
+		Skipped *junitSkip `xml:"skipped"`
 	}
 	junitText struct {
 		Message string `xml:"message,attr"`

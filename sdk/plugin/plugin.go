@@ -26,7 +26,7 @@ const BinaryPrefix = "agentlab-plugin-"
 type Plugin struct {
 	Name        string // "qemu", without BinaryPrefix
 	Version     string // semver
-	Description string // one sentence
+	Description string // what it is, without a period: it stands behind a colon
 	Kinds       []Kind // one, or several of which each process serves one
 	Schema      *Schema
 	Tools       []Tool

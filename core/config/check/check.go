@@ -3,6 +3,7 @@ package check
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,20 +23,22 @@ type Report struct {
 	Config      *config.Config // what could be read; nil when that is nothing
 	Profiles    []string       // usable ones, sorted
 	Diagnostics config.Diagnostics
+	Asked       []config.PluginBlock // those that AskPlugins started
 }
 
 // Run checks the file and what it names.
 func Run(path string) Report {
 	cfg, diags := config.Inspect(path)
 	r := Report{Config: cfg, Diagnostics: diags}
-	if cfg == nil {
+	if cfg == nil { // so nobody knows profiles_dir: they are mostly beside the file
+		dir := filepath.Join(filepath.Dir(path), "profiles")
+		if _, err := os.Stat(dir); err == nil {
+			_, d := r.profiles(dir)
+			r.Diagnostics = append(r.Diagnostics, d...)
+		}
 		return r
 	}
-	profiles, d := config.LoadProfiles(cfg.ProfilesDir)
-	for name := range profiles {
-		r.Profiles = append(r.Profiles, name)
-	}
-	slices.Sort(r.Profiles)
+	profiles, d := r.profiles(cfg.ProfilesDir)
 	c := &checker{cfg: cfg, diags: append(r.Diagnostics, d...)}
 	c.owners()
 	c.keys()
@@ -48,6 +51,12 @@ func Run(path string) Report {
 	c.leftovers(len(profiles))
 	r.Diagnostics = c.sorted()
 	return r
+}
+
+func (r *Report) profiles(dir string) (map[string]config.Profile, config.Diagnostics) {
+	profiles, diags := config.LoadProfiles(dir)
+	r.Profiles = slices.Sorted(maps.Keys(profiles))
+	return profiles, diags
 }
 
 // Reload checks what a daemon that reads its configuration anew depends on. The

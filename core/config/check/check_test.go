@@ -111,6 +111,13 @@ func TestRun(t *testing.T) {
 			_ = os.Remove(h.path("config.hcl"))
 			_ = os.Mkdir(h.path("config.hcl"), 0o700)
 		}, []string{"$D/config.hcl: error: is not a regular file"}},
+		{"not HCL, and a bad profile", func(h *host) {
+			h.put("config.hcl", 0o600, "data_dir = /srv\n")
+			h.put("profiles/bad.hcl", 0o600, "profile \"bad\" {}\n")
+		}, []string{
+			"$D/config.hcl:1: error: a value is missing, or cannot be read; write name = value, with texts in quotes",
+			"$D/profiles/bad.hcl:1: error: profile \"bad\" needs template_vmid (a number above 0) or template (a name)",
+		}},
 		{"readable by all", func(h *host) { h.put("config.hcl", 0o604, h.config("")) }, []string{
 			"$D/config.hcl: error: mode 0604 lets others read or change it; run chmod 0600 $D/config.hcl",
 		}},

@@ -25,6 +25,7 @@ func (r *Report) AskPlugins(ctx context.Context) {
 			return d.Severity == hcl.DiagError && d.Subject != nil && *d.Subject == b.Range
 		})
 	})
+	r.Asked = blocks
 	c := &checker{cfg: r.Config, diags: append(r.Diagnostics, Plugins(ctx, r.Config, blocks)...)}
 	r.Diagnostics = c.sorted()
 }

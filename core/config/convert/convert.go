@@ -59,6 +59,9 @@ func YAML(src []byte, name string) (Result, config.Diagnostics) {
 	if kind == Config || !c.diags.HasErrors() { // a profile that lacks what is wrong would have errors of its own
 		c.load(kind, out)
 	}
+	if kind == Part {
+		c.warn(docs[0].Content[0].Line, `put it into a block: profile "NAME" { … }, with a template`, "is only a part of a profile: no file of its own")
+	}
 	slices.SortStableFunc(c.diags, func(a, b *hcl.Diagnostic) int { return cmp.Compare(a.Subject.Start.Line, b.Subject.Start.Line) })
 	if c.diags.HasErrors() {
 		return Result{}, c.diags

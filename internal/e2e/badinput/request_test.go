@@ -62,7 +62,7 @@ profile "bad-bundle" {
 		{"unknown profile", run(url, "smal"), refusal{ours, fault.Invalid, []string{`no profile "smal"`}, "there are: bad-bundle, no-bundle"}},
 		{"unknown profile of a sandbox", []string{"sandbox", "new", "--profile", "smal"}, refusal{2, fault.Invalid, []string{`no profile "smal"`}, "plain"}},
 		{"unknown profile for a local repository", run(plain, "smal"), refusal{ours, fault.Invalid, []string{`no profile "smal"`}, "plain, sim"}},
-		{"profile with a typo", run(url, "typo"), refusal{ours, fault.Invalid, []string{`no profile "typo"`}, b.path("profiles/more.hcl") + ":5: "}},
+		{"profile with a typo", run(url, "typo"), refusal{ours, fault.Invalid, []string{`profile "typo" has mistakes: ` + b.path("profiles/more.hcl") + ":5: "}, "profile check"}},
 		{"unknown template", run(url, "no-template"), refusal{ours, fault.Invalid, []string{`profile "no-template"`, `no template "debian-13"`}, "debian-12 (9000)"}},
 		{"unknown bundle", run(url, "no-bundle"), refusal{ours, fault.Invalid, []string{`profile "no-bundle"`, `no secrets bundle "defualt"`}, "planted"}},
 		{"bundle that does not open", run(url, "bad-bundle"), refusal{ours, fault.Precondition, []string{`bundle "broken" cannot be opened: `}, "in order"}},

@@ -15,9 +15,6 @@ import (
 // modeDangerous lets the agent CLI do everything without asking.
 const modeDangerous = "dangerous"
 
-// runScript is what a repository brings to be run in place of an agent CLI.
-const runScript = ".agentlab/run.sh"
-
 // agentPath is PATH of the agent, before its own ~/.local/bin.
 const agentPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -52,7 +49,7 @@ func choose(job guestapi.Job, repo string, find func(string) (string, error)) (i
 	if command != "" && !isCLI {
 		return invocation{argv: []string{shell(find), "-c", command}}, nil
 	}
-	script := filepath.Join(repo, runScript)
+	script := filepath.Join(repo, guestapi.RunScript)
 	if st, err := os.Stat(script); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
 		return invocation{argv: []string{script}}, nil
 	}
@@ -69,8 +66,8 @@ func choose(job guestapi.Job, repo string, find func(string) (string, error)) (i
 			return clis[name].invoke(path, job), nil
 		}
 	}
-	return invocation{}, fault.New(fault.Precondition, "nothing to run: no agent.command in the profile, no executable %s in the repository, no agent CLI in the template", runScript).
-		WithHint("commit %s with git add --chmod=+x, or set agent.command in the profile", runScript)
+	return invocation{}, fault.New(fault.Precondition, "nothing to run: no agent.command in the profile, no executable %s in the repository, no agent CLI in the template", guestapi.RunScript).
+		WithHint("commit %s with git add --chmod=+x, or set agent.command in the profile", guestapi.RunScript)
 }
 
 func (c cli) invoke(path string, job guestapi.Job) invocation {

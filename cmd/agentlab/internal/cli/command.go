@@ -75,6 +75,7 @@ type App struct {
 	Notes    string   // Markdown paragraphs for the reference: what holds for all commands
 	Codes    []Code
 	Commands []Command
+	Later    []string // commands, and flags with their dashes, that this version does not have yet
 	// Kinds complete the arguments and flags of their kind.
 	Kinds map[string]Kind
 	// Explain prints an error and returns the exit code.

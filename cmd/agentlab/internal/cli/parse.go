@@ -98,7 +98,7 @@ func (a *App) locate(args []string) (Command, []string, error) {
 	}
 	cmd := a.command(name)
 	if cmd.Run == nil && len(args) > 0 && !isFlag(args[0]) {
-		return cmd, nil, a.unknown(cmd, args[0])
+		return cmd, nil, a.unknown(cmd, args)
 	}
 	return cmd, slices.Concat(flags, args), nil
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/agext/levenshtein"
@@ -10,8 +11,13 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
-// unknown is the error for a word that no command has at this place.
-func (a *App) unknown(group Command, word string) error {
+// unknown is the error for words of which no command has the first at this place.
+func (a *App) unknown(group Command, words []string) error {
+	word := words[0]
+	if name := strings.TrimSpace(group.Name + " " + word); slices.Contains(a.Later, name) {
+		return fault.New(fault.Invalid, "%s %s is not in this version", a.Name, name).
+			WithHint("%s --help lists what there is", a.Name)
+	}
 	err := fault.New(fault.Invalid, "there is no command %q", a.title(group)+" "+word)
 	var next []string
 	for _, c := range a.Commands {
@@ -21,9 +27,28 @@ func (a *App) unknown(group Command, word string) error {
 		}
 	}
 	if s := Nearest(word, next); s != "" {
-		return err.WithHint("did you mean %q?", a.title(group)+" "+s)
+		return err.WithHint("did you mean %q?", a.title(group)+" "+a.goOn(strings.TrimSpace(group.Name+" "+s), s, words[1:]))
 	}
 	return err.WithHint("%s --help lists what there is", a.title(group))
+}
+
+// goOn puts behind a command's suggested name what the following words were
+// probably meant to be.
+func (a *App) goOn(name, said string, words []string) string {
+	for len(words) > 0 && !isFlag(words[0]) && a.command(name).Run == nil {
+		var below []string
+		for _, c := range a.Commands {
+			if rest, ok := strings.CutPrefix(c.Name, name+" "); ok && !c.Hidden {
+				below = append(below, strings.Fields(rest)[0])
+			}
+		}
+		s := Nearest(words[0], below)
+		if s == "" {
+			break
+		}
+		name, said, words = name+" "+s, said+" "+s, words[1:]
+	}
+	return said
 }
 
 // Nearest is the name that word was probably meant to be, or "". Two wrong
@@ -53,6 +78,9 @@ func (a *App) flagError(cmd Command, fs *flag.FlagSet, err error) error {
 	hint := a.title(cmd) + " --help lists the flags"
 	if _, name, ok := strings.Cut(text, "not defined: -"); ok {
 		name = strings.TrimLeft(name, "-")
+		if slices.Contains(a.Later, "--"+name) {
+			return fault.New(fault.Invalid, "%s: --%s is not in this version", a.title(cmd), name).WithHint("%s", hint)
+		}
 		text = "unknown flag --" + name
 		var names []string
 		fs.VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
