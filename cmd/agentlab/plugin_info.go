@@ -26,7 +26,9 @@ is left out; defaults of sensitive keys are never shown.
 With --crash it shows one report whole: how the process ended, the calls it had,
 and the last that it printed. With --json all reports are whole, and the calls
 since the daemon started are counted by method.`,
-		Flags:   func(fs *flag.FlagSet) { fs.StringVar(&crash, "crash", "", "show this report about a `crash`, by its id, or last") },
+		Flags: func(fs *flag.FlagSet) {
+			fs.StringVar(&crash, "crash", "", "show this report about a `crash`, by its id, or last")
+		},
 		Answers: []cli.Answer{cli.AnswerOf[api.PluginInfo]("plugin"), cli.AnswerOf[api.Crash]("crash")},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
