@@ -106,13 +106,13 @@ func (i *instance) bringUp(ctx context.Context) (*upProcess, error) {
 	i.change(func() { i.binary = statBinary(i.cfg.pathOf(block)) })
 	up, err := i.starter.prepare(ctx, i, block)
 	if err != nil {
-		return nil, i.startFailed(nil, began, err)
+		return nil, i.startFailed(up, began, err)
 	}
 	i.learn(up.info, up.schema)
 	if err := i.starter.configure(ctx, i, up); err != nil {
-		err = i.startFailed(up, began, err)
+		up.died = up.endedSoon(err)
 		up.abandon(ctx, i)
-		return nil, err
+		return nil, i.startFailed(up, began, err)
 	}
 	return up, nil
 }
