@@ -152,7 +152,14 @@ func (i *instance) down(err error) verdict {
 	if v.why != "" {
 		reason = v.why + ", the last: " + reason
 	}
-	i.log.Error("plugin is down", "plugin", i.label(), "state", string(v.state), "reason", reason, "crash", f.crashID, "err", f.err, "hint", fault.HintOf(f.err))
+	fields := []any{"plugin", i.label(), "state", string(v.state), "reason", reason, "pause", v.pause}
+	if f.crashID != "" {
+		fields = append(fields, "crash", f.crashID)
+	}
+	if hint := fault.HintOf(f.err); hint != "" {
+		fields = append(fields, "hint", hint)
+	}
+	i.log.Error("plugin is down", fields...)
 	i.change(func() {
 		i.current, i.cause, i.tried = nil, f, true
 		i.enter(v.state)

@@ -25,10 +25,16 @@ func TestAttemptsFollowTheContract(t *testing.T) {
 		came   outcome
 		want   int
 	}{
-		{get, lost, 2}, {get, unavailable, 3}, {get, answered, 1},
-		{create, lost, 2}, {create, unavailable, 1}, {create, answered, 1},
-		{exec, lost, 1}, {exec, unavailable, 1},
-		{odd, lost, 1}, {odd, unavailable, 1},
+		{get, lost, 2},
+		{get, unavailable, 3},
+		{get, answered, 1},
+		{create, lost, 2},
+		{create, unavailable, 1},
+		{create, answered, 1},
+		{exec, lost, 1},
+		{exec, unavailable, 1},
+		{odd, lost, 1},
+		{odd, unavailable, 1},
 	} {
 		n := 1
 		for contractOf(tt.method).again(tt.came, n) {

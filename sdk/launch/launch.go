@@ -31,7 +31,7 @@ const (
 	// a host boots, or is overcommitted, a start that is cut off and begun again
 	// would never end.
 	handshakeTimeout = 30 * time.Second
-	socketDir = "p" // begins the name of a folder for the socket of one process
+	socketDir        = "p" // begins the name of a folder for the socket of one process
 	// maxRunDir is the length of Spec.RunDir that still leaves room for the
 	// names of go-plugin: the path of a Unix socket has at most 107 bytes.
 	maxRunDir = 107 - len("/p1234567890/plugin-dir1234567890/plugin1234567890")
