@@ -16,6 +16,7 @@ import (
 
 	"github.com/agentlab/agentlab/core/config"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/launch"
 )
 
 // lockName is the file that a daemon keeps locked, and by which it knows its
@@ -153,16 +154,7 @@ func (l layout) lockDir(dir string) (release func(), err error) {
 
 // clear removes the sockets of plugins whose daemon was killed. We hold the
 // lock, so they are nobody's.
-func (l layout) clear() error {
-	old, err := os.ReadDir(l.pluginRun())
-	for _, e := range old {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(l.pluginRun(), e.Name())))
-	}
-	if err != nil {
-		return fault.New(fault.Denied, "remove old plugin sockets: %w", err)
-	}
-	return nil
-}
+func (l layout) clear() error { return launch.CleanRunDir(l.pluginRun()) }
 
 func writePID(f *os.File) error {
 	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)

@@ -2,8 +2,10 @@ package pluginhost
 
 import (
 	"context"
+	"errors"
 	"sync"
 
+	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
@@ -13,25 +15,35 @@ import (
 func (h *Host) Check(ctx context.Context) []Status {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	list := h.List()
+	all := h.all()
+	list := make([]Status, len(all))
 	var wg sync.WaitGroup
-	for n := range list {
-		if s := &list[n]; s.State == Ready || s.State == Degraded {
-			wg.Go(func() { h.ask(ctx, s) })
-		}
+	for n, i := range all {
+		wg.Go(func() { list[n] = i.ask(ctx) })
 	}
 	wg.Wait()
 	return list
 }
 
-func (h *Host) ask(ctx context.Context, s *Status) {
-	health, err := plugin.NewClient(h.line(plugin.Kind(s.Kind))).Health(ctx)
-	switch {
-	case err != nil:
-		s.State, s.Reason = Degraded, "it does not answer: "+err.Error()
-	case health.State != plugin.Ready:
-		s.State, s.Reason = Degraded, health.Message
-	default:
-		s.State, s.Reason = Ready, ""
+func (i *instance) ask(ctx context.Context) Status {
+	i.mu.Lock()
+	s, up := i.status, i.current
+	i.mu.Unlock()
+	if up != nil && (s.State == Ready || s.State == Degraded) {
+		s.State, s.Reason, _ = judge(up.health(ctx))
 	}
+	return s
+}
+
+// judge reads an answer to the health check; silent means that there was none.
+func judge(h plugin.Health, err error) (state State, reason string, silent bool) {
+	switch {
+	case errors.Is(err, fault.Timeout) || errors.Is(err, fault.Unavailable):
+		return Degraded, "it does not answer its health check", true
+	case err != nil:
+		return Degraded, "its health check failed: " + oneLine(err.Error()), false
+	case h.State != plugin.Ready:
+		return Degraded, h.Message, false
+	}
+	return Ready, "", false
 }

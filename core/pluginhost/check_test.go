@@ -20,7 +20,7 @@ func TestCheckAsksNow(t *testing.T) {
 	ready(t, h)
 	is := func(what string, state pluginhost.State, message string) {
 		t.Helper()
-		if s := h.Check(t.Context())[0]; s.State != state || !strings.Contains(s.Message(time.Now()), message) || s.Name != "toy" || s.Version != "1.2.3" {
+		if s := h.Check(t.Context())[0]; s.State != state || !strings.Contains(s.Reason, message) || s.Name != "toy" || s.Version != "1.2.3" {
 			t.Errorf("%s: %+v", what, s)
 		}
 	}

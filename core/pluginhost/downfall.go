@@ -44,26 +44,20 @@ func oneLine(s string) string {
 	return s
 }
 
-// startFailed judges a start that failed; up is its process when it came to
-// one that answered.
+// startFailed judges a start that failed; up is its process, which has ended,
+// when it came to one that answered.
 func (i *instance) startFailed(up *upProcess, began time.Time, err error) *downfall {
 	f := &downfall{how: refused, reason: oneLine(err.Error()), err: err}
 	if invalid := (*ConfigError)(nil); errors.As(err, &invalid) {
 		f.how, f.reason = wrong, err.Error()
 		return f
 	}
-	exit, ended := launch.ExitOf(err)
-	if up != nil {
-		ended = up.endedSoon(err)
-		if ended {
-			exit = up.process.Exit()
-			f.reason = exit.String() + " while it was configured"
-		} else if errors.Is(err, fault.Timeout) {
-			ended = true // it is about to be killed
-			exit = up.process.Exit()
-		}
+	exit, died := launch.ExitOf(err)
+	if up != nil && up.died {
+		died, exit = true, up.process.Exit()
+		f.reason = up.redact(exit.String()) + " while it came up"
 	}
-	if ended {
+	if died {
 		f.how = crashed
 		f.crashID = i.report(up, f.reason, exit, time.Since(began))
 	}
@@ -92,7 +86,7 @@ func (i *instance) fallen(up *upProcess, reason string) *downfall {
 	f := &downfall{how: crashed, reason: reason, lasted: lasted}
 	f.crashID = i.report(up, reason, exit, lasted)
 	f.err = fault.New(fault.Unavailable, "plugin %s: %s", i.label(), reason)
-	up.crashID = f.crashID
+	up.crashID, up.ending = f.crashID, reason
 	close(up.reported)
 	return f
 }
@@ -169,6 +163,9 @@ func (i *instance) look() {
 
 // withReport adds the crash report to the error of a call that was lost.
 func (i *instance) withReport(up *upProcess, err error) error {
+	if !up.gone() {
+		return err
+	}
 	select {
 	case <-up.reported:
 	case <-time.After(lastWords):
@@ -179,7 +176,7 @@ func (i *instance) withReport(up *upProcess, err error) error {
 		return err
 	}
 	out := *e
-	out.Message += " (crash report " + up.crashID + ")"
+	out.Message = "plugin " + i.label() + " was lost during the call: " + up.ending + " (crash report " + up.crashID + ")"
 	out.Hint = "agentlab plugin info " + i.kind + " shows the crash report"
 	return &out
 }

@@ -53,7 +53,7 @@ func (c *Config) pathOf(b Block) string {
 type Host struct {
 	cfg       Config
 	log       hclog.Logger
-	reloading sync.Mutex // held through one Reload
+	reloading chan struct{} // full through one Restart or Reload
 
 	mu sync.RWMutex
 	// mu guards:
@@ -64,7 +64,7 @@ type Host struct {
 
 // New prepares the host; nothing runs before Run.
 func New(cfg Config, log hclog.Logger) *Host {
-	h := &Host{cfg: cfg, log: log}
+	h := &Host{cfg: cfg, log: log, reloading: make(chan struct{}, 1)}
 	for _, b := range cfg.Blocks {
 		h.instances = append(h.instances, h.instance(b))
 	}

@@ -106,13 +106,13 @@ func (i *instance) bringUp(ctx context.Context) (*upProcess, error) {
 	i.change(func() { i.binary = statBinary(i.cfg.pathOf(block)) })
 	up, err := i.starter.prepare(ctx, i, block)
 	if err != nil {
-		return nil, i.startFailed(nil, began, err)
+		return nil, i.startFailed(up, began, err)
 	}
 	i.learn(up.info, up.schema)
 	if err := i.starter.configure(ctx, i, up); err != nil {
-		err = i.startFailed(up, began, err)
+		up.died = up.endedSoon(err)
 		up.abandon(ctx, i)
-		return nil, err
+		return nil, i.startFailed(up, began, err)
 	}
 	return up, nil
 }
@@ -152,7 +152,14 @@ func (i *instance) down(err error) verdict {
 	if v.why != "" {
 		reason = v.why + ", the last: " + reason
 	}
-	i.log.Error("plugin is down", "plugin", i.label(), "state", string(v.state), "reason", reason, "crash", f.crashID, "err", f.err, "hint", fault.HintOf(f.err))
+	fields := []any{"plugin", i.label(), "state", string(v.state), "reason", reason, "pause", v.pause}
+	if f.crashID != "" {
+		fields = append(fields, "crash", f.crashID)
+	}
+	if hint := fault.HintOf(f.err); hint != "" {
+		fields = append(fields, "hint", hint)
+	}
+	i.log.Error("plugin is down", fields...)
 	i.change(func() {
 		i.current, i.cause, i.tried = nil, f, true
 		i.enter(v.state)

@@ -17,8 +17,11 @@ import (
 // one; calls do not notice. A plugin that is down is started at once. When the
 // new process does not come up, all stays as it was and the error says why.
 func (h *Host) Restart(ctx context.Context, kindOrName string) error {
-	h.reloading.Lock()
-	defer h.reloading.Unlock()
+	done, err := h.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	inst, err := h.named(kindOrName)
 	if err != nil {
 		return err
@@ -30,6 +33,16 @@ func (h *Host) Restart(ctx context.Context, kindOrName string) error {
 	return inst.hand(ctx, r)
 }
 
+// alone waits for the end of other restarts and reloads.
+func (h *Host) alone(ctx context.Context) (done func(), err error) {
+	select {
+	case h.reloading <- struct{}{}:
+		return func() { <-h.reloading }, nil
+	case <-ctx.Done():
+		return nil, fault.New(fault.Locked, "wait for another replacement of plugins: %w", ctx.Err())
+	}
+}
+
 // Reload makes the host run these blocks: processes whose block or binary is
 // another are replaced as by Restart, plugins that came are started, and those
 // that went are stopped once their calls have ended. The new processes are
@@ -37,8 +50,11 @@ func (h *Host) Restart(ctx context.Context, kindOrName string) error {
 // that may not run twice cannot be tried before: when it fails, changed names
 // what was replaced nevertheless.
 func (h *Host) Reload(ctx context.Context, blocks []Block) (changed []string, diags hcl.Diagnostics) {
-	h.reloading.Lock()
-	defer h.reloading.Unlock()
+	done, err := h.alone(ctx)
+	if err != nil {
+		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: err.Error()}}
+	}
+	defer done()
 	changes, next := h.compare(blocks)
 	if diags := startAll(ctx, changes); diags.HasErrors() {
 		return nil, diags

@@ -53,7 +53,8 @@ func (e *ConfigError) Unwrap() error { return fault.Invalid }
 // starter makes processes of a plugin; tests have one of their own.
 type starter interface {
 	// prepare starts a process and asks it about the block; it is not
-	// configured. On an error no process is left.
+	// configured. On an error no process is left; one that answered is given
+	// for what it says of itself.
 	prepare(ctx context.Context, i *instance, b Block) (*upProcess, error)
 	configure(ctx context.Context, i *instance, up *upProcess) error
 }
@@ -80,9 +81,11 @@ type upProcess struct {
 	capabilities []string
 	since        time.Time // when it began to serve
 	traffic      traffic
+	died         bool // while it came up
 
-	reported chan struct{} // closed once crashID is set
+	reported chan struct{} // closed once the rest is set
 	crashID  string
+	ending   string // how it ended
 }
 
 func (up *upProcess) gone() bool {
@@ -127,8 +130,9 @@ func (processes) prepare(ctx context.Context, i *instance, b Block) (*upProcess,
 		return nil, err
 	}
 	if err := up.accept(ctx, i); err != nil {
+		up.died = up.endedSoon(err)
 		up.abandon(ctx, i)
-		return nil, err
+		return up, err
 	}
 	return up, nil
 }

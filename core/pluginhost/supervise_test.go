@@ -208,15 +208,15 @@ func TestQuarantine(t *testing.T) {
 		if err := call(i, 0); err == nil || !strings.Contains(err.Error(), s.CrashID) {
 			t.Errorf("a call in quarantine: %v", err)
 		}
-		wait := s.NextStart.Sub(time.Now())
+		wait := time.Until(s.NextStart)
 		if wait < firstProbePause/2 || wait > firstProbePause {
 			t.Errorf("the first probe is in %s", wait)
 		}
 		time.Sleep(wait)
 		wantState(t, i, Ready) // half open: it serves
 		f.newest().die()
-		if s := wantState(t, i, Quarantined); s.NextStart.Sub(time.Now()) < firstProbePause {
-			t.Errorf("the second probe is in %s", s.NextStart.Sub(time.Now()))
+		if s := wantState(t, i, Quarantined); time.Until(s.NextStart) < firstProbePause {
+			t.Errorf("the second probe is in %s", time.Until(s.NextStart))
 		}
 		eventuallyState(t, i, Ready, time.Minute)
 		time.Sleep(healedAfter + healthInterval)

@@ -2,11 +2,7 @@ package pluginhost
 
 import (
 	"context"
-	"errors"
 	"time"
-
-	"github.com/agentlab/agentlab/sdk/fault"
-	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 // watch serves a process until it falls, which is the error, or ctx ends. When
@@ -53,17 +49,8 @@ func (i *instance) check(ctx context.Context, up *upProcess, p *pulse) (state St
 	if ctx.Err() != nil || err != nil && up.endedSoon(err) {
 		return Degraded, false // watch is about to notice
 	}
-	silent := errors.Is(err, fault.Timeout) || errors.Is(err, fault.Unavailable)
+	state, reason, silent := judge(h, err)
 	hangs = p.beat(began, time.Now(), !silent)
-	state, reason := Ready, ""
-	switch {
-	case silent:
-		state, reason = Degraded, "it does not answer its health check"
-	case err != nil:
-		state, reason = Degraded, "its health check failed: "+oneLine(err.Error())
-	case h.State != plugin.Ready:
-		state, reason = Degraded, h.Message
-	}
 	i.become(state, reason)
 	return state, hangs
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/plugin"
 	"github.com/agentlab/agentlab/sdk/secret"
 )
 
@@ -171,11 +172,16 @@ func (w *work) call(ctx context.Context, st step) (state.Commit, error) {
 		runCtx, stop = context.WithTimeout(cancellable, st.timeout)
 		defer stop()
 	}
-	c, err := st.run(runCtx, w)
+	c, err := st.run(w.onBehalf(runCtx), w)
 	if err != nil && errors.Is(context.Cause(cancellable), errCancelled) {
 		err = errCancelled
 	}
 	return c, err
+}
+
+// onBehalf lets plugins put the operation into their logs.
+func (w *work) onBehalf(ctx context.Context) context.Context {
+	return plugin.WithCall(ctx, plugin.Call{Operation: w.op.ID, Step: w.op.Step, Attempt: w.op.Attempt})
 }
 
 // onCancel calls f once the operation is cancelled, until stop, which waits.

@@ -80,7 +80,7 @@ func (w *work) undoOne(ctx context.Context, k kind) error {
 	}
 	began := time.Now()
 	callCtx, cancel := context.WithTimeout(ctx, w.cfg.Timing.CallTimeout)
-	err := st.undo(callCtx, w)
+	err := st.undo(w.onBehalf(callCtx), w)
 	cancel()
 	if ctx.Err() != nil {
 		return ctx.Err()

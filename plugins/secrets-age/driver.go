@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/plugin"
 	"github.com/agentlab/agentlab/sdk/secrets"
 	"github.com/agentlab/agentlab/sdk/secrets/bundle"
 )
@@ -71,7 +72,7 @@ func (d *driver) extensions() []string {
 }
 
 // Open decrypts, checks and returns the whole document.
-func (d *driver) Open(_ context.Context, name, purpose string) (secrets.Bundle, error) {
+func (d *driver) Open(ctx context.Context, name, purpose string) (secrets.Bundle, error) {
 	file, err := d.find(name)
 	if err != nil {
 		return secrets.Bundle{}, err
@@ -84,7 +85,7 @@ func (d *driver) Open(_ context.Context, name, purpose string) (secrets.Bundle, 
 	if err != nil {
 		return secrets.Bundle{}, fault.New(fault.Invalid, "%s: %w", file.path, err).WithResource("bundle %s", name)
 	}
-	d.log.Info("bundle opened", "bundle", name, "purpose", purpose, "version", file.version())
+	plugin.Log(ctx, d.log).Info("bundle opened", "bundle", name, "purpose", purpose, "version", file.version())
 	return secrets.Bundle{Document: doc, Version: file.version()}, nil
 }
 

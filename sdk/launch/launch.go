@@ -7,6 +7,8 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -29,6 +31,7 @@ const (
 	// a host boots, or is overcommitted, a start that is cut off and begun again
 	// would never end.
 	handshakeTimeout = 30 * time.Second
+	socketDir        = "p" // begins the name of a folder for the socket of one process
 	// maxRunDir is the length of Spec.RunDir that still leaves room for the
 	// names of go-plugin: the path of a Unix socket has at most 107 bytes.
 	maxRunDir = 107 - len("/p1234567890/plugin-dir1234567890/plugin1234567890")
@@ -67,14 +70,18 @@ type Exit struct {
 // String is "ended with status 2" or "killed by SIGKILL", or with a panic or
 // another fatal error of Go's runtime also what that was.
 func (e Exit) String() string {
+	if line := e.fatal(); line != "" && e.Signal == "" {
+		return e.how() + ": " + line
+	}
+	return e.how()
+}
+
+// how is String without what the plugin said, which may hold a secret.
+func (e Exit) how() string {
 	if e.Signal != "" {
 		return "killed by " + e.Signal
 	}
-	out := fmt.Sprintf("ended with status %d", e.Code)
-	if line := e.fatal(); line != "" {
-		out += ": " + line
-	}
-	return out
+	return fmt.Sprintf("ended with status %d", e.Code)
 }
 
 // fatal is the line that Go's runtime prints when it gives up.
@@ -122,7 +129,7 @@ func Start(ctx context.Context, spec Spec) (*Process, error) {
 	}
 	defer func() { _ = file.Close() }()
 	keepDescriptors()
-	dir, err := os.MkdirTemp(spec.RunDir, "p")
+	dir, err := os.MkdirTemp(spec.RunDir, socketDir)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "start plugin %s: make folder for its socket: %w", spec.label(), err)
 	}
@@ -157,6 +164,22 @@ func CheckRunDir(dir string) error {
 	}
 	return fault.New(fault.Invalid, "folder for plugin sockets %s is longer than %d bytes", dir, maxRunDir).
 		WithHint("choose a shorter run_dir")
+}
+
+// CleanRunDir removes the sockets of plugins whose host was killed, and nothing
+// else. Nobody may start plugins there meanwhile.
+func CleanRunDir(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, socketDir+"[0-9]*"))
+	for _, name := range names {
+		if _, foreign := strconv.Atoi(strings.TrimPrefix(filepath.Base(name), socketDir)); foreign != nil {
+			continue
+		}
+		err = errors.Join(err, os.RemoveAll(name))
+	}
+	if err != nil {
+		return fault.New(fault.Denied, "remove old plugin sockets: %w", err)
+	}
+	return nil
 }
 
 // keepDescriptors makes what this process inherited itself end at exec. All

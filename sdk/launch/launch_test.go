@@ -293,3 +293,25 @@ func TestRunFolderTooLong(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestCleanRunDirTakesOnlyWhatIsOurs(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"p123/plugin-dir4", "p5", "p5x", "precious", "p"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := launch.CleanRunDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range left {
+		left[i] = filepath.Base(left[i])
+	}
+	if got := strings.Join(left, " "); got != "p p5x precious" {
+		t.Errorf("left are %s", got)
+	}
+}

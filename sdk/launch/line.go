@@ -128,7 +128,7 @@ func judge(ctx context.Context, p *Process, err error) (outcome, error) {
 	out := &fault.Error{Class: fault.Unavailable, Resource: "plugin " + p.child.spec.label(), Err: err}
 	select {
 	case <-p.Done():
-		out.Message = "plugin " + p.child.spec.label() + " was lost during the call: " + p.Exit().String()
+		out.Message = "plugin " + p.child.spec.label() + " was lost during the call: " + p.Exit().how()
 	case <-wait.Done():
 		out.Message = "plugin " + p.child.spec.label() + " was lost during the call: " + st.Message()
 	}

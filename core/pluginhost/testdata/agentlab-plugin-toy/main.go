@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,9 +51,13 @@ func main() {
 			}
 			return nil
 		},
-		Configure: configure,
+		Configure: configure, Exclusive: alone(),
 	})
 }
+
+// alone reports whether the binary was copied to a name that says so. Such a
+// plugin takes what only one process can have.
+func alone() bool { return strings.HasSuffix(os.Args[0], "-alone") }
 
 func configure(_ context.Context, host plugin.HostContext, cfg json.RawMessage, _ hclog.Logger) (plugin.Instance, error) {
 	var c config
@@ -61,6 +66,11 @@ func configure(_ context.Context, host plugin.HostContext, cfg json.RawMessage, 
 	}
 	if c.Mode == "broken" {
 		return plugin.Instance{}, fault.New(fault.Unavailable, "server refused %s", c.Token.Reveal())
+	}
+	if alone() {
+		if _, err := net.Listen("unix", "@"+host.StateDir); err != nil {
+			return plugin.Instance{}, fault.New(fault.Exists, "listen: %w", err)
+		}
 	}
 	if c.Mode == "slow" {
 		time.Sleep(500 * time.Millisecond)
@@ -87,6 +97,10 @@ func (d driver) Open(ctx context.Context, bundle, _ string) (secrets.Bundle, err
 	if bundle == "hang" {
 		<-ctx.Done()
 		return secrets.Bundle{}, ctx.Err()
+	}
+	if bundle == "crash" {
+		go panic("boom " + d.config.Token.Reveal())
+		<-ctx.Done()
 	}
 	if bundle == "deadline" {
 		at, ok := ctx.Deadline()

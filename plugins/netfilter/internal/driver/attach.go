@@ -9,6 +9,7 @@ import (
 	"github.com/agentlab/agentlab/plugins/netfilter/internal/policy"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/network"
+	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 // Attach implements network.Driver.
@@ -46,7 +47,7 @@ func (d *Driver) Attach(ctx context.Context, req network.AttachRequest) (network
 	if err != nil {
 		return network.Attachment{}, errors.Join(err, d.undoAttach(ctx, h, before, p))
 	}
-	d.log.Debug("sandbox attached", "sandbox", p.SandboxID, "operation", req.RequestID)
+	plugin.Log(ctx, d.log).Debug("sandbox attached", "sandbox", p.SandboxID)
 	return a, nil
 }
 
@@ -191,7 +192,7 @@ func (d *Driver) cutDenied(ctx context.Context, before view, p policy.Policy, ex
 		return touches(f, p) || existed && touches(f, old)
 	})
 	if n > 0 {
-		d.log.Debug("denied connections cut", "sandbox", p.SandboxID)
+		plugin.Log(ctx, d.log).Debug("denied connections cut", "sandbox", p.SandboxID)
 	}
 	return err
 }

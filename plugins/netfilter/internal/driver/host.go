@@ -10,6 +10,7 @@ import (
 	"github.com/agentlab/agentlab/plugins/netfilter/internal/policy"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/network"
+	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 // ApplyHost implements network.Driver. Rules come before the bridge and
@@ -114,7 +115,7 @@ func (d *Driver) cutAll(ctx context.Context, policies []policy.Policy, host poli
 		return ours && !p.Permits(host, f.Destination, f.Protocol, f.DestinationPort)
 	})
 	if n > 0 {
-		d.log.Debug("denied connections cut")
+		plugin.Log(ctx, d.log).Debug("denied connections cut")
 	}
 	d.cut = err == nil
 	return err

@@ -12,6 +12,7 @@ import (
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
+	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 // Console implements hypervisor.ConsoleReader. Of a VM that is off it gives
@@ -67,7 +68,7 @@ func (d *Driver) drainConsole(ctx context.Context, vmid uint32) ([]byte, error) 
 	all = all[max(0, len(all)-machine.ConsoleBytes):]
 	err = record.WriteFile(d.store.Path(vmid, consoleName), all, 0o600, os.Getuid())
 	if err != nil {
-		d.log.Warn("console was not saved", "vmid", vmid, "err", err)
+		plugin.Log(ctx, d.log).Warn("console was not saved", "vmid", vmid, "err", err)
 	}
 	return all, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
+	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 func formatVMID(vmid uint32) string { return strconv.FormatUint(uint64(vmid), 10) }
@@ -109,7 +110,7 @@ func (d *Driver) shutdown(ctx context.Context, v *record.VM, grace time.Duration
 		d.saveConsole(ctx, v.VMID)
 		// A paused guest cannot see the button.
 		if err := d.command(ctx, v.VMID, "cont", "system_powerdown"); err != nil {
-			d.log.Warn("guest was not asked to shut down", "vmid", v.VMID, "err", err)
+			plugin.Log(ctx, d.log).Warn("guest was not asked to shut down", "vmid", v.VMID, "err", err)
 			return d.powerOff(ctx, v, 0)
 		}
 		gone, err := ended(ctx, *id, grace)
@@ -120,7 +121,7 @@ func (d *Driver) shutdown(ctx context.Context, v *record.VM, grace time.Duration
 			return fault.New(fault.Timeout, "wait for vm %d to shut down: %w", v.VMID, err)
 		}
 		if !gone {
-			d.log.Info("guest did not shut down in time", "vmid", v.VMID, "took", grace)
+			plugin.Log(ctx, d.log).Info("guest did not shut down in time", "vmid", v.VMID, "took", grace)
 		}
 	}
 	return d.powerOff(ctx, v, 0)
@@ -135,7 +136,7 @@ func (d *Driver) powerOff(ctx context.Context, v *record.VM, _ time.Duration) er
 	if id != nil && v.Run.State == record.RunRunning {
 		d.saveConsole(ctx, v.VMID)
 		if err := d.quit(ctx, v.VMID, *id); err != nil {
-			d.log.Warn("qemu did not quit", "vmid", v.VMID, "err", err)
+			plugin.Log(ctx, d.log).Warn("qemu did not quit", "vmid", v.VMID, "err", err)
 		}
 	}
 	if err := d.kill(ctx, d.tenant(v)); err != nil {
@@ -148,7 +149,7 @@ func (d *Driver) powerOff(ctx context.Context, v *record.VM, _ time.Duration) er
 // saveConsole keeps what would be lost with the program. It is best effort.
 func (d *Driver) saveConsole(ctx context.Context, vmid uint32) {
 	if _, err := d.drainConsole(ctx, vmid); err != nil {
-		d.log.Debug("console was not saved", "vmid", vmid, "err", err)
+		plugin.Log(ctx, d.log).Debug("console was not saved", "vmid", vmid, "err", err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
+	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 // listWidth is how many QEMUs are asked at once for a list.
@@ -25,7 +26,7 @@ func (d *Driver) GetVM(ctx context.Context, ref hypervisor.Ref) (hypervisor.VM, 
 
 func (d *Driver) viewLoaded(ctx context.Context, vmid uint32, v *record.VM, err error) (hypervisor.VM, error) {
 	if errors.Is(err, record.ErrUnreadable) {
-		d.log.Warn("record cannot be read", "vmid", vmid, "err", err)
+		plugin.Log(ctx, d.log).Warn("record cannot be read", "vmid", vmid, "err", err)
 		return d.unreadable(vmid)
 	}
 	if err != nil {
@@ -134,7 +135,7 @@ func (d *Driver) silent(ctx context.Context, v *record.VM, vm hypervisor.VM, cau
 		vm.Power, vm.Started = hypervisor.PowerOff, time.Time{}
 		return vm, nil
 	}
-	d.log.Warn("monitor does not answer", "vmid", vm.Ref.VMID, "err", cause)
+	plugin.Log(ctx, d.log).Warn("monitor does not answer", "vmid", vm.Ref.VMID, "err", cause)
 	return vm, nil
 }
 

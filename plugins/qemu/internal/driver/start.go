@@ -13,6 +13,7 @@ import (
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/spawn"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 // errDied says that QEMU ended before its monitor answered: another way of
@@ -91,7 +92,7 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, way machine.Accel)
 		return err
 	}
 	d.crash("recorded")
-	d.log.Info("vm started", "vmid", v.VMID, "took", time.Since(v.Run.Started))
+	plugin.Log(ctx, d.log).Info("vm started", "vmid", v.VMID, "took", time.Since(v.Run.Started))
 	return d.command(ctx, v.VMID, "cont")
 }
 
