@@ -46,9 +46,13 @@ type PluginBlock struct {
 	Kind   string // hypervisor, network, secrets, exposure
 	Name   string // second label; the binary is agentlab-plugin-<name> unless Path is set
 	Path   string
-	SHA256 string   // pin of the binary, hex; "" for none
-	Body   hcl.Body // of its config block; nil when there is none
-	Range  hcl.Range
+	SHA256 string // pin of the binary, hex; "" for none
+	// Unconfined: confine = false. Allow is the most that the plugin may ask for,
+	// nil anything.
+	Unconfined bool
+	Allow      []string
+	Body       hcl.Body // of its config block; nil when there is none
+	Range      hcl.Range
 
 	source []string // its tokens without comments, to tell a change from a new line
 }

@@ -46,6 +46,7 @@ type instance struct {
 	status  Status
 	info    plugin.Info   // as it said last
 	schema  plugin.Schema // the same
+	grant   launch.Grant  // that process had
 	crashes []Crash       // newest first
 	binary  os.FileInfo   // that was started last
 	current *upProcess    // nil unless calls may be sent
@@ -108,7 +109,7 @@ func (i *instance) bringUp(ctx context.Context) (*upProcess, error) {
 	if err != nil {
 		return nil, i.startFailed(nil, began, err)
 	}
-	i.learn(up.info, up.schema)
+	i.learn(up)
 	if err := i.starter.configure(ctx, i, up); err != nil {
 		err = i.startFailed(up, began, err)
 		up.abandon(ctx, i)
@@ -168,7 +169,7 @@ func (i *instance) down(err error) verdict {
 // serve lets calls through to a process that is up.
 func (i *instance) serve(up *upProcess) {
 	up.since = time.Now()
-	i.learn(up.info, up.schema)
+	i.learn(up)
 	i.change(func() {
 		if !i.status.StartedAt.IsZero() {
 			i.status.Restarts++

@@ -25,7 +25,7 @@ type fakes struct {
 	log       []string // what happened, in order
 	started   []*fake
 	exclusive bool
-	starting  time.Duration                     // of each start
+	starting  time.Duration                      // of each start
 	refuse    func(n int, b Block) (bool, error) // whether start n fails when it is configured, and how
 	health    func(ctx context.Context, f *fake) (plugin.Health, error)
 }

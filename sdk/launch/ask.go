@@ -3,6 +3,7 @@ package launch
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
@@ -51,4 +52,31 @@ func Tightest(owner string) (Grant, error) {
 func (p *Process) drop(ctx context.Context) {
 	_ = p.child.Kill(context.WithoutCancel(ctx))
 	<-p.done
+}
+
+// remembered are confinements by the SHA-256 of the binary that asked for them.
+var remembered sync.Map
+
+// Confine completes spec, so that Start starts just the binary that was looked
+// at, with what it asks for and nothing else. The plugin is asked once for each
+// content of the binary. owner is that of GrantOf.
+func Confine(ctx context.Context, spec Spec, owner, hostVersion string) (Spec, plugin.Confinement, error) {
+	sum, err := Sum(spec.Path, spec.SHA256)
+	if err != nil {
+		return spec, plugin.Confinement{}, fmt.Errorf("start plugin %s: %w", spec.label(), err)
+	}
+	spec.SHA256 = sum
+	known, ok := remembered.Load(sum)
+	if !ok {
+		asked, err := Ask(ctx, spec, hostVersion)
+		if err != nil {
+			return spec, plugin.Confinement{}, err
+		}
+		known, _ = remembered.LoadOrStore(sum, asked.Info.Confinement)
+	}
+	asks := known.(plugin.Confinement)
+	if spec.Grant, err = GrantOf(asks, owner); err != nil {
+		return spec, asks, fmt.Errorf("start plugin %s: %w", spec.label(), err)
+	}
+	return spec, asks, nil
 }

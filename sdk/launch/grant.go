@@ -168,3 +168,24 @@ CAP_SYS_MODULE CAP_SYS_RAWIO CAP_SYS_CHROOT CAP_SYS_PTRACE CAP_SYS_PACCT CAP_SYS
 CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_MKNOD CAP_LEASE CAP_AUDIT_WRITE CAP_AUDIT_CONTROL CAP_SETFCAP
 CAP_MAC_OVERRIDE CAP_MAC_ADMIN CAP_SYSLOG CAP_WAKE_ALARM CAP_BLOCK_SUSPEND CAP_AUDIT_READ CAP_PERFMON CAP_BPF
 CAP_CHECKPOINT_RESTORE`)
+
+// Words are what a plugin asks for, one by one, as a block may allow it:
+// capabilities, "root" for the host's own user, "network" and "workloads".
+func Words(asks plugin.Confinement) []string {
+	out := slices.Sorted(slices.Values(asks.Capabilities))
+	if asks.User == "" || asks.User == "root" {
+		out = append(out, "root")
+	}
+	if asks.Network {
+		out = append(out, "network")
+	}
+	if asks.StartsWorkloads {
+		out = append(out, "workloads")
+	}
+	return out
+}
+
+// IsWord reports whether Words may give the word.
+func IsWord(word string) bool {
+	return slices.Contains(capabilityNames, word) || word == "root" || word == "network" || word == "workloads"
+}

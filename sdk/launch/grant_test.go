@@ -179,7 +179,6 @@ func copyOf(t *testing.T, path string, mode os.FileMode) string {
 	return out
 }
 
-
 func TestAskTellsAndEnds(t *testing.T) {
 	spec := testSpec(t, "serve", io.Discard)
 	spec.Grant = launch.Grant{} // does not count
