@@ -154,7 +154,7 @@ func printConfigKeys(w io.Writer, keys []api.ConfigKey) {
 func aboutKey(k api.ConfigKey) string {
 	parts := []string{}
 	if k.Deprecated != "" {
-		parts = append(parts, "deprecated, write "+k.Deprecated)
+		parts = append(parts, "deprecated: "+k.Deprecated)
 	}
 	if k.Description != "" {
 		parts = append(parts, strings.TrimSuffix(k.Description, "."))

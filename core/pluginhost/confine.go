@@ -2,6 +2,7 @@ package pluginhost
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,7 +35,7 @@ func confine(ctx context.Context, cfg *Config, b Block, spec launch.Spec) (launc
 	}
 	spec, asks, err := launch.Confine(ctx, spec, cfg.stateDir(b), cfg.HostVersion)
 	if err != nil {
-		return spec, placed(b, err)
+		return spec, err
 	}
 	if b.Allow == nil {
 		return spec, nil
@@ -51,9 +52,9 @@ func confine(ctx context.Context, cfg *Config, b Block, spec launch.Spec) (launc
 	return spec, nil
 }
 
-// placed says which block an error is about.
+// placed says which block an error is about, unless it has places of its own.
 func placed(b Block, err error) error {
-	if b.Range.Filename == "" {
+	if wrong := (*ConfigError)(nil); b.Range.Filename == "" || errors.As(err, &wrong) {
 		return err
 	}
 	return fmt.Errorf("%s:%d: %w", b.Range.Filename, b.Range.Start.Line, err)
