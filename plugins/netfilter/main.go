@@ -25,8 +25,8 @@ func main() {
 			User: plugin.NoUser, Capabilities: []string{"CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE"},
 			Devices: []string{"/dev/net/tun"}, Network: true,
 		},
-		Validate:    validate,
-		Configure:   configure,
+		Validate:  validate,
+		Configure: configure,
 	})
 }
 

@@ -189,7 +189,7 @@ func TestBinaryIsVerified(t *testing.T) {
 		{"no interpreter", binary + ".sh", "", script("#! \n"), fault.Denied, "without an interpreter"},
 		{"missing interpreter", binary + ".sh", "", script("#!/usr/bin/python9 -u\n"), fault.NotFound, "a script for /usr/bin/python9, which does not exist"},
 		{"open interpreter", binary + ".sh", "", func() error {
-			return errors.Join(script("#!" + binary + ".i\n")(), os.WriteFile(binary+".i", content, 0o755), os.Chmod(binary+".i", 0o757))
+			return errors.Join(script("#!"+binary+".i\n")(), os.WriteFile(binary+".i", content, 0o755), os.Chmod(binary+".i", 0o757))
 		}, fault.Denied, "toy.i may be written by others"},
 		{"loop of links", link + "loop", "", func() error { return os.Symlink("linkloop", link+"loop") }, fault.Denied, "too many symbolic links"},
 		{"link through a file", binary + "/x", "", nil, fault.NotFound, "does not exist"},
