@@ -2,8 +2,6 @@ package pluginhost
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -50,12 +48,4 @@ func confine(ctx context.Context, cfg *Config, b Block, spec launch.Spec) (launc
 		}}}
 	}
 	return spec, nil
-}
-
-// placed says which block an error is about, unless it has places of its own.
-func placed(b Block, err error) error {
-	if wrong := (*ConfigError)(nil); b.Range.Filename == "" || errors.As(err, &wrong) {
-		return err
-	}
-	return fmt.Errorf("%s:%d: %w", b.Range.Filename, b.Range.Start.Line, err)
 }

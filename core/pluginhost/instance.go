@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/launch"
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
@@ -107,11 +108,11 @@ func (i *instance) bringUp(ctx context.Context) (*upProcess, error) {
 	i.change(func() { i.binary = statBinary(i.cfg.pathOf(block)) })
 	up, err := i.starter.prepare(ctx, i, block)
 	if err != nil {
-		return nil, i.startFailed(nil, began, err)
+		return nil, i.startFailed(block, nil, began, err)
 	}
 	i.learn(up)
 	if err := i.starter.configure(ctx, i, up); err != nil {
-		err = i.startFailed(up, began, err)
+		err = i.startFailed(block, up, began, err)
 		up.abandon(ctx, i)
 		return nil, err
 	}
