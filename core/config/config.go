@@ -3,10 +3,13 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 // Config is the daemon's configuration with defaults applied.
@@ -55,6 +58,14 @@ type PluginBlock struct {
 	Range      hcl.Range
 
 	source []string // its tokens without comments, to tell a change from a new line
+}
+
+// Binary is the path of the plugin's binary.
+func (c *Config) Binary(b PluginBlock) string {
+	if b.Path != "" {
+		return b.Path
+	}
+	return filepath.Join(c.PluginDir, plugin.BinaryPrefix+b.Name)
 }
 
 // String is the block's head as it is written.
