@@ -1,7 +1,7 @@
 #!/bin/sh
 # Generates Go from proto/ into sdk/internal/proto/, docs/openapi.json, and from
-# the command table docs/cli.md, docs/man and docs/schema, and the tables of
-# docs/configuration.md. Needs protoc with its
+# the command table docs/cli.md, docs/man and docs/schema, the tables of
+# docs/configuration.md, and docs/plugins. Needs protoc with its
 # well-known types (apt-get install protobuf-compiler libprotobuf-dev); the Go
 # generators come from tools/go.mod, so their versions are pinned.
 set -eu

@@ -2,23 +2,25 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/agentlab/agentlab/core/config"
+	"github.com/agentlab/agentlab/core/config/check"
+	"github.com/agentlab/agentlab/core/plugindoc"
+	"github.com/agentlab/agentlab/core/pluginhost"
 	"github.com/agentlab/agentlab/internal/testkit"
 	"github.com/agentlab/agentlab/sdk/launch"
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
-// TestPluginReference wants in docs/configuration.md what each plugin's binary
-// publishes of its config block.
+// TestPluginReference wants in docs/plugins what each plugin's binary publishes,
+// and that the plugin takes the example that it is given there.
 func TestPluginReference(t *testing.T) {
 	if testing.Short() {
 		t.Skip("looks at binaries, which may be older than the source")
@@ -27,67 +29,78 @@ func TestPluginReference(t *testing.T) {
 	if err != nil || len(mains) == 0 {
 		t.Fatalf("no plugins: %v", err)
 	}
-	var b bytes.Buffer
+	want := map[string]bool{}
 	for _, path := range mains {
 		name := filepath.Base(filepath.Dir(path))
 		if name == "sim" {
 			continue // for tests
 		}
-		fmt.Fprintf(&b, "\n### `%s`\n", name)
-		pluginMarkdown(&b, publishedSchema(t, name).Block)
+		want[name+".md"] = true
+		t.Run(name, func(t *testing.T) {
+			binary := testkit.Bin(t, plugin.BinaryPrefix+name)
+			asked, err := plugindoc.Ask(t.Context(), binary)
+			if err != nil {
+				t.Fatal(err)
+			}
+			page(t, "../../docs/plugins/"+name+".md", asked)
+			takesItsExample(t, binary, asked)
+		})
 	}
-	generated(t, map[string]string{"plugins": b.String()})
+	there, err := os.ReadDir("../../docs/plugins")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range there {
+		if !want[e.Name()] {
+			t.Errorf("docs/plugins/%s is of no plugin", e.Name())
+		}
+	}
 }
 
-func publishedSchema(t *testing.T, name string) *plugin.Schema {
+func page(t *testing.T, path string, asked launch.Asked) {
 	t.Helper()
+	var got bytes.Buffer
+	if err := plugindoc.Markdown(&got, asked); err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile(path, got.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(got.String(), string(old)); diff != "" {
+		t.Errorf("%s is old; run make build, and go test ./cmd/agentlab -run TestPluginReference -update\n%s", path, diff)
+	}
+}
+
+func takesItsExample(t *testing.T, binary string, asked launch.Asked) {
+	t.Helper()
+	text, err := plugindoc.Example(asked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, diags := config.Parse([]byte(text), "example.hcl")
+	if diags.HasErrors() || len(cfg.Plugins) != 1 {
+		t.Fatalf("%v\n%s", diags, text)
+	}
 	run, err := os.MkdirTemp("/tmp", "al")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = os.RemoveAll(run) }()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	p, err := launch.Start(ctx, launch.Spec{Path: testkit.Bin(t, plugin.BinaryPrefix+name), Kind: "any", Name: name, RunDir: run})
-	if err != nil {
-		t.Fatal(err)
+	block := check.Block(cfg.Plugins[0])
+	block.Path = binary
+	said, err := pluginhost.Validate(t.Context(), pluginhost.Config{RunDir: run}, block, hclog.NewNullLogger())
+	if err != nil || said.HasErrors() {
+		t.Errorf("%v, %v\n%s", said, err, text)
 	}
-	defer func() {
-		if err := p.Stop(ctx); err != nil {
-			t.Error(err)
+	for _, d := range said {
+		if d.Severity == hcl.DiagWarning {
+			t.Errorf("warning: %v", d)
 		}
-	}()
-	schema, err := plugin.NewClient(p.Conn()).Schema(ctx)
-	if err != nil {
-		t.Fatal(err)
 	}
-	return schema
-}
-
-func pluginMarkdown(w io.Writer, b plugin.Block) {
-	if len(b.Attributes) > 0 {
-		fmt.Fprint(w, "\n| key | type | default | |\n|---|---|---|---|\n")
-	}
-	for _, a := range b.Attributes {
-		def, text := "", strings.ReplaceAll(a.Description, "|", `\|`)
-		if raw, ok := a.Default.(json.RawMessage); ok {
-			def = "`" + string(raw) + "`"
-		}
-		if len(a.OneOf) > 0 {
-			text += " One of `" + strings.Join(a.OneOf, "`, `") + "`."
-		}
-		if a.Required {
-			text += " *Required.*"
-		}
-		fmt.Fprintf(w, "| `%s` | %s | %s | %s |\n", a.Name, plainType(string(a.Type.JSON())), def, text)
-	}
-	for _, n := range b.Blocks {
-		fmt.Fprintf(w, "\nBlock `%s`: %s\n", n.Name, n.Block.Description)
-		pluginMarkdown(w, n.Block)
-	}
-}
-
-// plainType says a type of cty in words.
-func plainType(raw string) string {
-	return strings.NewReplacer(`["list","string"]`, "list of strings", `["list",`, "list of ", `["map",`, "map of ", `]`, "", `"`, "").Replace(raw)
 }

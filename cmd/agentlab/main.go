@@ -45,7 +45,7 @@ func app() *cli.App {
 			{Name: "operation", Heading: headHost, Synopsis: "look at what the daemon does, and stop it"},
 			operationListCommand(), operationShowCommand(), operationCancelCommand(),
 			{Name: "plugin", Heading: headPlugins, Synopsis: "look at plugins and restart them"},
-			pluginListCommand(), pluginInfoCommand(), pluginRestartCommand(),
+			pluginListCommand(), pluginInfoCommand(), pluginDocsCommand(), pluginLockCommand(), pluginRestartCommand(),
 			{Name: "profile", Heading: headPlugins, Synopsis: "look at profiles and check them"},
 			profileListCommand(), profileCheckCommand(),
 			{Name: "config", Heading: headHost, Synopsis: "check and convert the daemon's configuration"},

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,10 +19,11 @@ func pluginInfoCommand() cli.Command {
 		Name: "plugin info", Args: "PLUGIN", Synopsis: "show one plugin by name or kind, and what its block may hold", MinArgs: 1, MaxArgs: 1,
 		Help: `
 Shows a plugin by its name, or by its kind (hypervisor, network, secrets,
-exposure): its process and how it is, what it can do, the privileges and the
-programs it needs, the keys of its config block, and the newest reports about
-processes that crashed or hung. What is not known before a plugin first came up
-is left out; defaults of sensitive keys are never shown.
+exposure): its process and how it is, what it can do, the privileges that it asks
+for and that its process has, the programs it needs, the keys of its config block,
+and the newest reports about processes that crashed or hung. What is not known
+before a plugin first came up is left out; defaults of sensitive keys are never
+shown.
 
 With --crash it shows one report whole: how the process ended, the calls it had,
 and the last that it printed. With --json all reports are whole, and the calls
@@ -66,7 +68,7 @@ func printPlugin(w io.Writer, p api.PluginInfo) {
 		"kind", p.Kind, "name", p.Name, "about", p.Description, "version", p.Version, "sdk", p.SDK,
 		"state", p.State, "since", since, "why", p.Message, "path", p.Path, "sha256", p.SHA256, "pid", pid,
 		"started", timeText(p.StartedAt), "restarts", restarts, "services", strings.Join(p.Services, ", "),
-		"capabilities", strings.Join(p.Capabilities, ", "), "asks for", privileges(p.Privileges),
+		"capabilities", strings.Join(p.Capabilities, ", "), "asks for", privileges(p.Privileges), "has", granted(p.Granted),
 	)
 	if len(p.Tools) > 0 {
 		var rows [][]string
@@ -93,10 +95,14 @@ func printPlugin(w io.Writer, p api.PluginInfo) {
 // privileges says what a plugin asks for; nothing when it never came up.
 func privileges(p api.Privileges) string {
 	var parts []string
-	if p.User != "" {
+	switch p.User {
+	case "":
+	case "none":
+		parts = append(parts, "a user that owns nothing")
+	default:
 		parts = append(parts, "user "+p.User)
 	}
-	parts = append(parts, p.Capabilities...)
+	parts = slices.Concat(parts, p.Capabilities, p.Devices)
 	if p.Network {
 		parts = append(parts, "the network")
 	}
@@ -104,6 +110,30 @@ func privileges(p api.Privileges) string {
 		parts = append(parts, "starting processes that outlive it")
 	}
 	return strings.Join(parts, ", ")
+}
+
+// granted says what a plugin's process has; nothing when it never came up.
+func granted(g *api.Granted) string {
+	if g == nil {
+		return ""
+	}
+	if !g.Confined {
+		return "all that the daemon may, because " + g.Why
+	}
+	parts := append([]string{"uid " + strconv.Itoa(g.UID)}, g.Capabilities...)
+	if len(g.Capabilities) == 0 {
+		parts = append(parts, "no capability")
+	}
+	if g.Network {
+		parts = append(parts, "the network")
+	} else {
+		parts = append(parts, "no network")
+	}
+	text := strings.Join(parts, ", ")
+	if g.Why != "" {
+		text += "; " + g.Why
+	}
+	return text
 }
 
 func printConfigKeys(w io.Writer, keys []api.ConfigKey) {
@@ -124,7 +154,7 @@ func printConfigKeys(w io.Writer, keys []api.ConfigKey) {
 func aboutKey(k api.ConfigKey) string {
 	parts := []string{}
 	if k.Deprecated != "" {
-		parts = append(parts, "deprecated, write "+k.Deprecated)
+		parts = append(parts, "deprecated: "+k.Deprecated)
 	}
 	if k.Description != "" {
 		parts = append(parts, strings.TrimSuffix(k.Description, "."))

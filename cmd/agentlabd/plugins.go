@@ -55,7 +55,12 @@ func (p *parts) pluginInfo(kindOrName string) (api.PluginInfo, error) {
 	out := api.PluginInfo{
 		Plugin: apiPlugin(d.Status, time.Now()), Restarts: d.Restarts, SHA256: d.SHA256, Description: d.Info.Description,
 		SDK: d.Info.SDK, Services: d.Info.Services, Config: append([]api.ConfigKey{}, configKeys("", d.Schema.Block)...),
-		Privileges: api.Privileges{User: c.User, Capabilities: c.Capabilities, Network: c.Network, StartsWorkloads: c.StartsWorkloads},
+		Privileges: api.Privileges{
+			User: c.User, Capabilities: c.Capabilities, Devices: c.Devices, Network: c.Network, StartsWorkloads: c.StartsWorkloads,
+		},
+	}
+	if g := d.Grant; len(d.Info.Services) > 0 { // it came up once
+		out.Granted = &api.Granted{Confined: g.Confined, Why: g.Why, UID: g.UID, Capabilities: g.Capabilities, Network: g.Network}
 	}
 	out.Version = cmp.Or(out.Version, d.Info.Version)
 	for _, t := range d.Info.Tools {

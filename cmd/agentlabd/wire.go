@@ -14,6 +14,7 @@ import (
 
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/config"
+	"github.com/agentlab/agentlab/core/config/check"
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/pluginhost"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -24,9 +25,7 @@ import (
 func blocks(cfg *config.Config) []pluginhost.Block {
 	var out []pluginhost.Block
 	for _, b := range cfg.Plugins {
-		out = append(out, pluginhost.Block{
-			Kind: b.Kind, Name: b.Name, Path: b.Path, SHA256: b.SHA256, Words: b.Words(), Body: b.Body, Range: b.Range,
-		})
+		out = append(out, check.Block(b))
 	}
 	return out
 }

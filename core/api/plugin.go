@@ -11,6 +11,7 @@ type PluginInfo struct {
 	SDK         string      `json:"sdk,omitempty" doc:"version it was built with"`
 	Services    []string    `json:"services,omitempty"`
 	Privileges  Privileges  `json:"privileges" doc:"that it asks for"`
+	Granted     *Granted    `json:"granted,omitempty" doc:"what its process has; none before it first came up"`
 	Tools       []Tool      `json:"tools,omitempty" doc:"external programs that it runs"`
 	Config      []ConfigKey `json:"config" doc:"what its config block may hold"`
 	Calls       []CallCount `json:"calls,omitempty" doc:"since the daemon started, by method"`
@@ -51,10 +52,20 @@ type CrashCall struct {
 
 // Privileges is what a plugin's process needs of the system.
 type Privileges struct {
-	User            string   `json:"user,omitempty" doc:"the daemon's own when empty"`
+	User            string   `json:"user,omitempty" doc:"none: one that owns nothing; the daemon's own when empty"`
 	Capabilities    []string `json:"capabilities,omitempty" doc:"of Linux"`
+	Devices         []string `json:"devices,omitempty" doc:"device files that it opens"`
 	Network         bool     `json:"network" doc:"false: an empty network namespace would do"`
 	StartsWorkloads bool     `json:"starts_workloads" doc:"starts processes that outlive it"`
+}
+
+// Granted is what a plugin's process may do to the system.
+type Granted struct {
+	Confined     bool     `json:"confined" doc:"false: all that the daemon may, and the rest says nothing"`
+	Why          string   `json:"why,omitempty" doc:"why it has more than it might"`
+	UID          int      `json:"uid"`
+	Capabilities []string `json:"capabilities,omitempty" doc:"of Linux; nothing that it runs can get others"`
+	Network      bool     `json:"network" doc:"false: an empty network namespace"`
 }
 
 // Tool is an external program as a plugin found it.

@@ -3,10 +3,13 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 // Config is the daemon's configuration with defaults applied.
@@ -46,11 +49,23 @@ type PluginBlock struct {
 	Kind   string // hypervisor, network, secrets, exposure
 	Name   string // second label; the binary is agentlab-plugin-<name> unless Path is set
 	Path   string
-	SHA256 string   // pin of the binary, hex; "" for none
-	Body   hcl.Body // of its config block; nil when there is none
-	Range  hcl.Range
+	SHA256 string // pin of the binary, hex; "" for none
+	// Unconfined: confine = false. Allow is the most that the plugin may ask for,
+	// nil anything.
+	Unconfined bool
+	Allow      []string
+	Body       hcl.Body // of its config block; nil when there is none
+	Range      hcl.Range
 
 	source []string // its tokens without comments, to tell a change from a new line
+}
+
+// Binary is the path of the plugin's binary.
+func (c *Config) Binary(b PluginBlock) string {
+	if b.Path != "" {
+		return b.Path
+	}
+	return filepath.Join(c.PluginDir, plugin.BinaryPrefix+b.Name)
 }
 
 // String is the block's head as it is written.

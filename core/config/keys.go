@@ -41,10 +41,12 @@ var keyTable = map[string]about{
 	"claude_skill_bundle_name":    {help: "Skill bundle that is installed; the installer writes it."},
 	"claude_skill_bundle_version": {help: "Version of the skill bundle that is installed; the installer writes it."},
 
-	"plugin":        {help: "One plugin, with its kind (hypervisor, network, secrets or exposure) and its name. There is one of each kind at most."},
-	"plugin.path":   {help: "Path of the binary; the default is `agentlab-plugin-NAME` in `plugin_dir`."},
-	"plugin.sha256": {help: "SHA-256 of the binary in hex; another binary is not started."},
-	"plugin.config": {help: "What the plugin itself is told. Its keys are the plugin's own."},
+	"plugin":         {help: "One plugin, with its kind (hypervisor, network, secrets or exposure) and its name. There is one of each kind at most."},
+	"plugin.path":    {help: "Path of the binary; the default is `agentlab-plugin-NAME` in `plugin_dir`."},
+	"plugin.sha256":  {help: "SHA-256 of the binary in hex; another binary is not started. `agentlab plugin lock` writes it."},
+	"plugin.confine": {value: "true", help: "Whether the plugin gets only the user, the capabilities and the network that it asks for; false leaves it all that the daemon may."},
+	"plugin.allow":   {help: "The most that the plugin may ask for: capabilities, `root` (the daemon's own user), `network`, and `workloads` (what it starts outlives it, so it is not confined). Without it, whatever it asks for."},
+	"plugin.config":  {help: "What the plugin itself is told. Its keys are the plugin's own."},
 
 	"profile":                {help: "One profile; its label is the name that `--profile` takes. A file may hold several."},
 	"profile.template_vmid":  {help: "VMID of the template. Either this or `template` is required."},

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/launch"
 )
 
 // fileForm is config.hcl as written; a nil field takes its default.
@@ -55,12 +57,14 @@ type fileForm struct {
 }
 
 type pluginForm struct {
-	Kind   string      `hcl:"kind,label"`
-	Name   string      `hcl:"name,label"`
-	Path   *string     `hcl:"path"`
-	SHA256 *string     `hcl:"sha256"`
-	Config *configForm `hcl:"config,block"`
-	Range  hcl.Range   `hcl:",def_range"`
+	Kind    string      `hcl:"kind,label"`
+	Name    string      `hcl:"name,label"`
+	Path    *string     `hcl:"path"`
+	SHA256  *string     `hcl:"sha256"`
+	Confine *bool       `hcl:"confine"`
+	Allow   *[]string   `hcl:"allow"`
+	Config  *configForm `hcl:"config,block"`
+	Range   hcl.Range   `hcl:",def_range"`
 }
 
 type configForm struct {
@@ -226,7 +230,9 @@ func (c *checker) plugins(cfg *Config, forms []pluginForm) {
 	for _, p := range forms {
 		block := PluginBlock{
 			Kind: p.Kind, Name: p.Name, Path: or(p.Path, ""), SHA256: or(p.SHA256, ""), Range: p.Range,
+			Unconfined: !or(p.Confine, true), Allow: or(p.Allow, nil),
 		}
+		c.pluginRights(p)
 		if p.Config != nil {
 			block.Body = p.Config.Body
 		}
@@ -246,6 +252,27 @@ func (c *checker) plugins(cfg *Config, forms []pluginForm) {
 		cfg.Plugins = append(cfg.Plugins, block)
 	}
 }
+
+// pluginRights checks what a block says of the privileges of its plugin, and of
+// its binary.
+func (c *checker) pluginRights(p pluginForm) {
+	if pin := or(p.SHA256, ""); pin != "" && !hexSum.MatchString(pin) {
+		c.failAt(p.Range, "sha256 has 64 hexadecimal digits; agentlab plugin lock writes it")
+	}
+	if p.Allow == nil {
+		return
+	}
+	if !or(p.Confine, true) {
+		c.failAt(p.Range, "allow limits what a plugin may ask for, and confine = false gives it everything; write one of them")
+	}
+	for _, word := range *p.Allow {
+		if !launch.IsWord(word) {
+			c.failAt(p.Range, `allow: %q is neither a capability such as "CAP_NET_ADMIN" nor "root", "network" or "workloads"`, word)
+		}
+	}
+}
+
+var hexSum = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
 
 // sources fills in what the blocks say, whatever their lines and comments.
 func (c *Config) sources(body *hclsyntax.Body, src []byte) {

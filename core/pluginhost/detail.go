@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/launch"
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
@@ -15,6 +16,7 @@ type Detail struct {
 	SHA256 string // pin of the binary, "" for none
 	Info   plugin.Info
 	Schema plugin.Schema
+	Grant  launch.Grant // of the process that said so
 	// Crashes are the newest reports, newest first; Calls has a line per method.
 	Crashes []Crash
 	Calls   []Counters
@@ -61,13 +63,13 @@ func (i *instance) detail() Detail {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return Detail{
-		Status: i.status, SHA256: i.block.SHA256, Info: i.info, Schema: i.schema, Crashes: slices.Clone(i.crashes), Calls: i.tally.list(),
+		Status: i.status, SHA256: i.block.SHA256, Info: i.info, Schema: i.schema, Grant: i.grant, Crashes: slices.Clone(i.crashes), Calls: i.tally.list(),
 	}
 }
 
 // learn keeps what the plugin says of itself, also for when it is down.
-func (i *instance) learn(info plugin.Info, schema plugin.Schema) {
+func (i *instance) learn(up *upProcess) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.info, i.schema = info, schema
+	i.info, i.schema, i.grant = up.info, up.schema, up.grant
 }

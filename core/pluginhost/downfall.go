@@ -3,6 +3,7 @@ package pluginhost
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -44,9 +45,17 @@ func oneLine(s string) string {
 	return s
 }
 
-// startFailed judges a start that failed; up is its process, which has ended,
-// when it came to one that answered.
-func (i *instance) startFailed(up *upProcess, began time.Time, err error) *downfall {
+// startFailed judges a start by the block that failed; up is its process,
+// which has ended, when it came to one that answered.
+func (i *instance) startFailed(b Block, up *upProcess, began time.Time, err error) *downfall {
+	f := i.judge(up, began, err)
+	if f.how != wrong && b.Range.Filename != "" { // else it has places of its own
+		f.reason = fmt.Sprintf("%s:%d: %s", b.Range.Filename, b.Range.Start.Line, f.reason)
+	}
+	return f
+}
+
+func (i *instance) judge(up *upProcess, began time.Time, err error) *downfall {
 	f := &downfall{how: refused, reason: oneLine(err.Error()), err: err}
 	if invalid := (*ConfigError)(nil); errors.As(err, &invalid) {
 		f.how, f.reason = wrong, err.Error()

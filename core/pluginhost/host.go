@@ -37,9 +37,15 @@ type Block struct {
 	Path   string   // of the binary; "" is agentlab-plugin-<name> in PluginDir
 	SHA256 string   // pin of the binary in hex; "" for none
 	Words  []string // of the whole block: others make a Reload replace the process
-	Body   hcl.Body // of the config block; nil when there is none
-	Range  hcl.Range
+	// Unconfined leaves the plugin all that the host may. Allow is the most that
+	// a confined one may ask for, in words of launch.Words; nil is anything.
+	Unconfined bool
+	Allow      []string
+	Body       hcl.Body // of the config block; nil when there is none
+	Range      hcl.Range
 }
+
+func (c *Config) stateDir(b Block) string { return filepath.Join(c.StateDir, b.Kind+"-"+b.Name) }
 
 // pathOf is where the block's binary is.
 func (c *Config) pathOf(b Block) string {

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/launch"
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
@@ -46,6 +47,7 @@ type instance struct {
 	status  Status
 	info    plugin.Info   // as it said last
 	schema  plugin.Schema // the same
+	grant   launch.Grant  // that process had
 	crashes []Crash       // newest first
 	binary  os.FileInfo   // that was started last
 	current *upProcess    // nil unless calls may be sent
@@ -106,13 +108,13 @@ func (i *instance) bringUp(ctx context.Context) (*upProcess, error) {
 	i.change(func() { i.binary = statBinary(i.cfg.pathOf(block)) })
 	up, err := i.starter.prepare(ctx, i, block)
 	if err != nil {
-		return nil, i.startFailed(up, began, err)
+		return nil, i.startFailed(block, up, began, err)
 	}
-	i.learn(up.info, up.schema)
+	i.learn(up)
 	if err := i.starter.configure(ctx, i, up); err != nil {
 		up.died = up.endedSoon(err)
 		up.abandon(ctx, i)
-		return nil, i.startFailed(up, began, err)
+		return nil, i.startFailed(block, up, began, err)
 	}
 	return up, nil
 }
@@ -175,7 +177,7 @@ func (i *instance) down(err error) verdict {
 // serve lets calls through to a process that is up.
 func (i *instance) serve(up *upProcess) {
 	up.since = time.Now()
-	i.learn(up.info, up.schema)
+	i.learn(up)
 	i.change(func() {
 		if !i.status.StartedAt.IsZero() {
 			i.status.Restarts++

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -35,16 +34,20 @@ type ConfigError struct {
 func (e *ConfigError) Error() string {
 	lines := []string{"configuration of plugin " + e.Plugin + " is wrong"}
 	for _, d := range e.Diagnostics {
-		text := d.Summary
-		if d.Detail != "" {
-			text += "; " + d.Detail
-		}
+		text := plainText(d)
 		if d.Subject != nil {
 			text = fmt.Sprintf("%s:%d: %s", d.Subject.Filename, d.Subject.Start.Line, text)
 		}
 		lines = append(lines, text)
 	}
 	return strings.Join(lines, "\n")
+}
+
+func plainText(d *hcl.Diagnostic) string {
+	if d.Detail == "" {
+		return d.Summary
+	}
+	return d.Summary + "; " + d.Detail
 }
 
 // Unwrap makes it fault.Invalid.
@@ -71,6 +74,7 @@ type process interface {
 type upProcess struct {
 	process      process
 	line         *launch.Process // the same, for calls
+	grant        launch.Grant
 	base         plugin.Base
 	health       func(context.Context) (plugin.Health, error)
 	block        Block
@@ -125,7 +129,7 @@ func (up *upProcess) abandon(ctx context.Context, i *instance) {
 type processes struct{}
 
 func (processes) prepare(ctx context.Context, i *instance, b Block) (*upProcess, error) {
-	up, err := begin(ctx, i, b)
+	up, err := begin(ctx, i, b, confine)
 	if err != nil {
 		return nil, err
 	}
@@ -137,24 +141,28 @@ func (processes) prepare(ctx context.Context, i *instance, b Block) (*upProcess,
 	return up, nil
 }
 
-// begin starts the process.
-func begin(ctx context.Context, i *instance, b Block) (*upProcess, error) {
+// begin starts the process with the rights that grant adds.
+func begin(ctx context.Context, i *instance, b Block, grant granter) (*upProcess, error) {
 	tmp := i.cfg.TempDir
 	if tmp == "" {
 		tmp = "/tmp"
 	}
 	path := i.cfg.pathOf(b)
 	binary := statBinary(path)
-	process, err := launch.Start(ctx, launch.Spec{
+	spec, err := grant(ctx, i.cfg, b, launch.Spec{
 		Path: path, Kind: b.Kind, Name: b.Name, SHA256: b.SHA256, RunDir: i.cfg.RunDir,
 		Env: []string{"PATH=" + pluginPath, "LANG=C", "TMPDIR=" + tmp}, Log: i.log,
 	})
 	if err != nil {
 		return nil, err
 	}
+	process, err := launch.Start(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
 	base := plugin.NewClient(process.Conn())
 	return &upProcess{
-		process: process, line: process, base: base, health: base.Health, block: b, binary: binary, reported: make(chan struct{}),
+		process: process, line: process, grant: spec.Grant, base: base, health: base.Health, block: b, binary: binary, reported: make(chan struct{}),
 	}, nil
 }
 
@@ -199,8 +207,11 @@ func (up *upProcess) accept(ctx context.Context, i *instance) error {
 }
 
 func (processes) configure(ctx context.Context, i *instance, up *upProcess) error {
-	dir := filepath.Join(i.cfg.StateDir, i.kind+"-"+i.name)
+	dir := i.cfg.stateDir(up.block)
 	if err := makeStateDir(dir); err != nil {
+		return err
+	}
+	if err := up.grant.TakeDir(dir); err != nil {
 		return err
 	}
 	cfg := up.decoded
@@ -219,7 +230,7 @@ func (processes) configure(ctx context.Context, i *instance, up *upProcess) erro
 		return &ConfigError{Plugin: i.label(), Diagnostics: cfg.diags}
 	}
 	for _, d := range cfg.diags {
-		i.log.Warn("plugin configuration", "plugin", i.label(), "file", d.Subject.Filename, "line", d.Subject.Start.Line, "text", d.Summary)
+		i.log.Warn("plugin configuration", "plugin", i.label(), "file", d.Subject.Filename, "line", d.Subject.Start.Line, "text", plainText(d))
 	}
 	return nil
 }

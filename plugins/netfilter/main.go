@@ -20,9 +20,13 @@ func main() {
 		Kinds:       []plugin.Kind{plugin.Network},
 		Schema:      schema(),
 		Tools:       []plugin.Tool{{Name: "nft"}},
-		Confinement: plugin.Confinement{Capabilities: []string{"CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE"}, Network: true},
-		Validate:    validate,
-		Configure:   configure,
+		// CAP_NET_ADMIN also lets any user write below /proc/sys/net.
+		Confinement: plugin.Confinement{
+			User: plugin.NoUser, Capabilities: []string{"CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE"},
+			Devices: []string{"/dev/net/tun"}, Network: true,
+		},
+		Validate:  validate,
+		Configure: configure,
 	})
 }
 

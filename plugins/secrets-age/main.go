@@ -34,8 +34,11 @@ func secretsAge() plugin.Plugin {
 				Description: "Also open NAME.yaml, NAME.yml and NAME.json, which are not encrypted.",
 			},
 		}}},
-		Validate:  validate,
-		Configure: configure,
+		// Key and bundles belong to root. It reads them, and can change nothing and
+		// send nothing.
+		Confinement: plugin.Confinement{User: plugin.NoUser, Capabilities: []string{"CAP_DAC_READ_SEARCH"}},
+		Validate:    validate,
+		Configure:   configure,
 	}
 }
 

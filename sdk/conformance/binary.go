@@ -86,9 +86,7 @@ func (b Binary) start(ctx context.Context) (p *launch.Process, capabilities []st
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("make run directory: %w", err)
 	}
-	p, err = launch.Start(ctx, launch.Spec{
-		Path: b.Path, Kind: string(b.Kind), Name: "conformance", RunDir: dir, Log: b.Log, Env: b.environment(),
-	})
+	p, err = b.launch(ctx, dir)
 	if err != nil {
 		return nil, nil, nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -106,6 +104,22 @@ func (b Binary) start(ctx context.Context) (p *launch.Process, capabilities []st
 		return nil, nil, nil, err
 	}
 	return p, capabilities, done, nil
+}
+
+// launch starts the plugin with the privileges that it asks for, as a host does.
+func (b Binary) launch(ctx context.Context, runDir string) (*launch.Process, error) {
+	spec, _, err := launch.Confine(ctx, launch.Spec{
+		Path: b.Path, Kind: string(b.Kind), Name: "conformance", RunDir: runDir, Log: b.Log, Env: b.environment(),
+	}, b.StateDir, "")
+	if err != nil {
+		return nil, err
+	}
+	if b.StateDir != "" {
+		if err := spec.Grant.TakeDir(b.StateDir); err != nil {
+			return nil, err
+		}
+	}
+	return launch.Start(ctx, spec)
 }
 
 // configure configures the plugin behind a connection.

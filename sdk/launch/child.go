@@ -8,8 +8,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -36,6 +38,9 @@ type child struct {
 	out  *pump
 	env  []string // set by go-plugin before Start
 
+	socketDir string   // where the plugin makes its socket
+	sockets   *os.File // the same for a confined plugin, which may not pass through to it
+
 	handshake *io.PipeReader // first line of standard output
 	lifeline  *os.File       // our end of the plugin's standard input
 	cut       sync.Once
@@ -56,6 +61,11 @@ func newChild(spec Spec, file *os.File) *child {
 
 // Start starts the process. It is called at most once.
 func (c *child) Start(context.Context) error {
+	cmd, err := c.command()
+	if err != nil {
+		close(c.exited)
+		return err
+	}
 	stdinR, stdinW, err1 := os.Pipe()
 	stdoutR, stdoutW, err2 := os.Pipe()
 	stderrR, stderrW, err3 := os.Pipe()
@@ -71,18 +81,17 @@ func (c *child) Start(context.Context) error {
 	c.reading.Go(func() { c.readStdout(stdoutR, firstW) })
 	c.reading.Go(func() { c.out.read(stderrR) })
 
-	cmd := c.command()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdinR, stdoutW, stderrW
 	started := make(chan error, 1)
 	go c.own(cmd, started, stdoutR, stderrR)
-	err := <-started
-	closeAll(theirs...)
+	err = <-started
+	closeAll(append(theirs, c.sockets)...)
 	return err
 }
 
-func (c *child) command() *exec.Cmd {
+func (c *child) command() (*exec.Cmd, error) {
 	cmd := &exec.Cmd{
-		Path: "/proc/self/fd/" + strconv.Itoa(int(c.file.Fd())),
+		Path: fdPath(int(c.file.Fd())),
 		Args: append([]string{c.spec.Path}, c.spec.Args...),
 		Env:  append(append([]string{}, c.spec.Env...), c.env...),
 		Dir:  "/",
@@ -93,18 +102,38 @@ func (c *child) command() *exec.Cmd {
 	}
 	if isScript(c.file) { // its interpreter opens the file again, after exec
 		cmd.ExtraFiles = []*os.File{c.file}
-		cmd.Path = "/proc/self/fd/3"
+		cmd.Path = fdPath(firstExtra)
 	}
-	return cmd
+	if c.sockets != nil {
+		cmd.Env = append(cmd.Env, socketDirKey+"="+fdPath(firstExtra+len(cmd.ExtraFiles)))
+		cmd.ExtraFiles = append(cmd.ExtraFiles, c.sockets)
+	}
+	return cmd, c.spec.Grant.attributes(cmd.SysProcAttr)
 }
 
+// firstExtra is the descriptor that a process gets the first of its ExtraFiles
+// as.
+const firstExtra = 3
+
+func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
 // own starts the process and stays until its end on one thread, because
-// Pdeathsig comes when the thread that forked ends.
+// Pdeathsig comes when the thread that forked ends. A thread that gave up
+// privileges ends with this function, for it is not unlocked.
 func (c *child) own(cmd *exec.Cmd, started chan<- error, outputs ...*os.File) {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	if !c.spec.Grant.Confined {
+		defer runtime.UnlockOSThread()
+	} else if unix.Gettid() == os.Getpid() { // the first thread ends with the process only
+		elsewhere(func() { c.own(cmd, started, outputs...) })
+		runtime.UnlockOSThread()
+		return
+	}
 	defer close(c.exited)
-	err := cmd.Start()
+	err := c.spec.Grant.bind()
+	if err == nil {
+		err = cmd.Start()
+	}
 	if err == nil {
 		c.mu.Lock()
 		c.pid = cmd.Process.Pid
@@ -130,6 +159,18 @@ func (c *child) own(cmd *exec.Cmd, started chan<- error, outputs ...*os.File) {
 	closeAll(outputs...) // ends reads that still wait
 	<-read
 	c.cutLifeline()
+}
+
+// elsewhere runs f on another thread than this, which is locked, and returns once
+// that is sure.
+func elsewhere(f func()) {
+	locked := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		close(locked)
+		f()
+	}()
+	<-locked
 }
 
 // reap waits for the end and kills what is left of the group while the process
@@ -255,8 +296,39 @@ func (c *child) Name() string { return c.spec.Path }
 // Diagnose has nothing to add.
 func (c *child) Diagnose(context.Context) string { return "" }
 
-// PluginToHost changes nothing: both see the same file system.
-func (c *child) PluginToHost(network, addr string) (string, string, error) { return network, addr, nil }
+// PluginToHost finds the socket of a confined plugin, which knows its folder as
+// a descriptor. Otherwise both see the same.
+func (c *child) PluginToHost(network, addr string) (string, string, error) {
+	switch {
+	case c.sockets == nil:
+		return network, addr, nil
+	case network != "unix":
+		return "", "", fmt.Errorf("it listens on %s, not on a Unix socket in $%s", network, socketDirKey)
+	case strings.HasPrefix(addr, "/proc/self/fd/"):
+		addr = filepath.Join(c.socketDir, filepath.Base(addr))
+	}
+	return network, addr, nil
+}
+
+// socketDirKey is how go-plugin tells the plugin where its socket goes.
+const socketDirKey = "PLUGIN_UNIX_SOCKET_DIR"
+
+// shelter gives a confined plugin the folder for its socket: as its own, and as a
+// descriptor, because its user may not be let through the folders above.
+func (c *child) shelter(dir string) error {
+	c.socketDir = dir
+	if g := c.spec.Grant; g.Confined {
+		if err := os.Chown(dir, g.UID, g.GID); err != nil {
+			return err
+		}
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open %s: %w", dir, err)
+		}
+		c.sockets = os.NewFile(uintptr(fd), dir)
+	}
+	return nil
+}
 
 // HostToPlugin changes nothing.
 func (c *child) HostToPlugin(network, addr string) (string, string, error) {

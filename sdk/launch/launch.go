@@ -46,6 +46,7 @@ type Spec struct {
 	RunDir     string       // existing folder for the socket; short
 	Env        []string     // the whole environment, but for go-plugin's own
 	Log        hclog.Logger // takes what the plugin logs and prints
+	Grant      Grant        // what the process may do to the system
 }
 
 func (s Spec) label() string { return s.Kind + " " + s.Name }
@@ -128,6 +129,9 @@ func Start(ctx context.Context, spec Spec) (*Process, error) {
 		return nil, fmt.Errorf("start plugin %s: %w", spec.label(), err)
 	}
 	defer func() { _ = file.Close() }()
+	if err := checkReach(file, spec.Grant); err != nil {
+		return nil, fmt.Errorf("start plugin %s: %w", spec.label(), err)
+	}
 	keepDescriptors()
 	dir, err := os.MkdirTemp(spec.RunDir, socketDir)
 	if err != nil {
@@ -206,9 +210,9 @@ func newClient(ctx context.Context, c *child, dir string) *goplugin.Client {
 		GRPCDialOptions: []grpc.DialOption{grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(plugin.MaxMessage), grpc.MaxCallSendMsgSize(plugin.MaxMessage),
 		)},
-		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, dir string) (runner.Runner, error) {
 			c.env = cmd.Env
-			return c, nil
+			return c, c.shelter(dir)
 		},
 	})
 }
@@ -251,6 +255,7 @@ func (p *Process) abandon(ctx context.Context) {
 // ended.
 func (p *Process) release() {
 	p.client.Kill()
+	closeAll(p.child.sockets) // open still when there was no process
 	_ = os.RemoveAll(p.dir)
 }
 
@@ -269,13 +274,23 @@ func startError(ctx context.Context, c *child, err error) error {
 		why = fmt.Sprintf("it was not ready within %s", handshakeTimeout)
 	case errors.Is(ctx.Err(), context.Canceled):
 		why = "the start was cancelled"
+	case strings.HasPrefix(why, "incompatible API version"):
+		why = fmt.Sprintf("it speaks another version of the plugin protocol than this AgentLab, which speaks %d (%s)", plugin.ProtocolVersion, why)
 	case exit.Signal == "" && c.started():
 		out.ExitCode = exit.Code
 		why = fmt.Sprintf("it %s before it was ready (%s)", exit, why)
 	}
 	out.Message = fmt.Sprintf("start plugin %s: %s", c.spec.label(), why)
-	out.Hint = fmt.Sprintf("check that %s is a plugin of AgentLab for this machine: run it with --version", c.spec.Path)
+	out.Hint = startHint(c.spec, err)
 	return out
+}
+
+// startHint knows what the usual causes need.
+func startHint(spec Spec, err error) string {
+	if errors.Is(err, unix.EPERM) && spec.Grant.Confined {
+		return "the daemon may not confine plugins here: give it CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID and CAP_SETPCAP, or set confine = false in the block"
+	}
+	return fmt.Sprintf("check that %s is a plugin of AgentLab for this machine: run it with --version", spec.Path)
 }
 
 // Conn carries calls to the plugin. It fails for good once the process ends.

@@ -1,6 +1,7 @@
 package launch_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -32,11 +33,16 @@ func runByHand(t *testing.T, path string, args ...string) (string, error) {
 // actAsHost starts a plugin, tells its pid, and waits to be killed.
 func actAsHost() {
 	self, _ := os.Executable()
-	p, err := launch.Start(context.Background(), launch.Spec{
+	spec := launch.Spec{
 		Path: self, Kind: "secrets", Name: "toy", RunDir: os.Getenv("RUN_DIR"),
 		Env: []string{modeKey + "=" + os.Getenv("PLUGIN_MODE")}, Log: hclog.NewNullLogger(),
-	})
-	if err != nil {
+	}
+	var err1 error
+	if os.Getenv("CONFINED") != "" {
+		spec.Grant, err1 = launch.Tightest(self)
+	}
+	p, err2 := launch.Start(context.Background(), spec)
+	if err := errors.Join(err1, err2); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
@@ -70,9 +76,15 @@ func TestPluginEndsWithItsHost(t *testing.T) {
 
 // A plugin that does not watch its standard input ends with its host as well.
 func TestDeafPluginEndsWithItsHost(t *testing.T) {
+	for _, confined := range []string{"", "yes"} {
+		t.Run("confined="+confined, func(t *testing.T) { deafPluginEnds(t, confined) })
+	}
+}
+
+func deafPluginEnds(t *testing.T, confined string) {
 	spec := testSpec(t, "host", io.Discard)
 	host := exec.Command(spec.Path)
-	host.Env = []string{modeKey + "=host", "RUN_DIR=" + shortDir(t), "PLUGIN_MODE=silent"}
+	host.Env = []string{modeKey + "=host", "RUN_DIR=" + shortDir(t), "PLUGIN_MODE=silent", "CONFINED=" + confined}
 	if err := host.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -156,6 +168,11 @@ func TestBinaryIsVerified(t *testing.T) {
 	if err := errors.Join(os.WriteFile(binary, content, 0o755), os.Symlink(binary, link)); err != nil {
 		t.Fatal(err)
 	}
+	elsewhere := bytes.Clone(content)
+	elsewhere[18], elsewhere[19] = 243, 0 // e_machine: RISC-V
+	script := func(text string) func() error {
+		return func() error { return os.WriteFile(binary+".sh", []byte(text), 0o755) }
+	}
 	pin := hex.EncodeToString(sum[:])
 	tests := []struct {
 		name, path, pin string
@@ -166,6 +183,29 @@ func TestBinaryIsVerified(t *testing.T) {
 		{"missing", binary + "x", "", nil, fault.NotFound, "does not exist"},
 		{"folder", dir, "", nil, fault.Denied, "not an executable file"},
 		{"pin", binary, strings.Repeat("0", 64), nil, fault.Denied, pin},
+		{"other machine", binary + ".riscv", "", func() error { return os.WriteFile(binary+".riscv", elsewhere, 0o755) }, fault.Denied, "for another machine: for RISCV, and this is"},
+		{"cut short", binary + ".cut", "", func() error { return os.WriteFile(binary+".cut", content[:10], 0o755) }, fault.Denied, "is no program"},
+		{"text", binary + ".sh", "", script("exec plugin"), fault.Denied, "is no program"},
+		{"no interpreter", binary + ".sh", "", script("#! \n"), fault.Denied, "without an interpreter"},
+		{"missing interpreter", binary + ".sh", "", script("#!/usr/bin/python9 -u\n"), fault.NotFound, "a script for /usr/bin/python9, which does not exist"},
+		{"open interpreter", binary + ".sh", "", func() error {
+			return errors.Join(script("#!"+binary+".i\n")(), os.WriteFile(binary+".i", content, 0o755), os.Chmod(binary+".i", 0o757))
+		}, fault.Denied, "toy.i may be written by others"},
+		{"loop of links", link + "loop", "", func() error { return os.Symlink("linkloop", link+"loop") }, fault.Denied, "too many symbolic links"},
+		{"link through a file", binary + "/x", "", nil, fault.NotFound, "does not exist"},
+		{"link in an open folder", dir + "/open/link", "", func() error {
+			return errors.Join(os.Mkdir(dir+"/open", 0o755), os.Chmod(dir+"/open", 0o777), os.Symlink("../agentlab-plugin-toy", dir+"/open/link"))
+		}, fault.Denied, "open may be written by others"},
+		{"below an open folder", dir + "/open/root/link", "", func() error {
+			return errors.Join(os.Mkdir(dir+"/open/root", 0o755), os.Symlink(binary, dir+"/open/root/link"))
+		}, fault.Denied, "open may be written by others"},
+		{"foreign link", dir + "/foreign", "", func() error {
+			return errors.Join(os.Symlink(binary, dir+"/foreign"), os.Lchown(dir+"/foreign", 4711, 0))
+		}, fault.Denied, "foreign belongs to uid 4711"},
+		{"foreign link in a sticky folder", dir + "/sticky/link", "", func() error {
+			return errors.Join(os.Mkdir(dir+"/sticky", 0o755), os.Chmod(dir+"/sticky", 0o777|os.ModeSticky),
+				os.Symlink(binary, dir+"/sticky/link"), os.Lchown(dir+"/sticky/link", 4711, 0))
+		}, fault.Denied, "link belongs to uid 4711"},
 		{"not executable", binary, "", func() error { return os.Chmod(binary, 0o644) }, fault.Denied, "not an executable"},
 		{"group may write", binary, "", func() error { return os.Chmod(binary, 0o775) }, fault.Denied, "may be written by others"},
 		{"behind a link", link, "", func() error { return os.Chmod(binary, 0o757) }, fault.Denied, "may be written by others"},
@@ -191,7 +231,10 @@ func TestBinaryIsVerified(t *testing.T) {
 		})
 	}
 	_ = os.Chown(dir, os.Geteuid(), -1)
-	spec.Path, spec.SHA256 = link, strings.ToUpper(pin)
+	if err := errors.Join(os.Symlink("../link", dir+"/sticky/ours")); err != nil {
+		t.Fatal(err)
+	}
+	spec.Path, spec.SHA256 = dir+"/sticky/ours", strings.ToUpper(pin)
 	start(t, spec)
 }
 

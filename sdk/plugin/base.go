@@ -24,7 +24,7 @@ func (b *base) GetInfo(ctx context.Context, _ *pluginv1.GetInfoRequest) (*plugin
 	out := &pluginv1.GetInfoResponse{
 		Name: p.Name, Version: p.Version, Sdk: "go", Description: p.Description,
 		Confinement: &pluginv1.Confinement{
-			User: p.Confinement.User, Capabilities: p.Confinement.Capabilities,
+			User: p.Confinement.User, Capabilities: p.Confinement.Capabilities, Devices: p.Confinement.Devices,
 			Network: p.Confinement.Network, StartsWorkloads: p.Confinement.StartsWorkloads,
 		},
 		Tools: findTools(ctx, p.Tools), Exclusive: p.Exclusive,

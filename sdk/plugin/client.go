@@ -48,7 +48,7 @@ func (b Base) Info(ctx context.Context, hostVersion string) (Info, error) {
 		Name: in.GetName(), Version: in.GetVersion(), SDK: in.GetSdk(), Description: in.GetDescription(),
 		Services: in.GetServices(), Exclusive: in.GetExclusive(),
 		Confinement: Confinement{
-			User: c.GetUser(), Capabilities: c.GetCapabilities(),
+			User: c.GetUser(), Capabilities: c.GetCapabilities(), Devices: c.GetDevices(),
 			Network: c.GetNetwork(), StartsWorkloads: c.GetStartsWorkloads(),
 		},
 	}

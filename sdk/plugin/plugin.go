@@ -87,10 +87,16 @@ type Tool struct {
 	VersionArgs []string // "--version" when nil
 }
 
-// Confinement is what the plugin's process needs of the system.
+// NoUser as the user of a Confinement is one that owns nothing but the plugin's
+// state folder, and that no account has.
+const NoUser = "none"
+
+// Confinement is what the plugin's process needs of the system. It gets no more,
+// nor can what it runs: not by setuid programs either.
 type Confinement struct {
-	User            string   // "" is the host's own
+	User            string   // NoUser, an account, or "" for the host's own
 	Capabilities    []string // "CAP_NET_ADMIN"
+	Devices         []string // "/dev/net/tun", which some hosts let only root open
 	Network         bool     // false: an empty network namespace would do
 	StartsWorkloads bool     // true: nothing that children would inherit
 }

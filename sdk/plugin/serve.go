@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 )
 
@@ -25,6 +27,9 @@ func Serve(p Plugin) {
 	if code, done := byHand(p, os.Args[1:], os.Getenv(CookieKey), os.Stdout, os.Stderr); done {
 		os.Exit(code)
 	}
+	// What the host passed beyond the standard streams is not for programs that
+	// the plugin runs.
+	_ = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
 	// Started through a descriptor, the process would be called by its number.
 	_ = os.WriteFile("/proc/self/comm", []byte(BinaryPrefix+p.Name), 0)
 	log := hclog.New(&hclog.LoggerOptions{Name: p.Name, Level: hclog.Info, JSONFormat: true, Output: os.Stderr})

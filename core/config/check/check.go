@@ -15,7 +15,6 @@ import (
 	"github.com/agentlab/agentlab/core/config"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/launch"
-	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 // Report is what Run found.
@@ -162,12 +161,9 @@ func (c *checker) plugins() {
 	kinds := map[string]bool{}
 	for _, p := range c.cfg.Plugins {
 		kinds[p.Kind] = true
-		path := p.Path
-		if path == "" {
-			path = filepath.Join(c.cfg.PluginDir, plugin.BinaryPrefix+p.Name)
-			if !filepath.IsAbs(path) {
-				continue // plugin_dir is wrong
-			}
+		path := c.cfg.Binary(p)
+		if p.Path == "" && !filepath.IsAbs(path) {
+			continue // plugin_dir is wrong
 		}
 		if err := launch.Verify(path, p.SHA256); err != nil {
 			c.fail(p.Range, fault.HintOf(err), "%v", err)

@@ -182,11 +182,11 @@ func TestRun(t *testing.T) {
 		{"plugins", func(h *host) {
 			_ = os.Remove(h.path("plugins/agentlab-plugin-hyp"))
 			_ = os.Chmod(h.path("plugins/agentlab-plugin-net"), 0o775)
-			h.edit(`"sec" {}`, "\"sec\" {\n  sha256 = \"00\"\n}")
+			h.edit(`"sec" {}`, "\"sec\" {\n  sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"\n}")
 		}, []string{
 			"$D/config.hcl:8: error: plugin binary $D/plugins/agentlab-plugin-hyp does not exist; install the plugin, or set path in its block",
 			"$D/config.hcl:9: error: $D/plugins/agentlab-plugin-net may be written by others, who could change a plugin; chmod go-w $D/plugins/agentlab-plugin-net",
-			"$D/config.hcl:10: error: plugin binary $D/plugins/agentlab-plugin-sec has sha256 275239824e00e61b0a220e61a41791c7e9b4bd726f8b0c27077a338f8131c9dc, but 00 is pinned; if this binary is the one you want, change sha256 in its block",
+			"$D/config.hcl:10: error: plugin binary $D/plugins/agentlab-plugin-sec has sha256 275239824e00e61b0a220e61a41791c7e9b4bd726f8b0c27077a338f8131c9dc, but 0000000000000000000000000000000000000000000000000000000000000000 is pinned; if this binary is the one you want, pin it: agentlab plugin lock",
 		}},
 		{"missing plugins", func(h *host) {
 			h.put("profiles/q.hcl", 0o644, "profile \"q\" {\n  template = \"t\"\n  secrets_bundle = \"other\"\n}\n")

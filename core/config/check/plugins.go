@@ -42,12 +42,19 @@ func Plugins(ctx context.Context, cfg *config.Config, blocks []config.PluginBloc
 	defer func() { _ = os.RemoveAll(run) }()
 	host := pluginhost.Config{PluginDir: cfg.PluginDir, RunDir: run, HostVersion: version.String()}
 	for _, b := range blocks {
-		block := pluginhost.Block{Kind: b.Kind, Name: b.Name, Path: b.Path, SHA256: b.SHA256, Body: b.Body, Range: b.Range}
-		diags, err := pluginhost.Validate(ctx, host, block, hclog.NewNullLogger())
+		diags, err := pluginhost.Validate(ctx, host, Block(b), hclog.NewNullLogger())
 		if err != nil {
 			c.fail(b.Range, fault.HintOf(err), "%v", err)
 		}
 		c.diags = append(c.diags, diags...)
 	}
 	return c.diags
+}
+
+// Block is the block as the daemon runs it.
+func Block(b config.PluginBlock) pluginhost.Block {
+	return pluginhost.Block{
+		Kind: b.Kind, Name: b.Name, Path: b.Path, SHA256: b.SHA256, Words: b.Words(), Body: b.Body, Range: b.Range,
+		Unconfined: b.Unconfined, Allow: b.Allow,
+	}
 }

@@ -379,16 +379,28 @@ func (x *ExternalTool) GetFoundPath() string {
 	return ""
 }
 
-// Requested privileges; the core grants the intersection with the operator's
-// block. Asking for more than granted is a start-up error.
+// What the process needs of the system. The host asks with GetInfo before it
+// starts the plugin in earnest, in a process that has none of it: no capability,
+// a user that owns nothing, an empty network namespace. Then it grants what is
+// listed here and nothing else, to the plugin and all that it runs: the bounding
+// set is cut, no_new_privs is set. Where the operator's block allows less, the
+// plugin is not started. A confined plugin listens on a Unix socket in the folder
+// of PLUGIN_UNIX_SOCKET_DIR and reports the path as it made it from that.
 type Confinement struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	User            string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	Capabilities    []string               `protobuf:"bytes,2,rep,name=capabilities,proto3" json:"capabilities,omitempty"`                               // "CAP_NET_ADMIN"
-	Network         bool                   `protobuf:"varint,3,opt,name=network,proto3" json:"network,omitempty"`                                        // false: empty network namespace
-	StartsWorkloads bool                   `protobuf:"varint,4,opt,name=starts_workloads,json=startsWorkloads,proto3" json:"starts_workloads,omitempty"` // true: nothing that children would inherit
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "none" is a user that owns nothing but state_dir; else an account, or empty
+	// for the host's own.
+	User         string   `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Capabilities []string `protobuf:"bytes,2,rep,name=capabilities,proto3" json:"capabilities,omitempty"` // "CAP_NET_ADMIN"
+	Network      bool     `protobuf:"varint,3,opt,name=network,proto3" json:"network,omitempty"`          // false: empty network namespace
+	// The plugin is not confined, because what it starts outlives it and would
+	// inherit every limit.
+	StartsWorkloads bool `protobuf:"varint,4,opt,name=starts_workloads,json=startsWorkloads,proto3" json:"starts_workloads,omitempty"`
+	// Device files that it opens. Where only root may open one, the plugin runs as
+	// root, with the capabilities that it asked for.
+	Devices       []string `protobuf:"bytes,5,rep,name=devices,proto3" json:"devices,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Confinement) Reset() {
@@ -447,6 +459,13 @@ func (x *Confinement) GetStartsWorkloads() bool {
 		return x.StartsWorkloads
 	}
 	return false
+}
+
+func (x *Confinement) GetDevices() []string {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
 }
 
 type GetSchemaRequest struct {
@@ -1139,12 +1158,13 @@ const file_agentlab_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
 	"\rfound_version\x18\x02 \x01(\tR\ffoundVersion\x12\x1d\n" +
 	"\n" +
-	"found_path\x18\x03 \x01(\tR\tfoundPath\"\x8a\x01\n" +
+	"found_path\x18\x03 \x01(\tR\tfoundPath\"\xa4\x01\n" +
 	"\vConfinement\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\"\n" +
 	"\fcapabilities\x18\x02 \x03(\tR\fcapabilities\x12\x18\n" +
 	"\anetwork\x18\x03 \x01(\bR\anetwork\x12)\n" +
-	"\x10starts_workloads\x18\x04 \x01(\bR\x0fstartsWorkloads\"\x12\n" +
+	"\x10starts_workloads\x18\x04 \x01(\bR\x0fstartsWorkloads\x12\x18\n" +
+	"\adevices\x18\x05 \x03(\tR\adevices\"\x12\n" +
 	"\x10GetSchemaRequest\"G\n" +
 	"\x11GetSchemaResponse\x122\n" +
 	"\x06schema\x18\x01 \x01(\v2\x1a.agentlab.plugin.v1.SchemaR\x06schema\"8\n" +

@@ -1,0 +1,51 @@
+package pluginhost
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/agentlab/agentlab/sdk/launch"
+)
+
+// A granter adds to spec what the process may do to the system.
+type granter func(ctx context.Context, cfg *Config, b Block, spec launch.Spec) (launch.Spec, error)
+
+// tighten is for a plugin that is only asked something.
+func tighten(_ context.Context, _ *Config, b Block, spec launch.Spec) (launch.Spec, error) {
+	if b.Unconfined {
+		return spec, nil
+	}
+	var err error
+	spec.Grant, err = launch.Tightest(spec.Path)
+	return spec, err
+}
+
+// confine adds to spec what the block lets the plugin have. A plugin gets what it
+// asks for and nothing else; one that asks for more than the block allows is not
+// started.
+func confine(ctx context.Context, cfg *Config, b Block, spec launch.Spec) (launch.Spec, error) {
+	if b.Unconfined {
+		spec.Grant = launch.Grant{Why: "its block says confine = false"}
+		return spec, nil
+	}
+	spec, asks, err := launch.Confine(ctx, spec, cfg.stateDir(b), cfg.HostVersion)
+	if err != nil {
+		return spec, err
+	}
+	if b.Allow == nil {
+		return spec, nil
+	}
+	excess := slices.DeleteFunc(launch.Words(asks), func(word string) bool { return slices.Contains(b.Allow, word) })
+	if len(excess) > 0 {
+		return spec, &ConfigError{Plugin: b.Kind + " " + b.Name, Diagnostics: hcl.Diagnostics{{
+			Severity: hcl.DiagError,
+			Summary:  "the plugin asks for " + strings.Join(excess, ", ") + ", which its block does not allow",
+			Detail:   "add it to allow, or do without the plugin",
+			Subject:  &b.Range,
+		}}}
+	}
+	return spec, nil
+}

@@ -1,0 +1,82 @@
+package launch
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/agentlab/agentlab/sdk/plugin"
+)
+
+// Asked is what a plugin says of itself before it is configured.
+type Asked struct {
+	Info   plugin.Info
+	Schema plugin.Schema
+	SHA256 string // of the binary that said so
+}
+
+// Ask starts the binary, asks what it is and what it may be configured with, and
+// kills it. All the while it has no capabilities, a user that owns nothing and no
+// network, whatever spec.Grant says.
+func Ask(ctx context.Context, spec Spec, hostVersion string) (Asked, error) {
+	sum, err := Sum(spec.Path, spec.SHA256)
+	if err != nil {
+		return Asked{}, fmt.Errorf("ask plugin %s: %w", spec.label(), err)
+	}
+	if spec.Grant, err = Tightest(spec.Path); err != nil {
+		return Asked{}, err
+	}
+	spec.SHA256 = sum
+	p, err := Start(ctx, spec)
+	if err != nil {
+		return Asked{}, err
+	}
+	defer p.drop(ctx)
+	info, err := p.base.Info(ctx, hostVersion)
+	if err != nil {
+		return Asked{}, fmt.Errorf("ask plugin %s what it is: %w", spec.label(), err)
+	}
+	schema, err := p.base.Schema(ctx)
+	if err != nil {
+		return Asked{}, fmt.Errorf("ask plugin %s for its schema: %w", spec.label(), err)
+	}
+	return Asked{info, *schema, sum}, nil
+}
+
+// Tightest is for a plugin that is only asked something. owner is that of GrantOf.
+func Tightest(owner string) (Grant, error) {
+	return GrantOf(plugin.Confinement{User: plugin.NoUser}, owner)
+}
+
+// drop ends a process that was never configured and has nothing to finish.
+func (p *Process) drop(ctx context.Context) {
+	_ = p.child.Kill(context.WithoutCancel(ctx))
+	<-p.done
+}
+
+// remembered are confinements by the SHA-256 of the binary that asked for them.
+var remembered sync.Map
+
+// Confine completes spec, so that Start starts just the binary that was looked
+// at, with what it asks for and nothing else. The plugin is asked once for each
+// content of the binary. owner is that of GrantOf.
+func Confine(ctx context.Context, spec Spec, owner, hostVersion string) (Spec, plugin.Confinement, error) {
+	sum, err := Sum(spec.Path, spec.SHA256)
+	if err != nil {
+		return spec, plugin.Confinement{}, fmt.Errorf("start plugin %s: %w", spec.label(), err)
+	}
+	spec.SHA256 = sum
+	known, ok := remembered.Load(sum)
+	if !ok {
+		asked, err := Ask(ctx, spec, hostVersion)
+		if err != nil {
+			return spec, plugin.Confinement{}, err
+		}
+		known, _ = remembered.LoadOrStore(sum, asked.Info.Confinement)
+	}
+	asks := known.(plugin.Confinement)
+	if spec.Grant, err = GrantOf(asks, owner); err != nil {
+		return spec, asks, fmt.Errorf("start plugin %s: %w", spec.label(), err)
+	}
+	return spec, asks, nil
+}
