@@ -72,15 +72,17 @@ func (p Plan) Checks(ctx context.Context) ([]Check, plugin.Info, error) {
 
 // ofKind lists the checks of one kind, levels 2 and 3.
 func (p Plan) ofKind(b Binary) []Check {
-	out := Capabilities(b)
+	out := append(Capabilities(b), Endurance(b)...)
 	for i := range out {
 		out[i].Kind = b.Kind
 	}
 	switch b.Kind {
 	case plugin.Hypervisor:
 		out = append(out, Hypervisor(b.Hypervisor(), p.Hypervisor)...)
+		out = append(out, HypervisorCrashes(b, p.Hypervisor)...)
 	case plugin.Network:
 		out = append(out, Network(b.Network(), p.Network)...)
+		out = append(out, NetworkCrashes(b, p.Network)...)
 	case plugin.Secrets:
 		out = append(out, Secrets(b.Secrets(), p.Secrets)...)
 	case plugin.Exposure:

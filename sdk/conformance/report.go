@@ -93,11 +93,11 @@ type (
 		Cases    []junitCase `xml:"testcase"`
 	}
 	junitCase struct {
-		Class   string      `xml:"classname,attr"`
-		Name    string      `xml:"name,attr"`
-		Time    float64     `xml:"time,attr"`
-		Failure *junitText  `xml:"failure"`
-		Skipped *junitSkip  `xml:"skipped"`
+		Class   string     `xml:"classname,attr"`
+		Name    string     `xml:"name,attr"`
+		Time    float64    `xml:"time,attr"`
+		Failure *junitText `xml:"failure"`
+		Skipped *junitSkip `xml:"skipped"`
 	}
 	junitText struct {
 		Message string `xml:"message,attr"`
@@ -114,7 +114,7 @@ func (r Report) JUnit(w io.Writer) error {
 		Name: "agentlab plugin " + r.Plugin, Tests: len(r.Results), Failures: r.Failed, Skipped: r.Skipped, Time: r.Seconds,
 	}
 	for _, one := range r.Results {
-		c := junitCase{Class: r.Plugin, Name: one.ID, Time: one.Seconds}
+		c := junitCase{Class: r.Plugin, Name: Rule{ID: one.ID, Kind: one.Kind}.Name(), Time: one.Seconds}
 		switch one.State {
 		case Failed:
 			c.Failure = &junitText{Message: one.Got, Text: fmt.Sprintf("got: %s\nexpected: %s\ncontract: %s", one.Got, one.Expected, one.Contract)}
