@@ -110,7 +110,7 @@ func (p Plan) ask(ctx context.Context) (plugin.Info, error) {
 func (p Plan) choose(all []Check) (out []Check) {
 	for _, c := range all {
 		switch {
-		case c.Level > p.Level || !p.wants(c.ID):
+		case c.Level > p.Level || !p.Wants(c.ID):
 			continue
 		case c.Changes && !p.Destructive:
 			c.Run = func(context.Context) error { return errDestructive }
@@ -120,7 +120,8 @@ func (p Plan) choose(all []Check) (out []Check) {
 	return out
 }
 
-func (p Plan) wants(id string) bool {
+// Wants reports whether Only names the check.
+func (p Plan) Wants(id string) bool {
 	return len(p.Only) == 0 || slices.ContainsFunc(p.Only, func(o string) bool {
 		return id == o || len(id) > len(o) && id[:len(o)] == o && id[len(o)] == '.'
 	})
