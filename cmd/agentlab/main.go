@@ -44,7 +44,7 @@ func app() *cli.App {
 			{Name: "operation", Heading: headHost, Synopsis: "look at what the daemon does, and stop it"},
 			operationListCommand(), operationShowCommand(), operationCancelCommand(),
 			{Name: "plugin", Heading: headPlugins, Synopsis: "look at plugins, restart, test and write them"},
-			pluginListCommand(), pluginInfoCommand(), pluginRestartCommand(), pluginTestCommand(), pluginChecksCommand(),
+			pluginListCommand(), pluginInfoCommand(), pluginRestartCommand(), pluginNewCommand(), pluginTestCommand(), pluginChecksCommand(),
 			{Name: "profile", Heading: headPlugins, Synopsis: "look at profiles and check them"},
 			profileListCommand(), profileCheckCommand(),
 			{Name: "config", Heading: headHost, Synopsis: "check and convert the daemon's configuration"},

@@ -45,6 +45,9 @@ func (p Plan) Checks(ctx context.Context) ([]Check, plugin.Info, error) {
 	p.Path = path
 	p.Level = cmp.Or(p.Level, LevelResilience)
 	info, err := p.ask(ctx)
+	if errors.Is(err, errIncomplete) {
+		return nil, info, err
+	}
 	if err != nil {
 		return p.choose(Base(p.Binary)), plugin.Info{}, nil
 	}
@@ -102,7 +105,12 @@ func (p Plan) ask(ctx context.Context) (plugin.Info, error) {
 	if err != nil {
 		return plugin.Info{}, err
 	}
-	return s.base().Info(ctx, "")
+	info, err := s.base().Info(ctx, "")
+	if err != nil {
+		return info, err
+	}
+	_, err = s.whole(ctx, s.base())
+	return info, err
 }
 
 // choose leaves out what the plan does not ask for; what would change this host
@@ -144,12 +152,18 @@ func (p Plan) Run(ctx context.Context, each func(Result)) (Report, error) {
 		return Report{}, err
 	}
 	report := Report{Binary: p.Path, Plugin: info.Name, Version: info.Version, Level: cmp.Or(p.Level, LevelResilience), Results: []Result{}}
+	hopeless := "" // the check without which none after it can be kept
 	for _, c := range checks {
-		one := p.carryOut(ctx, c)
+		one := resultOf(c.Rule, fmt.Errorf("%w: %s to be passed", ErrSkipped, hopeless), 0)
+		if hopeless == "" || c.ID == hopeless {
+			one = p.carryOut(ctx, c)
+		}
 		if ctx.Err() != nil {
 			return report, ctx.Err()
 		}
-		report.add(one)
+		if report.add(one); one.State == Failed && (c.ID == "protocol.handshake" || c.ID == "protocol.configure") {
+			hopeless = c.ID
+		}
 		if each != nil {
 			each(one)
 		}
