@@ -68,6 +68,12 @@ func kinds() map[string]cli.Kind {
 		"mode":       cli.Words("default", "dangerous"),
 		"shell":      cli.Words(cli.Shells...),
 		"file":       cli.Files,
+		"binary":     cli.Files,
+		"kind":       cli.Words(pluginKinds()...),
+		"level":      cli.Words("1", "2", "3"),
+		"check":      cli.Words(checkIDs()...),
+		"setting":    cli.Words(settingNames()...),
+		"format":     cli.Words("json", "junit"),
 		"directory":  cli.Directories,
 		"repository": cli.Directories,
 	}

@@ -95,6 +95,9 @@ var answered = []struct{ line, answer string }{
 	{"config convert $YAML", "config-convert"},
 	{"config schema", "config-schema"},
 	{"plugin info hypervisor", "plugin"},
+	{"plugin checks", "checks"},
+	{"plugin new secrets acme --dir $NEW/acme --replace ../..", "plugin-new"},
+	{"plugin test $PLUGIN --config $WORLD --kind secrets --only secrets", "plugin-test"},
 	{"plugin info hypervisor --crash last", "crash"},
 	{"plugin restart hypervisor", "plugin"},
 	{"profile list", "profiles"},
@@ -136,13 +139,17 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	crashAll(t, sim)
 	covered := map[string]bool{}
 	repo, job, op := newRepo(t), "", ""
+	world := filepath.Join(t.TempDir(), "world.json")
+	if err := os.WriteFile(world, []byte(`{"world":"`+filepath.Join(sim.Dir, "world")+`"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	yaml := filepath.Join(t.TempDir(), "profile.yaml")
 	if err := os.WriteFile(yaml, []byte("name: p\ntemplate_vmid: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range answered {
 		line := os.Expand(step.line, func(name string) string {
-			return map[string]string{"REPO": repo, "JOB": job, "OP": op, "CONFIG": sim.ConfigFile(), "YAML": yaml}[name]
+			return map[string]string{"PLUGIN": sim.Plugin, "WORLD": world, "NEW": filepath.Dir(world), "REPO": repo, "JOB": job, "OP": op, "CONFIG": sim.ConfigFile(), "YAML": yaml}[name]
 		})
 		got := runCLI(sim.Socket(), line)
 		if got.Code != 0 {

@@ -28,6 +28,7 @@ func TestSessions(t *testing.T) {
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("AGENTLAB_SOCKET", sim.Socket())
 					env.Setenv("SIM", sim.Dir)
+					env.Setenv("PLUGIN", sim.Plugin)
 					return setup(env)
 				},
 				Cmds: with(commands, "restart", func(ts *testscript.TestScript, neg bool, args []string) {

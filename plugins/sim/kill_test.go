@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -28,6 +29,9 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if defect, ok := strings.CutPrefix(filepath.Base(os.Args[0]), plugin.BinaryPrefix); ok {
+		plugin.Serve(spoilt(defect))
+	}
 	if os.Getenv(daemonEnv) == "" {
 		code := m.Run()
 		if path, err := built(); err == nil {

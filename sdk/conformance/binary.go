@@ -82,9 +82,9 @@ func (b Binary) host() plugin.HostContext {
 
 // start starts and configures the plugin, and gives its capabilities.
 func (b Binary) start(ctx context.Context) (p *launch.Process, capabilities []string, done func(), err error) {
-	dir, err := os.MkdirTemp("", "conf")
+	dir, err := runDir()
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("make run directory: %w", err)
+		return nil, nil, nil, err
 	}
 	p, err = b.launch(ctx, dir)
 	if err != nil {
@@ -120,6 +120,20 @@ func (b Binary) launch(ctx context.Context, runDir string) (*launch.Process, err
 		}
 	}
 	return launch.Start(ctx, spec)
+}
+
+// runDir makes a folder for a socket, whose path must be short.
+func runDir() (string, error) {
+	dir, err := os.MkdirTemp("", "conf")
+	if err == nil && launch.CheckRunDir(dir) != nil {
+		if err = os.Remove(dir); err == nil {
+			dir, err = os.MkdirTemp("/tmp", "conf")
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("make run directory: %w", err)
+	}
+	return dir, nil
 }
 
 // configure configures the plugin behind a connection.

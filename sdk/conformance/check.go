@@ -31,7 +31,7 @@ type T[S any] interface {
 func Run[S T[S]](t S, checks []Check) {
 	t.Helper()
 	for _, c := range checks {
-		t.Run(c.ID, func(t S) {
+		t.Run(c.Name(), func(t S) {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(t.Context(), checkTimeout)
 			defer cancel()

@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
+
+// errIncomplete is a configuration without what the schema requires.
+var errIncomplete = errors.New("the plugin's configuration lacks what its schema requires")
 
 // whole is the configuration as a host would send it: by the schema, with
 // defaults filled in.
@@ -27,8 +31,8 @@ func (b Binary) whole(ctx context.Context, base plugin.Base) (json.RawMessage, e
 		}
 	}
 	if missing := complete(schema.Block, fields, ""); len(missing) > 0 {
-		return nil, fault.New(fault.Invalid, "the plugin's configuration lacks %s", strings.Join(missing, ", ")).
-			WithHint("give a JSON object with what the plugin's config block would hold")
+		return nil, fault.New(fault.Invalid, "%w: %s", errIncomplete, strings.Join(missing, ", ")).
+			WithHint("give a JSON object with what the plugin's config block would hold: --config FILE")
 	}
 	return json.Marshal(fields)
 }

@@ -45,6 +45,9 @@ func (p Plan) Checks(ctx context.Context) ([]Check, plugin.Info, error) {
 	p.Path = path
 	p.Level = cmp.Or(p.Level, LevelResilience)
 	info, err := p.ask(ctx)
+	if errors.Is(err, errIncomplete) {
+		return nil, info, err
+	}
 	if err != nil {
 		return p.choose(Base(p.Binary)), plugin.Info{}, nil
 	}
@@ -72,15 +75,17 @@ func (p Plan) Checks(ctx context.Context) ([]Check, plugin.Info, error) {
 
 // ofKind lists the checks of one kind, levels 2 and 3.
 func (p Plan) ofKind(b Binary) []Check {
-	out := Capabilities(b)
+	out := append(Capabilities(b), Endurance(b)...)
 	for i := range out {
 		out[i].Kind = b.Kind
 	}
 	switch b.Kind {
 	case plugin.Hypervisor:
 		out = append(out, Hypervisor(b.Hypervisor(), p.Hypervisor)...)
+		out = append(out, HypervisorCrashes(b, p.Hypervisor)...)
 	case plugin.Network:
 		out = append(out, Network(b.Network(), p.Network)...)
+		out = append(out, NetworkCrashes(b, p.Network)...)
 	case plugin.Secrets:
 		out = append(out, Secrets(b.Secrets(), p.Secrets)...)
 	case plugin.Exposure:
@@ -100,7 +105,12 @@ func (p Plan) ask(ctx context.Context) (plugin.Info, error) {
 	if err != nil {
 		return plugin.Info{}, err
 	}
-	return s.base().Info(ctx, "")
+	info, err := s.base().Info(ctx, "")
+	if err != nil {
+		return info, err
+	}
+	_, err = s.whole(ctx, s.base())
+	return info, err
 }
 
 // choose leaves out what the plan does not ask for; what would change this host
@@ -108,7 +118,7 @@ func (p Plan) ask(ctx context.Context) (plugin.Info, error) {
 func (p Plan) choose(all []Check) (out []Check) {
 	for _, c := range all {
 		switch {
-		case c.Level > p.Level || !p.wants(c.ID):
+		case c.Level > p.Level || !p.Wants(c.ID):
 			continue
 		case c.Changes && !p.Destructive:
 			c.Run = func(context.Context) error { return errDestructive }
@@ -118,7 +128,8 @@ func (p Plan) choose(all []Check) (out []Check) {
 	return out
 }
 
-func (p Plan) wants(id string) bool {
+// Wants reports whether Only names the check.
+func (p Plan) Wants(id string) bool {
 	return len(p.Only) == 0 || slices.ContainsFunc(p.Only, func(o string) bool {
 		return id == o || len(id) > len(o) && id[:len(o)] == o && id[len(o)] == '.'
 	})
@@ -141,12 +152,18 @@ func (p Plan) Run(ctx context.Context, each func(Result)) (Report, error) {
 		return Report{}, err
 	}
 	report := Report{Binary: p.Path, Plugin: info.Name, Version: info.Version, Level: cmp.Or(p.Level, LevelResilience), Results: []Result{}}
+	hopeless := "" // the check without which none after it can be kept
 	for _, c := range checks {
-		one := p.carryOut(ctx, c)
+		one := resultOf(c.Rule, fmt.Errorf("%w: %s to be passed", ErrSkipped, hopeless), 0)
+		if hopeless == "" || c.ID == hopeless {
+			one = p.carryOut(ctx, c)
+		}
 		if ctx.Err() != nil {
 			return report, ctx.Err()
 		}
-		report.add(one)
+		if report.add(one); one.State == Failed && (c.ID == "protocol.handshake" || c.ID == "protocol.configure") {
+			hopeless = c.ID
+		}
 		if each != nil {
 			each(one)
 		}

@@ -73,9 +73,9 @@ func (o *output) String() string {
 
 // spawn starts the plugin and reads its first line.
 func (b Binary) spawn(ctx context.Context) (*process, error) {
-	dir, err := os.MkdirTemp("", "conf")
+	dir, err := runDir()
 	if err != nil {
-		return nil, fmt.Errorf("make run directory: %w", err)
+		return nil, err
 	}
 	p := &process{dir: dir, ended: make(chan struct{})}
 	cert, err := p.certificate()

@@ -33,6 +33,7 @@ type Result struct {
 	Expected string      `json:"expected,omitempty"`
 	Contract string      `json:"contract,omitempty" doc:"the sentence of the contract that was broken"`
 	Reason   string      `json:"reason,omitempty" doc:"why it was skipped"`
+	withheld bool
 }
 
 // Report is what came of all checks.
@@ -53,6 +54,7 @@ func resultOf(r Rule, err error, took time.Duration) Result {
 	out := Result{ID: r.ID, Kind: r.Kind, Level: r.Level, About: r.About, State: Passed, Seconds: took.Round(time.Millisecond).Seconds()}
 	switch {
 	case errors.Is(err, ErrSkipped):
+		out.withheld = errors.Is(err, errDestructive)
 		out.State, out.Reason = Skipped, strings.TrimPrefix(strings.TrimPrefix(err.Error(), ErrSkipped.Error()), ": ")
 	case err != nil:
 		out.State, out.Contract = Failed, r.Contract
@@ -65,6 +67,16 @@ func resultOf(r Rule, err error, took time.Duration) Result {
 func explain(r Rule, err error) string {
 	got, want := broken(err)
 	return fmt.Sprintf("%s\n     got:      %s\n     expected: %s\n     contract: %s", r.About, got, want, r.Contract)
+}
+
+// Withheld counts the checks that were not made because they change the host.
+func (r Report) Withheld() (n int) {
+	for _, one := range r.Results {
+		if one.State == Skipped && one.withheld {
+			n++
+		}
+	}
+	return n
 }
 
 func (r *Report) add(one Result) {
@@ -114,7 +126,7 @@ func (r Report) JUnit(w io.Writer) error {
 		Name: "agentlab plugin " + r.Plugin, Tests: len(r.Results), Failures: r.Failed, Skipped: r.Skipped, Time: r.Seconds,
 	}
 	for _, one := range r.Results {
-		c := junitCase{Class: r.Plugin, Name: one.ID, Time: one.Seconds}
+		c := junitCase{Class: r.Plugin, Name: Rule{ID: one.ID, Kind: one.Kind}.Name(), Time: one.Seconds}
 		switch one.State {
 		case Failed:
 			c.Failure = &junitText{Message: one.Got, Text: fmt.Sprintf("got: %s\nexpected: %s\ncontract: %s", one.Got, one.Expected, one.Contract)}

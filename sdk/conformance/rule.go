@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
@@ -53,6 +54,14 @@ type Check struct {
 	Run func(ctx context.Context) error
 }
 
+// Name tells the check from those of other kinds.
+func (r Rule) Name() string {
+	if r.Kind == "" || strings.HasPrefix(r.ID, string(r.Kind)+".") {
+		return r.ID
+	}
+	return r.ID + "/" + string(r.Kind)
+}
+
 // ruled is a rule and what checks it on the state of one check.
 type ruled[S any] struct {
 	Rule
@@ -77,6 +86,7 @@ func Catalogue() []Rule {
 		rulesOf("", protocolRules), rulesOf("", capabilityRules),
 		rulesOf(plugin.Hypervisor, hypervisorRules), rulesOf(plugin.Network, networkRules),
 		rulesOf(plugin.Secrets, secretsRules), rulesOf(plugin.Exposure, exposureRules),
+		rulesOf("", endureRules), rulesOf(plugin.Hypervisor, machineCrashRules), rulesOf(plugin.Network, portCrashRules),
 	)
 }
 
