@@ -207,7 +207,7 @@ func TestBlockDecides(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("less than it asks for: %v", err)
 	}
-	if s := h.List()[0]; s.PID != 0 || !strings.Contains(s.Message, want) {
+	if s := h.List()[0]; s.PID != 0 || !strings.Contains(s.Message(time.Now()), want) {
 		t.Errorf("%+v", s)
 	}
 }
