@@ -335,13 +335,10 @@ func (s *Sim) Log() string {
 // their environment names a directory of ours.
 func (s *Sim) PluginPIDs() []int {
 	var out []int
-	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, path := range environs {
+	exes, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, path := range exes {
 		dir := filepath.Dir(path)
-		if exe, err := os.Readlink(filepath.Join(dir, "exe")); err != nil || exe != s.Plugin {
-			continue
-		}
-		if env, err := os.ReadFile(path); err != nil || !strings.Contains(string(env), s.Dir+"/") {
+		if exe, err := os.Readlink(path); err != nil || exe != s.Plugin || !s.holds(dir) {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
@@ -349,6 +346,16 @@ func (s *Sim) PluginPIDs() []int {
 		}
 	}
 	return out
+}
+
+// holds reports whether the process has something below the directory open: a
+// plugin has the folder of its socket.
+func (s *Sim) holds(proc string) bool {
+	files, _ := filepath.Glob(filepath.Join(proc, "fd/*"))
+	return slices.ContainsFunc(files, func(path string) bool {
+		to, err := os.Readlink(path)
+		return err == nil && strings.HasPrefix(to, s.Dir+"/")
+	})
 }
 
 // KillPlugins ends plugin processes of this daemon with SIGKILL: those that
