@@ -32,8 +32,8 @@ func pluginChecksCommand() cli.Command {
 		Name: "plugin checks", Args: "[CHECK…]", MaxArgs: -1, Synopsis: "list what plugin test checks",
 		Help: `
 Lists the checks of plugin test, all of them or those that are named: what each
-does, and the sentence of the contract that a failure breaks. A check is named by
-its ID or the beginning of it, such as protocol or hypervisor.`,
+does, and the sentence of the contract that a failure breaks. A check is named
+by its ID or the beginning of it, such as protocol or hypervisor.`,
 		Answers: []cli.Answer{listing[ruleRow]("checks")},
 		Run: func(_ context.Context, env *cli.Env, args []string) error {
 			var rows []ruleRow

@@ -33,9 +33,9 @@ meaning. With --example it prints only the block, in which all that is not
 required is commented out.
 
 It needs no daemon. The binary is a PATH, or that of the block of this name or
-kind, or agentlab-plugin-PLUGIN in plugin_dir or beside this program. It is checked
-as the daemon checks it, started for a moment without privileges, network or
-configuration, and asked.`,
+kind, or agentlab-plugin-PLUGIN in plugin_dir or beside this program. It is
+checked as the daemon checks it, started for a moment without privileges,
+network or configuration, and asked.`,
 		Answers: []cli.Answer{cli.AnswerOf[documented]("plugin-docs")},
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&file, "file", config.DefaultFile, "the daemon's configuration `FILE`")

@@ -19,11 +19,11 @@ func pluginInfoCommand() cli.Command {
 		Name: "plugin info", Args: "PLUGIN", Synopsis: "show one plugin by name or kind, and what its block may hold", MinArgs: 1, MaxArgs: 1,
 		Help: `
 Shows a plugin by its name, or by its kind (hypervisor, network, secrets,
-exposure): its process and how it is, what it can do, the privileges that it asks
-for and that its process has, the programs it needs, the keys of its config block,
-and the newest reports about processes that crashed or hung. What is not known
-before a plugin first came up is left out; defaults of sensitive keys are never
-shown.
+exposure): its process and how it is, what it can do, the privileges that it
+asks for and that its process has, the programs it needs, the keys of its config
+block, and the newest reports about processes that crashed or hung. What is not
+known before a plugin first came up is left out; defaults of sensitive keys are
+never shown.
 
 With --crash it shows one report whole: how the process ended, the calls it had,
 and the last that it printed. With --json all reports are whole, and the calls

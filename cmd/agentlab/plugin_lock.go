@@ -25,13 +25,14 @@ func pluginLockCommand() cli.Command {
 	return cli.Command{
 		Name: "plugin lock", Args: "[PLUGIN…]", MaxArgs: -1, Synopsis: "pin the plugins' binaries in the daemon's configuration",
 		Help: `
-Writes the SHA-256 of each plugin's binary into its block, as sha256, or of those
-that are named by kind or name. The daemon starts no other binary from then on.
-Nothing else of the file changes, comments and owner and mode included; what
-changes is shown. A binary that others than root could change is not pinned.
+Writes the SHA-256 of each plugin's binary into its block, as sha256, or of
+those that are named by kind or name. The daemon starts no other binary from
+then on. Nothing else of the file changes, comments and owner and mode included;
+what changes is shown. A binary that others than root could change is not
+pinned.
 
-With --check nothing is written; the code is 5 when a plugin is not pinned, or its
-binary is not the one that is.
+With --check nothing is written; the code is 5 when a plugin is not pinned, or
+its binary is not the one that is.
 
 It needs no daemon. A daemon that runs takes the pins over with systemctl reload
 agentlabd.`,

@@ -100,6 +100,8 @@ var answered = []struct{ line, answer string }{
 	{"plugin test $PLUGIN --config $WORLD --kind secrets --only secrets", "plugin-test"},
 	{"plugin info hypervisor --crash last", "crash"},
 	{"plugin restart hypervisor", "plugin"},
+	{"plugin lock --file $CONFIG", "plugin-lock"},
+	{"plugin docs $PLUGIN", "plugin-docs"},
 	{"profile list", "profiles"},
 	{"profile check", "profile-checks"},
 	{"job validate --repo $REPO --profile sim --task t", "job-plan"},
@@ -149,7 +151,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	}
 	for _, step := range answered {
 		line := os.Expand(step.line, func(name string) string {
-			return map[string]string{"PLUGIN": sim.Plugin, "WORLD": world, "NEW": filepath.Dir(world), "REPO": repo, "JOB": job, "OP": op, "CONFIG": sim.ConfigFile(), "YAML": yaml}[name]
+			return map[string]string{"WORLD": world, "NEW": filepath.Dir(world), "REPO": repo, "JOB": job, "OP": op, "CONFIG": sim.ConfigFile(), "PLUGIN": sim.Plugin, "YAML": yaml}[name]
 		})
 		got := runCLI(sim.Socket(), line)
 		if got.Code != 0 {

@@ -18,7 +18,7 @@ type Setting struct {
 }
 
 var settings = []Setting{
-	{"template", plugin.Hypervisor, "name or VMID of a template that is there (default: the first that is whole)", func(p *Plan, v string) error {
+	{"template", plugin.Hypervisor, "a whole template (default: the first)", func(p *Plan, v string) error {
 		p.Hypervisor.Template = v
 		return nil
 	}},
@@ -27,7 +27,7 @@ var settings = []Setting{
 		p.Hypervisor.MemoryBytes = n << 20
 		return err
 	}},
-	{"taps", plugin.Hypervisor, "true: make a tap for each VM, for a hypervisor that does not (default: false)", func(p *Plan, v string) (err error) {
+	{"taps", plugin.Hypervisor, "true: make the taps that it does not (default: false)", func(p *Plan, v string) (err error) {
 		p.Hypervisor.Taps, err = strconv.ParseBool(v)
 		return err
 	}},
@@ -35,7 +35,7 @@ var settings = []Setting{
 		p.wish().Bridge = v
 		return nil
 	}},
-	{"subnet", plugin.Network, "the subnet of sandboxes, with 40 free addresses at its end (default: " + DefaultHost.Subnet + ")", func(p *Plan, v string) error {
+	{"subnet", plugin.Network, "40 addresses at its end are used (default: " + DefaultHost.Subnet + ")", func(p *Plan, v string) error {
 		p.wish().Subnet = v
 		return nil
 	}},
@@ -59,7 +59,7 @@ var settings = []Setting{
 		p.Secrets.Broken = v
 		return nil
 	}},
-	{"target", plugin.Exposure, "the address of a sandbox to publish (default: none, and nothing is published)", func(p *Plan, v string) error {
+	{"target", plugin.Exposure, "an address to publish (default: none is)", func(p *Plan, v string) error {
 		p.Exposure.Target = v
 		return nil
 	}},
