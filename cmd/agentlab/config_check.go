@@ -41,7 +41,9 @@ binaries, and tells all that is wrong at once, with file, line and what to do.
 It needs no daemon and starts nothing; run it as root, who may read the files.
 
 With --plugins it also starts each plugin for a moment, beside any that run, and
-asks it about its config block.
+asks it for the schema of its config block and what it thinks of the block. The
+binary is verified first, and started without privileges or network unless its
+block says confine = false.
 
 An error is what keeps the daemon, a profile or a plugin from working, and ends
 the command with code 2; a warning does not.`,

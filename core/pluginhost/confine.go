@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/agentlab/agentlab/sdk/launch"
+	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 // A granter adds to spec what the process may do to the system.
@@ -35,17 +36,26 @@ func confine(ctx context.Context, cfg *Config, b Block, spec launch.Spec) (launc
 	if err != nil {
 		return spec, err
 	}
-	if b.Allow == nil {
-		return spec, nil
-	}
-	excess := slices.DeleteFunc(launch.Words(asks), func(word string) bool { return slices.Contains(b.Allow, word) })
-	if len(excess) > 0 {
-		return spec, &ConfigError{Plugin: b.Kind + " " + b.Name, Diagnostics: hcl.Diagnostics{{
-			Severity: hcl.DiagError,
-			Summary:  "the plugin asks for " + strings.Join(excess, ", ") + ", which its block does not allow",
-			Detail:   "add it to allow, or do without the plugin",
-			Subject:  &b.Range,
-		}}}
+	if more := excess(b, asks); more != nil {
+		return spec, &ConfigError{Plugin: b.Kind + " " + b.Name, Diagnostics: hcl.Diagnostics{more}}
 	}
 	return spec, nil
+}
+
+// excess says what the plugin asks for beyond what its block allows; nil when that
+// is nothing.
+func excess(b Block, asks plugin.Confinement) *hcl.Diagnostic {
+	if b.Allow == nil || b.Unconfined {
+		return nil
+	}
+	more := slices.DeleteFunc(launch.Words(asks), func(word string) bool { return slices.Contains(b.Allow, word) })
+	if len(more) == 0 {
+		return nil
+	}
+	return &hcl.Diagnostic{
+		Severity: hcl.DiagError,
+		Summary:  "the plugin asks for " + strings.Join(more, ", ") + ", which its block does not allow",
+		Detail:   "add it to allow, or do without the plugin",
+		Subject:  &b.Range,
+	}
 }

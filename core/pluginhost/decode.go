@@ -196,6 +196,15 @@ func (d *decoded) checkAttribute(a plugin.Attribute, value any, at plugin.Path) 
 			plain.Deprecation = "" // said once
 			d.checkAttribute(plain, item, append(slices.Clone(at), plugin.Index(i)))
 		}
+	case map[string]any:
+		if !strings.HasPrefix(string(a.Type.JSON()), `["map",`) {
+			return // what holds for an object holds for none of its attributes
+		}
+		plain := a
+		plain.Deprecation = ""
+		for _, key := range slices.Sorted(maps.Keys(value)) {
+			d.checkAttribute(plain, value[key], append(slices.Clone(at), plugin.Key(key)))
+		}
 	}
 }
 

@@ -160,3 +160,14 @@ func TestDiagnosticsCarryNoValues(t *testing.T) {
 		}
 	}
 }
+
+func TestChoicesInsideAMap(t *testing.T) {
+	schema := &plugin.Schema{Block: plugin.Block{Attributes: []plugin.Attribute{
+		{Name: "disks", Type: plugin.Map(plugin.String), OneOf: []string{"ssd", "hdd"}},
+		{Name: "spec", Type: plugin.Object(map[string]plugin.Type{"kind": plugin.String}), OneOf: []string{"ssd"}},
+	}}}
+	d := decodeText(t, "disks = {\n  a = \"ssd\"\n  b = \"tape\"\n}\nspec = { kind = \"x\" }\n", schema)
+	if diff := cmp.Diff([]string{`3 "tape" is not possible for "disks"; possible are ssd, hdd`}, lines(d.diags)); diff != "" {
+		t.Error(diff)
+	}
+}

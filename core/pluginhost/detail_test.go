@@ -23,7 +23,7 @@ func TestDetail(t *testing.T) {
 		}
 	}
 	d, err := h.Detail("secrets")
-	if err != nil || d.State != pluginhost.Ready || d.Info.Description != "For tests." || len(d.Schema.Block.Attributes) != 5 {
+	if err != nil || d.State != pluginhost.Ready || d.Info.Description != "For tests." || len(d.Schema.Block.Attributes) != 6 {
 		t.Errorf("detail %+v, %v", d, err)
 	}
 	if d, err := h.Detail("network"); err != nil || d.Info.Name != "" || len(d.Schema.Block.Attributes) != 0 || d.Reason == "" {
@@ -45,7 +45,7 @@ func TestDetailOfAPluginThatIsDown(t *testing.T) {
 	h := run(t, wrong)
 	_ = h.Ready(t.Context())
 	d, err := h.Detail("secrets")
-	if err != nil || d.State != pluginhost.Failed || len(d.Schema.Block.Attributes) != 5 || !strings.Contains(d.Reason, "folder") {
+	if err != nil || d.State != pluginhost.Failed || len(d.Schema.Block.Attributes) != 6 || !strings.Contains(d.Reason, "folder") {
 		t.Errorf("detail %+v, %v", d, err)
 	}
 }

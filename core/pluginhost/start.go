@@ -198,6 +198,7 @@ func (up *upProcess) accept(ctx context.Context, i *instance) error {
 	}
 	cfg := decodeBlock(up.block, schema)
 	up.schema, up.decoded = *schema, cfg
+	up.line.Hide(cfg.redactor)
 	if !cfg.diags.HasErrors() {
 		if err := up.validate(ctx, cfg); err != nil {
 			return fmt.Errorf("validate configuration of plugin %s: %w", i.label(), cfg.redact(err))

@@ -10,9 +10,9 @@ import (
 
 // Validate starts the block's plugin beside whatever runs, asks what it thinks
 // of its configuration, and ends it. The plugin is not configured, so it acts
-// on nothing, and has no privileges, unless its block says confine = false. The diagnostics are the plugin's and those of its schema; an error
-// tells why it could not be asked. Of cfg it uses the directories of binaries
-// and sockets.
+// on nothing, and has no privileges, unless its block says confine = false. The
+// diagnostics are the plugin's and those of its schema; an error tells why it
+// could not be asked. Of cfg it uses the directories of binaries and sockets.
 func Validate(ctx context.Context, cfg Config, block Block, log hclog.Logger) (hcl.Diagnostics, error) {
 	i := newInstance(&cfg, block, log.Named(block.Kind).Named(block.Name))
 	up, err := begin(ctx, i, block, tighten)
@@ -27,5 +27,9 @@ func Validate(ctx context.Context, cfg Config, block Block, log hclog.Logger) (h
 	if err != nil {
 		return nil, err
 	}
-	return up.decoded.diags, nil
+	diags := up.decoded.diags
+	if more := excess(block, up.info.Confinement); more != nil {
+		diags = append(diags, more)
+	}
+	return diags, nil
 }

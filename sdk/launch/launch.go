@@ -22,6 +22,7 @@ import (
 
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/plugin"
+	"github.com/agentlab/agentlab/sdk/secret"
 )
 
 const (
@@ -295,6 +296,14 @@ func startHint(spec Spec, err error) string {
 
 // Conn carries calls to the plugin. It fails for good once the process ends.
 func (p *Process) Conn() grpc.ClientConnInterface { return p.conn }
+
+// Hide has the values that r knows taken out of all that the plugin logs or prints
+// from now on.
+func (p *Process) Hide(r *secret.Redactor) {
+	p.child.out.mu.Lock()
+	defer p.child.out.mu.Unlock()
+	p.child.out.hidden = r
+}
 
 // PID is the process id.
 func (p *Process) PID() int {

@@ -15,6 +15,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/time/rate"
+
+	"github.com/agentlab/agentlab/sdk/secret"
 )
 
 const (
@@ -36,6 +38,7 @@ type pump struct {
 	tail     []byte // newest output, rendered; up to 2*maxTail
 	dropped  int    // lines not logged since the last that was
 	panicked bool   // a Go panic was seen: what follows is its stack
+	hidden   *secret.Redactor
 }
 
 func newPump(log hclog.Logger) *pump {
@@ -73,6 +76,9 @@ func readLine(br *bufio.Reader) ([]byte, error) {
 func (p *pump) line(b []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.hidden != nil {
+		b = p.hidden.Bytes(b)
+	}
 	level, message, fields := p.parse(b)
 	p.keep(level, message, fields)
 	if level < p.log.GetLevel() {

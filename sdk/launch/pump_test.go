@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/agentlab/agentlab/sdk/secret"
 )
 
 func newTestPump() (*pump, *bytes.Buffer) {
@@ -132,5 +134,15 @@ func TestEntryWithOurOwnWords(t *testing.T) {
 	}
 	if n := strings.Count(p.last(), "a=1 b=2"); n != 2 {
 		t.Errorf("%d entries of 2 in the tail %q", n, p.last())
+	}
+}
+
+func TestHiddenValuesAreNotLogged(t *testing.T) {
+	p, out := newTestPump()
+	p.hidden = secret.NewRedactor(secret.New("hunter2-hunter2"), secret.New("two \"words\""))
+	p.line([]byte("opened with hunter2-hunter2"))
+	p.line([]byte(`{"@level":"warn","@message":"token hunter2-hunter2","again":"hunter2-hunter2","other":"two \"words\""}`))
+	if got := out.String() + p.last(); strings.Contains(got, "hunter2") || strings.Contains(got, "words") || strings.Count(got, "[REDACTED]") < 6 {
+		t.Errorf("logged and kept: %s", got)
 	}
 }

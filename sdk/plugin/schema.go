@@ -29,7 +29,7 @@ type Attribute struct {
 	Required    bool
 	Sensitive   bool     // never shown, also not in diagnostics
 	Default     any      // marshalled as JSON; nil: absent stays absent
-	OneOf       []string // of a string, or of each element of a list
+	OneOf       []string // of a string, or of each element of a list or map
 	Min, Max    *float64 // of a number, inclusive; see Limit
 	Description string   // markdown
 	Example     any

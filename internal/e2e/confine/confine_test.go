@@ -161,7 +161,7 @@ func TestRealPlugins(t *testing.T) {
 	}
 	// It reads a key that is root's alone, in a folder that is.
 	if s := h.List()[1]; s.State != pluginhost.Ready {
-		t.Errorf("secrets-age is %s: %s", s.State, s.Message(time.Now()))
+		t.Errorf("secrets-age is %s: %s", s.State, s.Reason)
 	}
 	info, err := os.Stat(b.path("state/secrets-secrets-age"))
 	if err != nil || info.Sys() == nil {

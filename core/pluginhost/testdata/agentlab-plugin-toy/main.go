@@ -25,6 +25,7 @@ type config struct {
 	Limit  int64        `json:"limit"`
 	Mode   string       `json:"mode"`
 	Keys   []string     `json:"keys"`
+	Dir    string       `json:"dir"`
 }
 
 func main() {
@@ -36,6 +37,7 @@ func main() {
 			{Name: "limit", Type: plugin.Number, Default: 10, Min: plugin.Limit(1), Max: plugin.Limit(100)},
 			{Name: "mode", Type: plugin.String, OneOf: []string{"plain", "broken", "slow"}},
 			{Name: "keys", Type: plugin.List(plugin.String)},
+			{Name: "dir", Type: plugin.String, Deprecation: "Use folder instead."},
 		}}},
 		Validate: func(_ context.Context, cfg json.RawMessage) []plugin.Diagnostic {
 			var c config
@@ -59,11 +61,12 @@ func main() {
 // plugin takes what only one process can have.
 func alone() bool { return strings.HasSuffix(os.Args[0], "-alone") }
 
-func configure(_ context.Context, host plugin.HostContext, cfg json.RawMessage, _ hclog.Logger) (plugin.Instance, error) {
+func configure(_ context.Context, host plugin.HostContext, cfg json.RawMessage, log hclog.Logger) (plugin.Instance, error) {
 	var c config
 	if err := plugin.Decode(cfg, &c); err != nil {
 		return plugin.Instance{}, err
 	}
+	log.Info("talks too much", "token", c.Token.Reveal())
 	if c.Mode == "broken" {
 		return plugin.Instance{}, fault.New(fault.Unavailable, "server refused %s", c.Token.Reveal())
 	}

@@ -298,7 +298,7 @@ type Attribute struct {
 	DefaultJson   []byte                 `protobuf:"bytes,5,opt,name=default_json,json=defaultJson,proto3" json:"default_json,omitempty"` // empty: absent stays absent
 	Description   string                 `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`                    // markdown
 	Deprecation   string                 `protobuf:"bytes,7,opt,name=deprecation,proto3" json:"deprecation,omitempty"`                    // what to write instead; empty: current
-	OneOf         []string               `protobuf:"bytes,8,rep,name=one_of,json=oneOf,proto3" json:"one_of,omitempty"`                   // of a string, or of each element of a list
+	OneOf         []string               `protobuf:"bytes,8,rep,name=one_of,json=oneOf,proto3" json:"one_of,omitempty"`                   // of a string, or of each element of a list or map
 	Min           *float64               `protobuf:"fixed64,9,opt,name=min,proto3,oneof" json:"min,omitempty"`                            // of a number, inclusive
 	Max           *float64               `protobuf:"fixed64,10,opt,name=max,proto3,oneof" json:"max,omitempty"`
 	ExampleJson   []byte                 `protobuf:"bytes,11,opt,name=example_json,json=exampleJson,proto3" json:"example_json,omitempty"`
