@@ -1,7 +1,8 @@
 #!/bin/sh
 # Generates Go from proto/ into sdk/internal/proto/, docs/openapi.json, and from
 # the command table docs/cli.md, docs/man and docs/schema, the tables of
-# docs/configuration.md, and docs/plugins. Needs protoc with its
+# docs/configuration.md, docs/plugins, the checks in docs/vendor-guide.md, and
+# what the example in Python needs. Needs protoc with its
 # well-known types (apt-get install protobuf-compiler libprotobuf-dev); the Go
 # generators come from tools/go.mod, so their versions are pinned.
 set -eu
@@ -25,9 +26,14 @@ PATH=$bin:$PATH protoc -I proto -I /usr/include \
 	--go-grpc_out=. --go-grpc_opt=module=$module \
 	$(find proto -name '*.proto' | sort)
 
+# The example in Python has what it needs of the contracts beside it.
+protoc -I proto -I /usr/include --python_out=examples/hypervisor-python/gen \
+	proto/agentlab/plugin/v1/*.proto proto/agentlab/hypervisor/v1/*.proto
+
 # The API's description comes from the route table; reference, manual page and
 # schemas of the command line from its commands; the keys of the configuration from
 # core/config and, where make build has been run, from the plugins' binaries. The
 # tests that want them committed write them.
 go test ./core/control -run OpenAPI -update
+go test ./sdk/conformance -run Guide -update
 go test ./cmd/agentlab -run 'TestReference|TestConfigurationReference|TestPluginReference' -update

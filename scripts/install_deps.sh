@@ -52,6 +52,9 @@ wanted() {
 	test)
 		cat <<-'TEXT'
 			python3 python3
+			python3-grpcio /usr/lib/python3/dist-packages/grpc/__init__.py
+			python3-protobuf /usr/lib/python3/dist-packages/google/protobuf/__init__.py
+			python3-cryptography /usr/lib/python3/dist-packages/cryptography/__init__.py
 			openssh-client ssh-keygen
 			shellcheck shellcheck
 			bubblewrap bwrap

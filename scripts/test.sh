@@ -111,8 +111,8 @@ list_skips() {
   ' "$logs"/*.log
 }
 
-unit_packages() { go list ./... | grep -vE '/(plugins/|internal/e2e)'; }
-plugin_packages() { go list ./plugins/... | grep -v '/plugins/netfilter'; }
+unit_packages() { go list ./... | grep -vE '/(plugins/|examples/|internal/e2e)'; }
+plugin_packages() { go list ./plugins/... ./examples/... | grep -v '/plugins/netfilter'; }
 
 # Says what fails, since bash ignores set -e inside a command that is tested. An
 # image from nothing keeps one processor busy, so both are made at once. Compiling

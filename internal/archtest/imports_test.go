@@ -34,6 +34,7 @@ var layers = []layer{
 		"a plugin must build without the core, as a vendor's does; tests compare the simulated guest with the real one's wire",
 	},
 	{"plugins/*", []string{"sdk"}, nil, "a plugin must build without the core and other plugins, as a vendor's does"},
+	{"examples/*", []string{"sdk"}, nil, "an example has what a vendor has"},
 	{"cmd/*", []string{"core", "sdk"}, []string{"plugins/sim/world"}, "commands reach plugins through the daemon"},
 	{"images", nil, nil, "the scripts of the guest image are tested from outside"},
 	{"internal/archtest", nil, nil, "rules depend on nothing that they judge"},

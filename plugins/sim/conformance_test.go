@@ -16,6 +16,7 @@ import (
 	"github.com/agentlab/agentlab/sdk/exposure"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 	"github.com/agentlab/agentlab/sdk/network"
+	"github.com/agentlab/agentlab/sdk/plugin"
 	"github.com/agentlab/agentlab/sdk/secrets"
 )
 
@@ -117,9 +118,14 @@ func TestConformanceOfBinary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conformance.Test(t, conformance.Plan{
+	plan := conformance.Plan{
 		Binary: conformance.Binary{Path: build(t), Config: cfg}, Level: conformance.LevelResilience, Destructive: true,
+		Kinds:      []plugin.Kind{plugin.Hypervisor, plugin.Network},
 		Hypervisor: h, Network: n, Secrets: s, Exposure: e,
-	})
+	}
+	conformance.Test(t, plan)
+	plan.Kinds, plan.Level = []plugin.Kind{plugin.Secrets, plugin.Exposure}, conformance.LevelSemantics
+	plan.Only = []string{"secrets", "exposure", "capability"} // the rest is the same program's
+	conformance.Test(t, plan)
 	notEmpty(t, w)
 }
