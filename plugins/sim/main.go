@@ -12,6 +12,7 @@ import (
 
 	"github.com/agentlab/agentlab/plugins/sim/internal/driver"
 	"github.com/agentlab/agentlab/plugins/sim/internal/guest"
+	"github.com/agentlab/agentlab/plugins/sim/internal/misbehave"
 	"github.com/agentlab/agentlab/plugins/sim/world"
 	"github.com/agentlab/agentlab/sdk/exposure"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -22,7 +23,12 @@ import (
 	"github.com/agentlab/agentlab/sdk/version"
 )
 
-func main() { plugin.Serve(sim()) }
+func main() {
+	if os.Getenv(plugin.CookieKey) == plugin.CookieValue {
+		misbehave.AtStart()
+	}
+	plugin.Serve(sim())
+}
 
 func sim() plugin.Plugin {
 	return plugin.Plugin{
@@ -77,21 +83,30 @@ func configure(_ context.Context, host plugin.HostContext, raw json.RawMessage, 
 	if wrong := validate(context.Background(), raw); len(wrong) > 0 {
 		return plugin.Instance{}, plugin.Diagnostics(wrong)
 	}
-	w, err := world.Open(cfg.World, killer(os.Getppid()))
+	w, err := world.Open(cfg.World, misbehave.Actor(os.Getppid()))
 	if err != nil {
 		return plugin.Instance{}, fmt.Errorf("open world: %w", err)
 	}
+	var out plugin.Instance
 	switch host.Kind {
 	case plugin.Hypervisor:
-		return hypervisorInstance(w, cfg, log)
+		out, err = hypervisorInstance(w, cfg, log)
 	case plugin.Network:
-		return plugin.Instance{Service: network.Service(driver.NewNetwork(w))}, nil
+		out.Service = network.Service(driver.NewNetwork(w))
 	case plugin.Secrets:
-		return plugin.Instance{Service: secrets.Service(driver.NewSecrets(w))}, nil
+		out.Service = secrets.Service(driver.NewSecrets(w))
 	case plugin.Exposure:
-		return plugin.Instance{Service: exposure.Service(driver.NewExposure(w))}, nil
+		out.Service = exposure.Service(driver.NewExposure(w))
+	default:
+		err = fault.New(fault.Unsupported, "kind %q is not simulated", host.Kind)
 	}
-	return plugin.Instance{}, fault.New(fault.Unsupported, "kind %q is not simulated", host.Kind)
+	out.Health = func(ctx context.Context) plugin.Health {
+		if err := w.Reach(ctx, "health", string(host.Kind)); err != nil {
+			return plugin.Health{State: plugin.Degraded, Message: err.Error()}
+		}
+		return plugin.Health{State: plugin.Ready}
+	}
+	return out, err
 }
 
 // hypervisorInstance also plays the guests, for as long as it is not closed.

@@ -27,23 +27,28 @@ const (
 // Action is what a fault does.
 type Action string
 
-// Fail answers with Class. Hang answers nothing until the caller gives up.
-// Delay answers late; at Before it is not possible.
+// Fail answers with Class. Hang answers nothing until the caller gives up, Deaf
+// not even then. Delay answers late; at Before it is not possible. KillDaemon and
+// KillPlugin end the parent of the plugin or itself with SIGKILL. The others are
+// what no plugin should do, carried out by the plugin's process; but for those
+// that end it, the call is answered as ever.
 const (
 	Fail       Action = "fail"
 	Hang       Action = "hang"
+	Deaf       Action = "deaf"
 	Delay      Action = "delay"
 	KillDaemon Action = "kill-daemon"
 	KillPlugin Action = "kill-plugin"
-)
-
-// Target is a process that a fault kills with SIGKILL.
-type Target string
-
-// Daemon is the parent of the plugin, Plugin the plugin itself.
-const (
-	Daemon Target = "daemon"
-	Plugin Target = "plugin"
+	StopItself Action = "stop-itself" // with SIGSTOP
+	Panic      Action = "panic"       // in a goroutine where nothing recovers it
+	Exit       Action = "exit"        // with status 0, in the middle of a call
+	Unplug     Action = "unplug"      // shuts its listener and its connections
+	Babble     Action = "babble"      // binary data on standard output
+	BadLog     Action = "bad-log"     // lines on standard error that are nearly log entries
+	LongLine   Action = "long-line"   // of Bytes, on standard error
+	Flood      Action = "flood"       // 100,000 lines a second on standard error, for For
+	Spawn      Action = "spawn"       // leaves programs behind that hold standard error, one in a session of its own
+	Grow       Action = "grow"        // takes Bytes of memory
 )
 
 // Fault is one entry of faults.json, a file {"faults": [...]} that is read
@@ -58,7 +63,8 @@ type Fault struct {
 	Times   int      `json:"times,omitempty"` // default 1, negative: always; counts down in the file
 	Class   string   `json:"class,omitempty"` // for Fail, default unavailable
 	Message string   `json:"message,omitempty"`
-	For     Duration `json:"for,omitempty"` // for Delay
+	For     Duration `json:"for,omitempty"`   // for Delay and Flood
+	Bytes   int      `json:"bytes,omitempty"` // for LongLine and Grow
 }
 
 // Duration is a time.Duration that JSON writes as "150ms".
@@ -187,14 +193,15 @@ func (w *World) carryOut(ctx context.Context, f *Fault) error {
 	case Hang:
 		<-ctx.Done()
 		return fmt.Errorf("hang as asked: %w", ctx.Err())
+	case Deaf:
+		select {}
 	case Delay:
-		if f.At != Before {
-			return pause(ctx, time.Duration(f.For))
+		if f.At == Before {
+			break
 		}
-	case KillDaemon:
-		return w.kill(Daemon)
-	case KillPlugin:
-		return w.kill(Plugin)
+		return pause(ctx, time.Duration(f.For))
+	default:
+		return w.act(*f)
 	}
 	return fault.New(fault.Internal, "faults.json asks for %q at %q, which is not possible", f.Do, f.At)
 }

@@ -34,23 +34,23 @@ const (
 // World is one process's view of the directory.
 type World struct {
 	dir  string
-	kill func(Target) error
+	act  func(Fault) error
 	turn chan struct{} // one at a time of this process waits for the lock
 }
 
-// Open opens the world in dir and makes what is missing. kill carries out
-// faults that end processes; nil makes such a fault an error, as a test that
+// Open opens the world in dir and makes what is missing. act carries out faults
+// that concern the whole process; nil makes such a fault an error, as a test that
 // runs in process wants it.
-func Open(dir string, kill func(Target) error) (*World, error) {
+func Open(dir string, act func(Fault) error) (*World, error) {
 	for _, sub := range []string{vms, attachments, exposures, guests, Bundles} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, fault.New(fault.Invalid, "make the world's directory: %w", err)
 		}
 	}
-	if kill == nil {
-		kill = func(t Target) error { return fault.New(fault.Internal, "nothing here can kill the %s", t) }
+	if act == nil {
+		act = func(f Fault) error { return fault.New(fault.Internal, "nothing here can carry out %q", f.Do) }
 	}
-	return &World{dir: dir, kill: kill, turn: make(chan struct{}, 1)}, nil
+	return &World{dir: dir, act: act, turn: make(chan struct{}, 1)}, nil
 }
 
 // Dir is where the world is kept.

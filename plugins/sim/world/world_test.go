@@ -167,9 +167,9 @@ func write(t *testing.T, path, content string) {
 }
 
 func TestFaults(t *testing.T) {
-	var killed []world.Target
-	w, err := world.Open(t.TempDir(), func(target world.Target) error {
-		killed = append(killed, target)
+	var killed []world.Action
+	w, err := world.Open(t.TempDir(), func(f world.Fault) error {
+		killed = append(killed, f.Do)
 		return errors.New("killed")
 	})
 	if err != nil {
@@ -192,7 +192,7 @@ func TestFaults(t *testing.T) {
 			t.Errorf("effect %d: %v, %d effects", i+1, err, count())
 		}
 	}
-	if fmt.Sprint(killed) != "[daemon plugin]" {
+	if fmt.Sprint(killed) != "[kill-daemon kill-plugin]" {
 		t.Errorf("killed %v", killed)
 	}
 	for i, wantErr := range []bool{true, true, false} {
