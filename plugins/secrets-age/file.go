@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 	"syscall"
 
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -38,7 +39,7 @@ func readSealed(f *os.File, path string) (sealed, error) {
 	}
 	if uid := ownerOf(info); uid != 0 && uid != os.Geteuid() {
 		return sealed{}, fault.New(fault.Denied, "%s belongs to uid %d", path, uid).
-			WithHint("chown %d %s", os.Geteuid(), path)
+			WithHint("chown %d %s", daemonUID(), path)
 	}
 	content, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
@@ -68,6 +69,16 @@ func ownerOf(info fs.FileInfo) int {
 		return int(st.Uid)
 	}
 	return -1
+}
+
+// daemonUID is the user that keys belong to: the daemon's, for a plugin may have
+// been given one of its own.
+func daemonUID() int {
+	info, err := os.Stat("/proc/" + strconv.Itoa(os.Getppid()))
+	if err != nil {
+		return os.Geteuid()
+	}
+	return ownerOf(info)
 }
 
 func openError(err error, path string) error {

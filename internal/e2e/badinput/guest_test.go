@@ -116,14 +116,15 @@ func TestQEMU(t *testing.T) {
 	await := func(want string) {
 		t.Helper()
 		testkit.Eventually(t, 15*time.Second, "status tells "+want, func() bool {
-			return strings.Contains(b.Run("status").Stdout, want)
+			out := b.Run("status").Stdout
+			return strings.Contains(out, " degraded ") && strings.Contains(out, want)
 		})
 	}
-	await("degraded  QEMU is not installed: there is no " + qemu + " (apt-get install qemu-system-x86")
+	await("QEMU is not installed: there is no " + qemu + " (apt-get install qemu-system-x86")
 	b.refuse(refusal{5, fault.Precondition, []string{"this host cannot run sandboxes: QEMU is not installed"}, "apt-get install qemu-system-x86"},
 		"sandbox", "new", "--profile", "plain")
 	b.put("qemu-system-x86_64", "#!/bin/sh\necho QEMU emulator version 5.2.0\n", 0o755)
-	await("degraded  QEMU 5.2 (" + qemu + ") is older than 7.2 (install QEMU 7.2 or later")
+	await("QEMU 5.2 (" + qemu + ") is older than 7.2 (install QEMU 7.2 or later")
 	b.refuse(refusal{125, fault.Precondition, []string{"QEMU 5.2 (" + qemu + ") is older than 7.2"}, "install QEMU 7.2"},
 		"job", "run", "--repo", url, "--profile", "plain", "--task", "x")
 	b.put("qemu-system-x86_64.new", "#!/bin/sh\necho QEMU emulator version 7.2.0\n", 0o755)
