@@ -291,7 +291,11 @@ func startHint(spec Spec, err error) string {
 	if errors.Is(err, unix.EPERM) && spec.Grant.Confined {
 		return "the daemon may not confine plugins here: give it CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID and CAP_SETPCAP, or set confine = false in the block"
 	}
-	return fmt.Sprintf("check that %s is a plugin of AgentLab for this machine: run it with --version", spec.Path)
+	hint := fmt.Sprintf("check that %s is a plugin of AgentLab for this machine: run it with --version", spec.Path)
+	if g := spec.Grant; g.Confined && g.UID != os.Geteuid() {
+		hint += fmt.Sprintf("; it ran as uid %d, who must be able to read what it needs, such as modules beside a script", g.UID)
+	}
+	return hint
 }
 
 // Conn carries calls to the plugin. It fails for good once the process ends.
