@@ -113,7 +113,7 @@ class Plugin:
         c = self.driver_class
         return pb.GetInfoResponse(
             name=c.NAME, version=c.VERSION, sdk="python/none", description=c.DESCRIPTION, services=[c.SERVICE],
-            confinement=pb.Confinement(network=False, starts_workloads=False))
+            confinement=pb.Confinement(network=False))
 
     def get_schema(self, _request, _context):
         return pb.GetSchemaResponse(schema=schema.Schema(version=1, block=self.driver_class.SCHEMA))

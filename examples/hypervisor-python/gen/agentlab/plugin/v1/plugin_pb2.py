@@ -15,7 +15,7 @@ from agentlab.plugin.v1 import schema_pb2 as agentlab_dot_plugin_dot_v1_dot_sche
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gentlab/plugin/v1/plugin.proto\x12\x12\x61gentlab.plugin.v1\x1a\x1f\x61gentlab/plugin/v1/schema.proto\x1a\x1egoogle/protobuf/duration.proto\"&\n\x0eGetInfoRequest\x12\x14\n\x0chost_version\x18\x01 \x01(\t\"\xde\x01\n\x0fGetInfoResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03sdk\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x10\n\x08services\x18\x05 \x03(\t\x12\x34\n\x0b\x63onfinement\x18\x06 \x01(\x0b\x32\x1f.agentlab.plugin.v1.Confinement\x12/\n\x05tools\x18\x07 \x03(\x0b\x32 .agentlab.plugin.v1.ExternalTool\x12\x11\n\texclusive\x18\x08 \x01(\x08\"G\n\x0c\x45xternalTool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rfound_version\x18\x02 \x01(\t\x12\x12\n\nfound_path\x18\x03 \x01(\t\"\\\n\x0b\x43onfinement\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x02 \x03(\t\x12\x0f\n\x07network\x18\x03 \x01(\x08\x12\x18\n\x10starts_workloads\x18\x04 \x01(\x08\"\x12\n\x10GetSchemaRequest\"?\n\x11GetSchemaResponse\x12*\n\x06schema\x18\x01 \x01(\x0b\x32\x1a.agentlab.plugin.v1.Schema\",\n\x15ValidateConfigRequest\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\x0c\"M\n\x16ValidateConfigResponse\x12\x33\n\x0b\x64iagnostics\x18\x01 \x03(\x0b\x32\x1e.agentlab.plugin.v1.Diagnostic\"p\n\x10\x43onfigureRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x02 \x01(\x0c\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x11\n\thost_uuid\x18\x04 \x01(\t\x12\x11\n\tstate_dir\x18\x05 \x01(\t\"^\n\x11\x43onfigureResponse\x12\x33\n\x0b\x64iagnostics\x18\x01 \x03(\x0b\x32\x1e.agentlab.plugin.v1.Diagnostic\x12\x14\n\x0c\x63\x61pabilities\x18\x02 \x03(\t\"\x0f\n\rHealthRequest\"\xb1\x02\n\x0eHealthResponse\x12\x37\n\x05state\x18\x01 \x01(\x0e\x32(.agentlab.plugin.v1.HealthResponse.State\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x46\n\nattributes\x18\x03 \x03(\x0b\x32\x32.agentlab.plugin.v1.HealthResponse.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Z\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x12\n\x0eSTATE_DEGRADED\x10\x02\x12\x15\n\x11STATE_UNAVAILABLE\x10\x03\"#\n\x12SetLogLevelRequest\x12\r\n\x05level\x18\x01 \x01(\t\"\x15\n\x13SetLogLevelResponse\":\n\x0c\x44rainRequest\x12*\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"#\n\rDrainResponse\x12\x12\n\nunfinished\x18\x01 \x01(\r\"\xe1\x01\n\x0bPluginError\x12(\n\x05\x63lass\x18\x01 \x01(\x0e\x32\x19.agentlab.plugin.v1.Class\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x0e\n\x06holder\x18\x05 \x01(\t\x12\x0c\n\x04hint\x18\x06 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x07 \x01(\t\x12\x11\n\texit_code\x18\x08 \x01(\x05\x12\x13\n\x0bstderr_tail\x18\t \x01(\t*\x92\x02\n\x05\x43lass\x12\x15\n\x11\x43LASS_UNSPECIFIED\x10\x00\x12\x11\n\rCLASS_INVALID\x10\x01\x12\x13\n\x0f\x43LASS_NOT_FOUND\x10\x02\x12\x10\n\x0c\x43LASS_EXISTS\x10\x03\x12\x12\n\x0e\x43LASS_CONFLICT\x10\x04\x12\x10\n\x0c\x43LASS_LOCKED\x10\x05\x12\x10\n\x0c\x43LASS_DENIED\x10\x06\x12\x13\n\x0f\x43LASS_EXHAUSTED\x10\x07\x12\x16\n\x12\x43LASS_PRECONDITION\x10\x08\x12\x15\n\x11\x43LASS_UNAVAILABLE\x10\t\x12\x11\n\rCLASS_TIMEOUT\x10\n\x12\x15\n\x11\x43LASS_UNSUPPORTED\x10\x0b\x12\x12\n\x0e\x43LASS_INTERNAL\x10\x0c\x32\xa2\x05\n\rPluginService\x12W\n\x07GetInfo\x12\".agentlab.plugin.v1.GetInfoRequest\x1a#.agentlab.plugin.v1.GetInfoResponse\"\x03\x90\x02\x01\x12]\n\tGetSchema\x12$.agentlab.plugin.v1.GetSchemaRequest\x1a%.agentlab.plugin.v1.GetSchemaResponse\"\x03\x90\x02\x01\x12l\n\x0eValidateConfig\x12).agentlab.plugin.v1.ValidateConfigRequest\x1a*.agentlab.plugin.v1.ValidateConfigResponse\"\x03\x90\x02\x01\x12]\n\tConfigure\x12$.agentlab.plugin.v1.ConfigureRequest\x1a%.agentlab.plugin.v1.ConfigureResponse\"\x03\x90\x02\x02\x12T\n\x06Health\x12!.agentlab.plugin.v1.HealthRequest\x1a\".agentlab.plugin.v1.HealthResponse\"\x03\x90\x02\x01\x12\x63\n\x0bSetLogLevel\x12&.agentlab.plugin.v1.SetLogLevelRequest\x1a\'.agentlab.plugin.v1.SetLogLevelResponse\"\x03\x90\x02\x02\x12Q\n\x05\x44rain\x12 .agentlab.plugin.v1.DrainRequest\x1a!.agentlab.plugin.v1.DrainResponse\"\x03\x90\x02\x02\x42:Z8github.com/agentlab/agentlab/sdk/internal/proto/pluginv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gentlab/plugin/v1/plugin.proto\x12\x12\x61gentlab.plugin.v1\x1a\x1f\x61gentlab/plugin/v1/schema.proto\x1a\x1egoogle/protobuf/duration.proto\"&\n\x0eGetInfoRequest\x12\x14\n\x0chost_version\x18\x01 \x01(\t\"\xde\x01\n\x0fGetInfoResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03sdk\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x10\n\x08services\x18\x05 \x03(\t\x12\x34\n\x0b\x63onfinement\x18\x06 \x01(\x0b\x32\x1f.agentlab.plugin.v1.Confinement\x12/\n\x05tools\x18\x07 \x03(\x0b\x32 .agentlab.plugin.v1.ExternalTool\x12\x11\n\texclusive\x18\x08 \x01(\x08\"G\n\x0c\x45xternalTool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rfound_version\x18\x02 \x01(\t\x12\x12\n\nfound_path\x18\x03 \x01(\t\"m\n\x0b\x43onfinement\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x02 \x03(\t\x12\x0f\n\x07network\x18\x03 \x01(\x08\x12\x18\n\x10starts_workloads\x18\x04 \x01(\x08\x12\x0f\n\x07\x64\x65vices\x18\x05 \x03(\t\"\x12\n\x10GetSchemaRequest\"?\n\x11GetSchemaResponse\x12*\n\x06schema\x18\x01 \x01(\x0b\x32\x1a.agentlab.plugin.v1.Schema\",\n\x15ValidateConfigRequest\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\x0c\"M\n\x16ValidateConfigResponse\x12\x33\n\x0b\x64iagnostics\x18\x01 \x03(\x0b\x32\x1e.agentlab.plugin.v1.Diagnostic\"p\n\x10\x43onfigureRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x02 \x01(\x0c\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x11\n\thost_uuid\x18\x04 \x01(\t\x12\x11\n\tstate_dir\x18\x05 \x01(\t\"^\n\x11\x43onfigureResponse\x12\x33\n\x0b\x64iagnostics\x18\x01 \x03(\x0b\x32\x1e.agentlab.plugin.v1.Diagnostic\x12\x14\n\x0c\x63\x61pabilities\x18\x02 \x03(\t\"\x0f\n\rHealthRequest\"\xb1\x02\n\x0eHealthResponse\x12\x37\n\x05state\x18\x01 \x01(\x0e\x32(.agentlab.plugin.v1.HealthResponse.State\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x46\n\nattributes\x18\x03 \x03(\x0b\x32\x32.agentlab.plugin.v1.HealthResponse.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Z\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x12\n\x0eSTATE_DEGRADED\x10\x02\x12\x15\n\x11STATE_UNAVAILABLE\x10\x03\"#\n\x12SetLogLevelRequest\x12\r\n\x05level\x18\x01 \x01(\t\"\x15\n\x13SetLogLevelResponse\":\n\x0c\x44rainRequest\x12*\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"#\n\rDrainResponse\x12\x12\n\nunfinished\x18\x01 \x01(\r\"\xe1\x01\n\x0bPluginError\x12(\n\x05\x63lass\x18\x01 \x01(\x0e\x32\x19.agentlab.plugin.v1.Class\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x0e\n\x06holder\x18\x05 \x01(\t\x12\x0c\n\x04hint\x18\x06 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x07 \x01(\t\x12\x11\n\texit_code\x18\x08 \x01(\x05\x12\x13\n\x0bstderr_tail\x18\t \x01(\t*\x92\x02\n\x05\x43lass\x12\x15\n\x11\x43LASS_UNSPECIFIED\x10\x00\x12\x11\n\rCLASS_INVALID\x10\x01\x12\x13\n\x0f\x43LASS_NOT_FOUND\x10\x02\x12\x10\n\x0c\x43LASS_EXISTS\x10\x03\x12\x12\n\x0e\x43LASS_CONFLICT\x10\x04\x12\x10\n\x0c\x43LASS_LOCKED\x10\x05\x12\x10\n\x0c\x43LASS_DENIED\x10\x06\x12\x13\n\x0f\x43LASS_EXHAUSTED\x10\x07\x12\x16\n\x12\x43LASS_PRECONDITION\x10\x08\x12\x15\n\x11\x43LASS_UNAVAILABLE\x10\t\x12\x11\n\rCLASS_TIMEOUT\x10\n\x12\x15\n\x11\x43LASS_UNSUPPORTED\x10\x0b\x12\x12\n\x0e\x43LASS_INTERNAL\x10\x0c\x32\xa2\x05\n\rPluginService\x12W\n\x07GetInfo\x12\".agentlab.plugin.v1.GetInfoRequest\x1a#.agentlab.plugin.v1.GetInfoResponse\"\x03\x90\x02\x01\x12]\n\tGetSchema\x12$.agentlab.plugin.v1.GetSchemaRequest\x1a%.agentlab.plugin.v1.GetSchemaResponse\"\x03\x90\x02\x01\x12l\n\x0eValidateConfig\x12).agentlab.plugin.v1.ValidateConfigRequest\x1a*.agentlab.plugin.v1.ValidateConfigResponse\"\x03\x90\x02\x01\x12]\n\tConfigure\x12$.agentlab.plugin.v1.ConfigureRequest\x1a%.agentlab.plugin.v1.ConfigureResponse\"\x03\x90\x02\x02\x12T\n\x06Health\x12!.agentlab.plugin.v1.HealthRequest\x1a\".agentlab.plugin.v1.HealthResponse\"\x03\x90\x02\x01\x12\x63\n\x0bSetLogLevel\x12&.agentlab.plugin.v1.SetLogLevelRequest\x1a\'.agentlab.plugin.v1.SetLogLevelResponse\"\x03\x90\x02\x02\x12Q\n\x05\x44rain\x12 .agentlab.plugin.v1.DrainRequest\x1a!.agentlab.plugin.v1.DrainResponse\"\x03\x90\x02\x02\x42:Z8github.com/agentlab/agentlab/sdk/internal/proto/pluginv1b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentlab.plugin.v1.plugin_pb2', globals())
@@ -39,8 +39,8 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _PLUGINSERVICE.methods_by_name['SetLogLevel']._serialized_options = b'\220\002\002'
   _PLUGINSERVICE.methods_by_name['Drain']._options = None
   _PLUGINSERVICE.methods_by_name['Drain']._serialized_options = b'\220\002\002'
-  _CLASS._serialized_start=1683
-  _CLASS._serialized_end=1957
+  _CLASS._serialized_start=1700
+  _CLASS._serialized_end=1974
   _GETINFOREQUEST._serialized_start=120
   _GETINFOREQUEST._serialized_end=158
   _GETINFORESPONSE._serialized_start=161
@@ -48,37 +48,37 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _EXTERNALTOOL._serialized_start=385
   _EXTERNALTOOL._serialized_end=456
   _CONFINEMENT._serialized_start=458
-  _CONFINEMENT._serialized_end=550
-  _GETSCHEMAREQUEST._serialized_start=552
-  _GETSCHEMAREQUEST._serialized_end=570
-  _GETSCHEMARESPONSE._serialized_start=572
-  _GETSCHEMARESPONSE._serialized_end=635
-  _VALIDATECONFIGREQUEST._serialized_start=637
-  _VALIDATECONFIGREQUEST._serialized_end=681
-  _VALIDATECONFIGRESPONSE._serialized_start=683
-  _VALIDATECONFIGRESPONSE._serialized_end=760
-  _CONFIGUREREQUEST._serialized_start=762
-  _CONFIGUREREQUEST._serialized_end=874
-  _CONFIGURERESPONSE._serialized_start=876
-  _CONFIGURERESPONSE._serialized_end=970
-  _HEALTHREQUEST._serialized_start=972
-  _HEALTHREQUEST._serialized_end=987
-  _HEALTHRESPONSE._serialized_start=990
-  _HEALTHRESPONSE._serialized_end=1295
-  _HEALTHRESPONSE_ATTRIBUTESENTRY._serialized_start=1154
-  _HEALTHRESPONSE_ATTRIBUTESENTRY._serialized_end=1203
-  _HEALTHRESPONSE_STATE._serialized_start=1205
-  _HEALTHRESPONSE_STATE._serialized_end=1295
-  _SETLOGLEVELREQUEST._serialized_start=1297
-  _SETLOGLEVELREQUEST._serialized_end=1332
-  _SETLOGLEVELRESPONSE._serialized_start=1334
-  _SETLOGLEVELRESPONSE._serialized_end=1355
-  _DRAINREQUEST._serialized_start=1357
-  _DRAINREQUEST._serialized_end=1415
-  _DRAINRESPONSE._serialized_start=1417
-  _DRAINRESPONSE._serialized_end=1452
-  _PLUGINERROR._serialized_start=1455
-  _PLUGINERROR._serialized_end=1680
-  _PLUGINSERVICE._serialized_start=1960
-  _PLUGINSERVICE._serialized_end=2634
+  _CONFINEMENT._serialized_end=567
+  _GETSCHEMAREQUEST._serialized_start=569
+  _GETSCHEMAREQUEST._serialized_end=587
+  _GETSCHEMARESPONSE._serialized_start=589
+  _GETSCHEMARESPONSE._serialized_end=652
+  _VALIDATECONFIGREQUEST._serialized_start=654
+  _VALIDATECONFIGREQUEST._serialized_end=698
+  _VALIDATECONFIGRESPONSE._serialized_start=700
+  _VALIDATECONFIGRESPONSE._serialized_end=777
+  _CONFIGUREREQUEST._serialized_start=779
+  _CONFIGUREREQUEST._serialized_end=891
+  _CONFIGURERESPONSE._serialized_start=893
+  _CONFIGURERESPONSE._serialized_end=987
+  _HEALTHREQUEST._serialized_start=989
+  _HEALTHREQUEST._serialized_end=1004
+  _HEALTHRESPONSE._serialized_start=1007
+  _HEALTHRESPONSE._serialized_end=1312
+  _HEALTHRESPONSE_ATTRIBUTESENTRY._serialized_start=1171
+  _HEALTHRESPONSE_ATTRIBUTESENTRY._serialized_end=1220
+  _HEALTHRESPONSE_STATE._serialized_start=1222
+  _HEALTHRESPONSE_STATE._serialized_end=1312
+  _SETLOGLEVELREQUEST._serialized_start=1314
+  _SETLOGLEVELREQUEST._serialized_end=1349
+  _SETLOGLEVELRESPONSE._serialized_start=1351
+  _SETLOGLEVELRESPONSE._serialized_end=1372
+  _DRAINREQUEST._serialized_start=1374
+  _DRAINREQUEST._serialized_end=1432
+  _DRAINRESPONSE._serialized_start=1434
+  _DRAINRESPONSE._serialized_end=1469
+  _PLUGINERROR._serialized_start=1472
+  _PLUGINERROR._serialized_end=1697
+  _PLUGINSERVICE._serialized_start=1977
+  _PLUGINSERVICE._serialized_end=2651
 # @@protoc_insertion_point(module_scope)
