@@ -143,7 +143,7 @@ func (t *tally) add(r CallRecord, retry bool) {
 		t.by[r.Method] = c
 	}
 	c.Calls++
-	if r.Outcome != "ok" {
+	if r.Outcome != "ok" && r.Outcome != "cancelled" { // who left is no failure of the plugin's
 		c.Failed++
 	}
 	if retry {

@@ -12,6 +12,7 @@ import (
 	"github.com/agentlab/agentlab/core/client"
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/internal/testkit"
+	"github.com/agentlab/agentlab/plugins/sim/world"
 )
 
 // pluginOf is the plugin of a kind as the daemon sees it.
@@ -73,6 +74,12 @@ func TestKillPluginDuringCreates(t *testing.T) {
 			if n, m := done(t, s, "vm.create"), done(t, s, "network.attach"); n != boxes || m != boxes {
 				t.Errorf("%d machines and %d policies were made for %d sandboxes", n, m, boxes)
 			}
+			// Only what was under way when the plugin died may have noticed.
+			if failed, err := all(t.Context(), s, lab.EventStepFailed); err != nil || len(failed) > boxes/2 {
+				t.Errorf("%d steps failed, %v", len(failed), err)
+			} else {
+				t.Logf("%d steps were tried again", len(failed))
+			}
 			p := pluginOf(t, s, kind)
 			if p.PID == pid || p.State != "ready" || p.Restarts != 1 || len(p.Crashes) != 1 || p.Crashes[0].Reason != "killed by SIGKILL" {
 				t.Errorf("the plugin afterwards: %+v", p)
@@ -93,6 +100,13 @@ func TestSwapUnderLoad(t *testing.T) {
 	t.Parallel()
 	const jobs = 20
 	s := testkit.NewSim(t)
+	var slow []world.Fault // so that calls run whenever a process is replaced
+	for _, op := range []string{"vm.create", "vm.power", "secrets.open"} {
+		slow = append(slow, world.Fault{Do: world.Delay, At: world.Call, Op: op, Times: -1, For: world.Duration(150 * time.Millisecond)})
+	}
+	if err := s.World.SetFaults(t.Context(), slow...); err != nil {
+		t.Fatal(err)
+	}
 	s.Start(t)
 	before := s.PluginPIDs()
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
@@ -136,8 +150,16 @@ func TestSwapUnderLoad(t *testing.T) {
 		t.Errorf("swapped were %q", swaps)
 	}
 	testkit.Eventually(t, 20*time.Second, "the old processes have ended", func() bool { return len(s.PluginPIDs()) == len(before) })
-	if p := pluginOf(t, s, "hypervisor"); len(p.Crashes) > 0 {
-		t.Errorf("the end of an old process is taken for a crash: %+v", p.Crashes)
+	for _, kind := range []string{"hypervisor", "secrets"} {
+		p := pluginOf(t, s, kind)
+		if len(p.Crashes) > 0 {
+			t.Errorf("the end of an old process is taken for a crash: %+v", p.Crashes)
+		}
+		for _, c := range p.Calls {
+			if c.Failed > 0 || c.Retries > 0 {
+				t.Errorf("%s %s: %d calls, %d failed, %d were made again", kind, c.Method, c.Calls, c.Failed, c.Retries)
+			}
+		}
 	}
 	checkClean(t, s)
 }
