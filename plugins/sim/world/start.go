@@ -17,14 +17,14 @@ const StartFile = "misbehave.json"
 
 // What a plugin does instead of coming up.
 const (
-	ExitEarly       Action = "exit-early"      // before its line
-	ExitLate        Action = "exit-late"       // after a line that is right
-	Silent          Action = "silent"          // says nothing, and stays
-	Mute            Action = "mute"            // a line that is right, and no answer to what connects
-	Chatter         Action = "chatter"         // talks where its line should be
-	EndlessLine     Action = "endless-line"    // a line that does not end
-	WrongVersion    Action = "wrong-version"   // a line of another protocol
-	BadCertificate  Action = "bad-certificate" // a line whose certificate is garbage
+	ExitEarly      Action = "exit-early"      // before its line
+	ExitLate       Action = "exit-late"       // after a line that is right
+	Silent         Action = "silent"          // says nothing, and stays
+	Mute           Action = "mute"            // a line that is right, and no answer to what connects
+	Chatter        Action = "chatter"         // talks where its line should be
+	EndlessLine    Action = "endless-line"    // a line that does not end
+	WrongVersion   Action = "wrong-version"   // a line of another protocol
+	BadCertificate Action = "bad-certificate" // a line whose certificate is garbage
 )
 
 type startWish struct {
