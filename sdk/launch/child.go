@@ -2,6 +2,7 @@ package launch
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ const (
 	// killWait bounds waiting for a killed process, which takes long only when
 	// the kernel cannot let go of it.
 	killWait = 5 * time.Second
-	// maxHandshake is how much of the first line of output go-plugin sees.
+	// maxHandshake is the longest first line of output that can be a handshake.
 	maxHandshake = 16 << 10
 )
 
@@ -214,13 +215,17 @@ func (c *child) cutLifeline() {
 
 // readStdout hands the first line to go-plugin and logs the rest.
 func (c *child) readStdout(r io.Reader, first *io.PipeWriter) {
-	br := bufio.NewReaderSize(r, maxLine)
-	line, _ := readLine(br)
-	if len(line) > maxHandshake {
-		line = line[:maxHandshake]
+	br := bufio.NewReaderSize(r, maxHandshake)
+	line, more, err := br.ReadLine()
+	if more { // this is not it, and its end may never come
+		line = append(line[:maxFatal:maxFatal], " [cut]"...)
 	}
 	if len(line) > 0 {
-		_, _ = fmt.Fprintf(first, "%s\n", line)
+		// What is no handshake, go-plugin puts in its error as it is.
+		_, _ = fmt.Fprintf(first, "%s\n", printable(string(bytes.TrimSpace(line))))
+	}
+	for more && err == nil {
+		_, more, err = br.ReadLine()
 	}
 	// More than one line may be there already: the pump reads on from br.
 	c.out.read(br)

@@ -2,6 +2,7 @@ package launch
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -51,6 +52,7 @@ func TestJudge(t *testing.T) {
 	defer cancel()
 	left, leave := context.WithCancel(t.Context())
 	leave()
+	p := &Process{child: &child{spec: Spec{Kind: "secrets", Name: "toy"}}}
 	for name, tt := range map[string]struct {
 		ctx   context.Context
 		err   error
@@ -65,9 +67,12 @@ func TestJudge(t *testing.T) {
 		"caller left":             {left, status.Error(codes.Canceled, "x"), answered, fault.Unavailable},
 		"a panic told by details": {t.Context(), wire.Status(fault.New(fault.Internal, "x")), answered, fault.Internal},
 	} {
-		got, err := judge(tt.ctx, nil, tt.err)
+		got, err := judge(tt.ctx, p, tt.err)
 		if got != tt.want || fault.ClassOf(err) != tt.class {
 			t.Errorf("%s: %d, %s (%v), want %d, %s", name, got, fault.ClassOf(err), err, tt.want, tt.class)
+		}
+		if late := "plugin secrets toy did not answer in time"; tt.class == fault.Timeout && !strings.Contains(err.Error(), late) {
+			t.Errorf("%s: %v, want %q", name, err, late)
 		}
 	}
 }

@@ -26,7 +26,8 @@ import (
 )
 
 const (
-	// maxFatal is how much of a panic's first line is told, in bytes.
+	// maxFatal is how much is told of a panic's first line, or of a line that is
+	// no handshake, in bytes.
 	maxFatal = 200
 	// handshakeTimeout bounds the time from exec to the first answered call. While
 	// a host boots, or is overcommitted, a start that is cut off and begun again
@@ -230,7 +231,20 @@ func (p *Process) handshake(ctx context.Context) error {
 		return errors.New("it does not speak gRPC")
 	}
 	p.conn, p.base = rpc.Conn, plugin.NewClient(rpc.Conn)
-	return p.probe(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // gRPC would go on trying
+		select {
+		case <-p.child.exited:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err = p.probe(ctx)
+	if ctx.Err() != nil {
+		return errors.New("it answered no call")
+	}
+	return err
 }
 
 func (p *Process) probe(ctx context.Context) error {

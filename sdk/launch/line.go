@@ -113,9 +113,9 @@ func judge(ctx context.Context, p *Process, err error) (outcome, error) {
 		return answered, err
 	}
 	st, ok := status.FromError(err)
-	if st.Code() == codes.Canceled && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		// The plugin saw the deadline first, and gave up without an answer.
-		return answered, wire.Error(status.Error(codes.DeadlineExceeded, context.DeadlineExceeded.Error()))
+	if len(st.Details()) == 0 && (st.Code() == codes.DeadlineExceeded || st.Code() == codes.Canceled && errors.Is(ctx.Err(), context.DeadlineExceeded)) {
+		// Or the plugin saw the deadline first, and gave up without an answer.
+		return answered, fault.New(fault.Timeout, "plugin %s did not answer in time: %w", p.child.spec.label(), context.DeadlineExceeded)
 	}
 	switch {
 	case ok && st.Code() == codes.Unavailable && len(st.Details()) > 0:
@@ -130,7 +130,7 @@ func judge(ctx context.Context, p *Process, err error) (outcome, error) {
 	case <-p.Done():
 		out.Message = "plugin " + p.child.spec.label() + " was lost during the call: " + p.Exit().how()
 	case <-wait.Done():
-		out.Message = "plugin " + p.child.spec.label() + " was lost during the call: " + st.Message()
+		out.Message = "plugin " + p.child.spec.label() + " was lost during the call: its connection broke, and its process goes on: " + st.Message()
 	}
 	return lost, out
 }

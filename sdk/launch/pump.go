@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 
 	"github.com/hashicorp/go-hclog"
@@ -25,13 +26,21 @@ const (
 	maxFields   = 64       // fields taken from one log line
 	linesPerSec = 500
 	linesBurst  = 2000
+	bytesPerSec = 64 << 10 // as logged
+	bytesBurst  = 512 << 10
+)
+
+// Messages of log entries about what is none itself.
+const (
+	outputMessage = "plugin output"
+	crashMessage  = "plugin crash"
 )
 
 // pump takes what a plugin prints: lines of hclog's JSON become log entries,
 // all else is logged as it is. Nothing that comes in is trusted.
 type pump struct {
-	log   hclog.Logger
-	limit *rate.Limiter
+	log         hclog.Logger
+	lines, size *rate.Limiter
 
 	mu sync.Mutex
 	// mu guards:
@@ -42,7 +51,7 @@ type pump struct {
 }
 
 func newPump(log hclog.Logger) *pump {
-	return &pump{log: log, limit: rate.NewLimiter(linesPerSec, linesBurst)}
+	return &pump{log: log, lines: rate.NewLimiter(linesPerSec, linesBurst), size: rate.NewLimiter(bytesPerSec, bytesBurst)}
 }
 
 // read takes lines until r ends or fails.
@@ -79,12 +88,17 @@ func (p *pump) line(b []byte) {
 	if p.hidden != nil {
 		b = p.hidden.Bytes(b)
 	}
+	if p.lines.Tokens() < 1 { // too much to parse, only to throw it away
+		p.keep(hclog.Info, outputMessage, []any{"line", printable(string(bytes.TrimSpace(b)))})
+		p.dropped++
+		return
+	}
 	level, message, fields := p.parse(b)
-	p.keep(level, message, fields)
+	size := p.keep(level, message, fields)
 	if level < p.log.GetLevel() {
 		return
 	}
-	if !p.limit.Allow() {
+	if !p.lines.Allow() || !p.size.AllowN(time.Now(), size) {
 		p.dropped++
 		return
 	}
@@ -106,9 +120,9 @@ func (p *pump) parse(b []byte) (hclog.Level, string, []any) {
 		p.panicked = true
 	}
 	if p.panicked {
-		return hclog.Error, "plugin crash", []any{"line", text}
+		return hclog.Error, crashMessage, []any{"line", text}
 	}
-	return hclog.Info, "plugin output", []any{"line", text}
+	return hclog.Info, outputMessage, []any{"line", text}
 }
 
 func parseEntry(b []byte) (level hclog.Level, message string, fields []any, ok bool) {
@@ -163,11 +177,11 @@ func printable(s string) string {
 	return s
 }
 
-// keep adds the line to the tail. Called with mu held.
-func (p *pump) keep(level hclog.Level, message string, fields []any) {
+// keep adds the line to the tail and gives its length. Called with mu held.
+func (p *pump) keep(level hclog.Level, message string, fields []any) int {
 	var line strings.Builder
 	// A log entry of the plugin may have these words too, and no fields.
-	if (message == "plugin output" || message == "plugin crash") && len(fields) == 2 {
+	if (message == outputMessage || message == crashMessage) && len(fields) == 2 {
 		fmt.Fprintf(&line, "%s\n", fields[1])
 	} else {
 		fmt.Fprintf(&line, "%s: %s", level, message)
@@ -180,6 +194,7 @@ func (p *pump) keep(level hclog.Level, message string, fields []any) {
 	if len(p.tail) > 2*maxTail {
 		p.tail = append(p.tail[:0], p.tail[len(p.tail)-maxTail:]...)
 	}
+	return line.Len()
 }
 
 // last gives the newest output, at most maxTail bytes.

@@ -32,10 +32,20 @@ func TestFloodIsBounded(t *testing.T) {
 	if tail := p.last(); len(tail) > maxTail || !strings.Contains(tail, fmt.Sprintf("line %d ", 20*linesBurst-1)) {
 		t.Errorf("tail of %d bytes misses the last line", len(tail))
 	}
-	p.limit.SetLimit(1e9)
+	p.lines.SetLimit(1e9)
 	p.line([]byte("quiet again"))
 	if !strings.Contains(out.String(), "plugin log lines dropped") {
 		t.Error("nothing says that lines were dropped")
+	}
+}
+
+// TestBigLinesAreLimited: few lines can be much.
+func TestBigLinesAreLimited(t *testing.T) {
+	p, out := newTestPump()
+	big := strings.Repeat("\x01", maxLine/2) + "\n" // four bytes each when quoted
+	p.read(strings.NewReader(strings.Repeat(big, 100)))
+	if out.Len() == 0 || out.Len() > 3*bytesBurst {
+		t.Errorf("%d bytes were logged of %d", out.Len(), 100*len(big))
 	}
 }
 

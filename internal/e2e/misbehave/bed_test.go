@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -123,31 +124,38 @@ func (b *bed) runJob(t *testing.T) {
 type level struct {
 	Processes   []string // that it or a plugin of it started, by executable
 	RunDir      []string
-	Descriptors int
+	Descriptors map[string]int // without those of connections and the database, which come and go
+	sockets     int
 }
+
+// mostSockets is how many more connections there may be than before.
+const mostSockets = 3
 
 func (b *bed) level(t *testing.T) level {
 	t.Helper()
+	b.Client.Close() // connections that idle
 	var out level
 	for _, pid := range b.offspring() {
 		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 		out.Processes = append(out.Processes, strings.TrimPrefix(exe, b.Dir+"/"))
 	}
 	slices.Sort(out.Processes)
-	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", b.PID()))
-	if err != nil {
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", b.PID()))
+	if err != nil || len(fds) == 0 {
 		t.Fatalf("the daemon is gone: %v", err)
 	}
-	out.Descriptors = len(fds)
+	out.Descriptors = map[string]int{}
+	for _, fd := range fds {
+		switch to, _ := os.Readlink(fd); {
+		case strings.HasPrefix(to, "socket:"):
+			out.sockets++
+		case to != "" && !strings.Contains(to, "/agentlab.db"):
+			out.Descriptors[b.plain(to)]++
+		}
+	}
 	_ = filepath.WalkDir(filepath.Join(b.Dir, "run"), func(path string, _ os.DirEntry, err error) error {
 		if err == nil { // else it was removed meanwhile
-			rel, _ := filepath.Rel(b.Dir, path)
-			out.RunDir = append(out.RunDir, strings.Map(func(r rune) rune { // without random numbers
-				if r >= '0' && r <= '9' {
-					return -1
-				}
-				return r
-			}, rel))
+			out.RunDir = append(out.RunDir, b.plain(path))
 		}
 		return nil
 	})
@@ -155,14 +163,25 @@ func (b *bed) level(t *testing.T) level {
 	return out
 }
 
-// offspring are all processes that came of this daemon, whatever their session:
-// their environment names its folder for sockets.
+// plain is a name without what is by chance.
+func (b *bed) plain(name string) string {
+	return numbers.ReplaceAllString(strings.TrimPrefix(name, b.Dir+"/"), "N")
+}
+
+var numbers = regexp.MustCompile(`[0-9]+`)
+
+// offspring are the daemon's children, and all that has the daemon's folder in
+// its command line, whatever its session.
 func (b *bed) offspring() (pids []int) {
-	all, _ := filepath.Glob("/proc/[0-9]*/environ")
+	all, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range all {
-		env, err := os.ReadFile(path)
+		stat, _ := os.ReadFile(path)
+		line, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err == nil && pid != b.PID() && bytes.Contains(env, []byte("="+b.Dir+"/")) {
+		_, after, _ := strings.Cut(string(stat), ") ") // state, then the parent
+		fields := strings.Fields(after)
+		child := len(fields) > 1 && fields[1] == strconv.Itoa(b.PID())
+		if pid != b.PID() && (child || bytes.Contains(line, []byte(b.Dir))) {
 			pids = append(pids, pid)
 		}
 	}
@@ -205,10 +224,12 @@ func (s *story) text() string {
 	return strings.Join(s.said, "\n")
 }
 
+var ago = regexp.MustCompile(`[0-9.]+ s\b`)
+
 // hear adds what the daemon says of its victim now.
 func (s *story) hear(p api.PluginInfo) {
 	if p.Message != "" {
-		s.add(p.State + ": " + p.Message)
+		s.add(p.State + ": " + ago.ReplaceAllString(p.Message, "N s"))
 	}
 	for _, c := range p.Crashes {
 		s.add("crash: " + c.Reason)
@@ -239,7 +260,13 @@ func (b *bed) misbehave(t *testing.T, r row, s *story) (asked chan struct{}) {
 		b.kill(t)
 		return asked
 	}
-	if err := b.World.SetFaults(t.Context(), r.faults...); err != nil {
+	faults := slices.Clone(r.faults)
+	for i := range faults {
+		if faults[i].Do == world.Spawn {
+			faults[i].Message = b.Dir
+		}
+	}
+	if err := b.World.SetFaults(t.Context(), faults...); err != nil {
 		t.Fatal(err)
 	}
 	go func() {

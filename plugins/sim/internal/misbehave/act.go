@@ -52,7 +52,7 @@ func Actor(daemon int) func(world.Fault) error {
 		case world.Unplug:
 			unplug()
 		case world.Spawn:
-			return spawn()
+			return spawn(f.Message)
 		case world.Grow:
 			grow(f.Bytes)
 		default:
@@ -86,8 +86,9 @@ func unplug() {
 }
 
 // spawn leaves two programs behind that hold standard error: one in the
-// process's group and one in a session of its own.
-func spawn() error {
+// process's group and one in a session of its own. Their command lines begin with
+// name.
+func spawn(name string) error {
 	fd, err := unix.FcntlInt(stderr, unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return fault.New(fault.Internal, "hold standard error: %w", err)
@@ -96,6 +97,7 @@ func spawn() error {
 	defer func() { _ = held.Close() }()
 	for _, apart := range []bool{false, true} {
 		cmd := exec.Command("sleep", "1000")
+		cmd.Args[0] = name
 		cmd.Stderr = held
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: apart}
 		if err := cmd.Start(); err != nil {

@@ -2,6 +2,7 @@ package misbehave
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -54,7 +55,7 @@ func start(do world.Action) {
 	case world.WrongVersion:
 		fmt.Printf("1|99|unix|%s|grpc|\n", listen(false))
 	case world.BadCertificate:
-		say(listen(false), "bm8gY2VydGlmaWNhdGU")
+		say(listen(false), base64.RawStdEncoding.EncodeToString(bytes.Repeat([]byte("no certificate "), 20)))
 	default:
 		leave(fmt.Sprintf("%s asks for %q, which is not possible", world.StartFile, do), 2)
 	}
