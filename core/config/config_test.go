@@ -226,3 +226,24 @@ func TestLoadChecksTheOwner(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+func TestRightsOfPlugins(t *testing.T) {
+	tests := []struct{ text, want string }{
+		{`allow = ["CAP_NET_ADMIN", "network", "root", "workloads"]`, ""},
+		{`allow = []`, ""},
+		{`confine = false`, ""},
+		{`allow = ["CAP_MAGIC"]`, `config.hcl:1: allow: "CAP_MAGIC" is neither a capability such as "CAP_NET_ADMIN" nor "root", "network" or "workloads"`},
+		{"confine = false\n  allow = []", "config.hcl:1: allow limits what a plugin may ask for, and confine = false gives it everything; write one of them"},
+		{`sha256 = "00"`, "config.hcl:1: sha256 has 64 hexadecimal digits; agentlab plugin lock writes it"},
+	}
+	for _, tt := range tests {
+		cfg, diags := config.Parse([]byte("plugin \"network\" \"x\" {\n  "+tt.text+"\n}\n"), "config.hcl")
+		if got := diags.Error(); got != tt.want {
+			t.Errorf("%s: %s", tt.text, got)
+		}
+		b := cfg.Plugins[0]
+		if b.Unconfined != strings.Contains(tt.text, "confine") || (b.Allow != nil) != strings.Contains(tt.text, "allow") {
+			t.Errorf("%s: %+v", tt.text, b)
+		}
+	}
+}

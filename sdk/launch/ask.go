@@ -4,9 +4,13 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
+
+// askTimeout bounds what a plugin is asked once it is up.
+const askTimeout = 5 * time.Second
 
 // Asked is what a plugin says of itself before it is configured.
 type Asked struct {
@@ -32,6 +36,8 @@ func Ask(ctx context.Context, spec Spec, hostVersion string) (Asked, error) {
 		return Asked{}, err
 	}
 	defer p.drop(ctx)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	info, err := p.base.Info(ctx, hostVersion)
 	if err != nil {
 		return Asked{}, fmt.Errorf("ask plugin %s what it is: %w", spec.label(), err)
@@ -50,8 +56,9 @@ func Tightest(owner string) (Grant, error) {
 
 // drop ends a process that was never configured and has nothing to finish.
 func (p *Process) drop(ctx context.Context) {
-	_ = p.child.Kill(context.WithoutCancel(ctx))
-	<-p.done
+	if p.child.Kill(context.WithoutCancel(ctx)) == nil {
+		<-p.done
+	}
 }
 
 // remembered are confinements by the SHA-256 of the binary that asked for them.
