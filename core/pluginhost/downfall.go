@@ -133,7 +133,7 @@ func (i *instance) unavailable() error {
 	if i.cause != nil {
 		e.Hint = fault.HintOf(i.cause)
 	}
-	if s.CrashID != "" && (s.State == Backoff || s.State == Quarantined || s.State == Starting) {
+	if s.CrashID != "" && s.Reason != "" && (s.State == Backoff || s.State == Quarantined || s.State == Starting) {
 		e.Message += " (crash report " + s.CrashID + ")"
 		e.Hint = "agentlab plugin info " + i.kind + " shows the crash report"
 	}

@@ -59,11 +59,12 @@ func (p *pace) fell(now time.Time, how fall, lasted time.Duration, chance float6
 	}
 	jitter := func(d time.Duration) time.Duration { return d/2 + time.Duration(chance*float64(d/2)) }
 	if p.probes > 0 || len(p.crashes) >= crashesAllowed {
-		p.probes++
-		return verdict{
-			state: Quarantined, pause: jitter(doubled(firstProbePause, p.probes-1, lastProbePause)),
-			why: fmt.Sprintf("%d crashes within %s", len(p.crashes), brief(crashWindow)),
+		why := fmt.Sprintf("%d crashes within %s", len(p.crashes), brief(crashWindow))
+		if p.probes > 0 {
+			why = fmt.Sprintf("too many crashes, then %d tries", p.probes)
 		}
+		p.probes++
+		return verdict{state: Quarantined, pause: jitter(doubled(firstProbePause, p.probes-1, lastProbePause)), why: why}
 	}
 	n := p.streak - 1
 	if lasted == 0 {

@@ -180,6 +180,22 @@ func TestPanicIsNamed(t *testing.T) {
 	}
 }
 
+// stopped reports whether no thread of the process runs any more: the signal
+// takes a while on a busy machine.
+func stopped(t *testing.T, pid int) bool {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("threads %q of %d: %v", threads, pid, err)
+	}
+	for _, path := range threads {
+		if stat, err := os.ReadFile(path); err == nil && !strings.Contains(string(stat), ") T ") {
+			return false
+		}
+	}
+	return true
+}
+
 // TestStoppedProcessIsReplaced: one that is there but does nothing is noticed by
 // who waits for it, killed with its group and replaced.
 func TestStoppedProcessIsReplaced(t *testing.T) {
@@ -189,6 +205,7 @@ func TestStoppedProcessIsReplaced(t *testing.T) {
 	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "all of it has stopped", func() bool { return stopped(t, pid) })
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()

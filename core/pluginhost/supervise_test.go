@@ -421,6 +421,24 @@ func TestExclusivePluginIsNeverConfiguredTwice(t *testing.T) {
 	})
 }
 
+// TestExclusivePluginFinishesItsCalls: for a while; then it is told to drain.
+func TestExclusivePluginFinishesItsCalls(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{5 * time.Second: 5 * time.Second, time.Hour: gapPatience} {
+		f := &fakes{exclusive: true}
+		supervised(t, f, func(t *testing.T, h *Host, i *instance) {
+			wantState(t, i, Ready)
+			done := make(chan error, 1)
+			go func() { done <- call(i, took) }()
+			synctest.Wait()
+			began := time.Now()
+			if err := h.Restart(t.Context(), "toy"); err != nil || time.Since(began) != want {
+				t.Errorf("with a call of %s the restart took %s: %v", took, time.Since(began), err)
+			}
+			<-done
+		})
+	}
+}
+
 // TestRestartEndsWaiting: whoever mended something need not wait for the probe.
 func TestRestartEndsWaiting(t *testing.T) {
 	f := &fakes{}

@@ -12,6 +12,10 @@ import (
 // that it has. One that takes longer is told to drain, as at a stop.
 const retirePatience = 2 * time.Minute
 
+// gapPatience is the same for one that must end before the next is configured:
+// other calls wait meanwhile.
+const gapPatience = 10 * time.Second
+
 // request asks run to take a new process in place of its own.
 type request struct {
 	next      *upProcess
@@ -70,6 +74,9 @@ func (i *instance) replace(ctx context.Context, old *upProcess, r *request) *upP
 	if r.exclusive {
 		if old != nil {
 			i.hold()
+			drained, cancel := context.WithTimeout(ctx, gapPatience)
+			old.traffic.drained(drained)
+			cancel()
 			i.finish(ctx, old)
 		}
 		if err := i.settle(ctx, r.next); err != nil {
