@@ -45,11 +45,14 @@ func ranText(ms int64) string {
 }
 
 func printCrash(w io.Writer, c api.Crash) {
-	pid := ""
+	pid, memory := "", ""
 	if c.PID > 0 {
 		pid = strconv.Itoa(c.PID)
 	}
-	fields(w, "crash", c.ID, "at", timeText(&c.At), "reason", c.Reason, "ran", ranText(c.RanMS), "version", c.Version, "pid", pid)
+	if c.MemoryBytes > 0 {
+		memory = bytesText(c.MemoryBytes) + " at most"
+	}
+	fields(w, "crash", c.ID, "at", timeText(&c.At), "reason", c.Reason, "ran", ranText(c.RanMS), "version", c.Version, "pid", pid, "memory", memory)
 	if len(c.Calls) > 0 {
 		var rows [][]string
 		for _, r := range c.Calls {

@@ -79,7 +79,7 @@ func (p *parts) pluginInfo(kindOrName string) (api.PluginInfo, error) {
 
 func apiCrash(c pluginhost.Crash) api.Crash {
 	out := api.Crash{
-		ID: c.ID, At: c.At, Version: c.Version, PID: c.PID, RanMS: c.Ran.Milliseconds(), Reason: c.Reason, Output: c.Output,
+		ID: c.ID, At: c.At, Version: c.Version, PID: c.PID, RanMS: c.Ran.Milliseconds(), Reason: c.Reason, MemoryBytes: c.Memory, Output: c.Output,
 	}
 	for _, r := range c.Calls {
 		out.Calls = append(out.Calls, api.CrashCall{

@@ -30,14 +30,15 @@ type CallCount struct {
 
 // Crash is a report about a plugin's process that did not end as it should.
 type Crash struct {
-	ID      string      `json:"id"`
-	At      time.Time   `json:"at"`
-	Version string      `json:"version,omitempty"`
-	PID     int         `json:"pid,omitempty"`
-	RanMS   int64       `json:"ran_ms" doc:"until then"`
-	Reason  string      `json:"reason"`
-	Output  string      `json:"output,omitempty" doc:"the last that it printed"`
-	Calls   []CrashCall `json:"calls,omitempty" doc:"its newest, oldest first"`
+	ID          string      `json:"id"`
+	At          time.Time   `json:"at"`
+	Version     string      `json:"version,omitempty"`
+	PID         int         `json:"pid,omitempty"`
+	RanMS       int64       `json:"ran_ms" doc:"until then"`
+	Reason      string      `json:"reason"`
+	MemoryBytes int64       `json:"memory_bytes,omitempty" doc:"the most that it ever held"`
+	Output      string      `json:"output,omitempty" doc:"the last that it printed"`
+	Calls       []CrashCall `json:"calls,omitempty" doc:"its newest, oldest first"`
 }
 
 // CrashCall is a call that a process had before it crashed.

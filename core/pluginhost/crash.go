@@ -32,6 +32,7 @@ type Crash struct {
 	Reason  string        `json:"reason"` // "killed by SIGKILL"
 	Code    int           `json:"code"`   // -1 after a signal
 	Signal  string        `json:"signal,omitempty"`
+	Memory  int64         `json:"memory,omitempty"` // the most bytes that it ever held
 	Output  string        `json:"output,omitempty"` // its last, without values of sensitive keys
 	Calls   []CallRecord  `json:"calls,omitempty"`  // its newest, oldest first
 }

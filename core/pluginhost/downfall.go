@@ -104,7 +104,7 @@ func (i *instance) fallen(up *upProcess, reason string) *downfall {
 func (i *instance) report(up *upProcess, reason string, exit launch.Exit, ran time.Duration) string {
 	c := Crash{
 		ID: lab.NewID(crashPrefix), Plugin: i.label(), At: time.Now(), Ran: ran, Reason: reason,
-		Code: exit.Code, Signal: exit.Signal, Output: tailOf(exit.Output),
+		Code: exit.Code, Signal: exit.Signal, Memory: exit.Memory, Output: tailOf(exit.Output),
 	}
 	if up != nil {
 		c.Version, c.PID, c.Calls = up.info.Version, up.process.PID(), up.traffic.last()

@@ -249,6 +249,9 @@ func (c *child) exit() Exit {
 		return out
 	}
 	out.Code = c.state.ExitCode()
+	if used, ok := c.state.SysUsage().(*syscall.Rusage); ok {
+		out.Memory = used.Maxrss << 10
+	}
 	if ws, ok := c.state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		out.Signal = unix.SignalName(ws.Signal())
 	}

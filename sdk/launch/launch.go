@@ -68,6 +68,7 @@ type Exit struct {
 	Code   int    // -1 after a signal
 	Signal string // "SIGKILL", "" without
 	Output string // newest output, at most 64 KiB, log lines rendered as text
+	Memory int64  // the most bytes that it ever held, 0 when nobody knows
 }
 
 // String is "ended with status 2" or "killed by SIGKILL", or with a panic or

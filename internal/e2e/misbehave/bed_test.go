@@ -233,6 +233,9 @@ func (s *story) hear(p api.PluginInfo) {
 	}
 	for _, c := range p.Crashes {
 		s.add("crash: " + c.Reason)
+		if c.MemoryBytes > 200<<20 {
+			s.add("it held more than 200 MiB")
+		}
 		for line := range strings.Lines(c.Output) {
 			s.add("its output: " + strings.TrimSpace(line)[:min(len(strings.TrimSpace(line)), 300)])
 		}

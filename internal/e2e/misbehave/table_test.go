@@ -62,7 +62,7 @@ var rows = map[string]row{
 	},
 	"grows": {
 		faults: []world.Fault{{Op: describe, Do: world.Grow, Bytes: 256 << 20}, {Op: describe, Do: world.KillPlugin}},
-		says:   []string{"answered", "crash: killed by SIGKILL"},
+		says:   []string{"answered", "crash: killed by SIGKILL", "it held more than 200 MiB"},
 		after:  func(t *testing.T, b *bed) { b.ask(t.Context()) },
 	},
 

@@ -36,6 +36,7 @@ const (
 	Fail       Action = "fail"
 	Hang       Action = "hang"
 	Deaf       Action = "deaf"
+	Trickle    Action = "trickle" // answers a stream bit by bit for For, or 0: until the caller gives up
 	Delay      Action = "delay"
 	KillDaemon Action = "kill-daemon"
 	KillPlugin Action = "kill-plugin"
@@ -193,6 +194,8 @@ func (w *World) carryOut(ctx context.Context, f *Fault) error {
 	case Hang:
 		<-ctx.Done()
 		return fmt.Errorf("hang as asked: %w", ctx.Err())
+	case Trickle:
+		return trickle(ctx, time.Duration(f.For))
 	case Deaf:
 		select {}
 	case Delay:
@@ -204,4 +207,25 @@ func (w *World) carryOut(ctx context.Context, f *Fault) error {
 		return w.act(*f)
 	}
 	return fault.New(fault.Internal, "faults.json asks for %q at %q, which is not possible", f.Do, f.At)
+}
+
+type progressKey struct{}
+
+// WithProgress tells Trickle how to answer a bit.
+func WithProgress(ctx context.Context, answer func()) context.Context {
+	return context.WithValue(ctx, progressKey{}, answer)
+}
+
+func trickle(ctx context.Context, how time.Duration) error {
+	answer, ok := ctx.Value(progressKey{}).(func())
+	if !ok {
+		return fault.New(fault.Internal, "faults.json asks for %q of a call that is no stream", Trickle)
+	}
+	for end := time.Now().Add(how); how == 0 || time.Now().Before(end); {
+		answer()
+		if err := pause(ctx, 5*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -119,7 +119,11 @@ func (h *Hypervisor) GetStats(ctx context.Context, vmids []uint32) (map[uint32]h
 // CreateVM makes a machine in two effects, vm.create and vm.finish, so that a
 // kill can leave half of one.
 func (h *Hypervisor) CreateVM(ctx context.Context, req hypervisor.CreateRequest, progress func(hypervisor.Progress)) (hypervisor.VM, error) {
-	if err := h.world.Reach(ctx, "vm.create", subject(req.Ref.VMID)); err != nil {
+	reach := ctx
+	if progress != nil {
+		reach = world.WithProgress(ctx, func() { progress(hypervisor.Progress{Phase: "wait"}) })
+	}
+	if err := h.world.Reach(reach, "vm.create", subject(req.Ref.VMID)); err != nil {
 		return hypervisor.VM{}, err
 	}
 	if err := checkCreate(req); err != nil {
