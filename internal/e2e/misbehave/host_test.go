@@ -108,8 +108,15 @@ func withHost(t *testing.T, dir, binary string, w *world.World, f func(context.C
 
 func misbehaveInTurn(ctx context.Context, h *pluginhost.Host, w *world.World) error {
 	for _, f := range []world.Fault{
-		{Do: world.KillPlugin}, {Do: world.Panic}, {Do: world.Exit}, {Do: world.Babble}, {Do: world.BadLog}, {Do: world.LongLine, Bytes: 10 << 20},
-		{Do: world.Flood, For: world.Duration(500 * time.Millisecond)}, {Do: world.Deaf}, {Do: world.Unplug},
+		{Do: world.KillPlugin},
+		{Do: world.Panic},
+		{Do: world.Exit},
+		{Do: world.Babble},
+		{Do: world.BadLog},
+		{Do: world.LongLine, Bytes: 10 << 20},
+		{Do: world.Flood, For: world.Duration(500 * time.Millisecond)},
+		{Do: world.Deaf},
+		{Do: world.Unplug},
 	} {
 		f.Op = describe
 		if err := w.SetFaults(ctx, f); err != nil {
