@@ -38,7 +38,7 @@ checked as the daemon checks it, started for a moment without privileges,
 network or configuration, and asked.`,
 		Answers: []cli.Answer{cli.AnswerOf[documented]("plugin-docs")},
 		Flags: func(fs *flag.FlagSet) {
-			fs.StringVar(&file, "file", config.DefaultFile, "the daemon's configuration `FILE`")
+			fs.StringVar(&file, "file", config.DefaultFile, "the daemon's configuration `file`")
 			fs.BoolVar(&example, "example", false, "print only the block, as HCL")
 		},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {

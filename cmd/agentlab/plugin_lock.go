@@ -38,7 +38,7 @@ It needs no daemon. A daemon that runs takes the pins over with systemctl reload
 agentlabd.`,
 		Answers: []cli.Answer{cli.AnswerOf[locked]("plugin-lock")},
 		Flags: func(fs *flag.FlagSet) {
-			fs.StringVar(&file, "file", config.DefaultFile, "the daemon's configuration `FILE`")
+			fs.StringVar(&file, "file", config.DefaultFile, "the daemon's configuration `file`")
 			fs.BoolVar(&check, "check", false, "only compare the binaries with what is pinned")
 		},
 		Run: func(_ context.Context, env *cli.Env, args []string) error {
