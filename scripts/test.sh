@@ -111,8 +111,8 @@ list_skips() {
   ' "$logs"/*.log
 }
 
-unit_packages() { go list ./... | grep -vE '/(plugins/|examples/|internal/e2e)'; }
-plugin_packages() { go list ./plugins/... ./examples/... | grep -v '/plugins/netfilter'; }
+unit_packages() { go list ./... | grep -vE '/(plugins/|examples/|internal/e2e|sdk/conformance|sdk/scaffold)'; }
+plugin_packages() { go list ./plugins/... ./examples/... ./sdk/conformance ./sdk/scaffold | grep -v '/plugins/netfilter'; }
 crash_packages() { go list ./internal/e2e/... | grep -vE '/e2e/(vm|cloud)$'; }
 
 # Says what fails, since bash ignores set -e inside a command that is tested. An
