@@ -49,21 +49,23 @@ func BenchmarkDaemonStart(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			var took samples
-			var daemon, plugin []float64
+			var daemon, own, plugin []float64
 			for i := 0; i < max(b.N, 5); i++ {
 				s := testkit.NewSim(b)
 				s.WriteConfig(b, s.Config(blocks(s)))
 				took = append(took, startTime(b, s))
 				time.Sleep(time.Second)
-				daemon = append(daemon, resident(b, s.PID()))
+				daemon = append(daemon, resident(b, s.PID(), "VmRSS"))
+				own = append(own, resident(b, s.PID(), "RssAnon"))
 				for _, pid := range s.PluginPIDs() {
-					plugin = append(plugin, resident(b, pid))
+					plugin = append(plugin, resident(b, pid, "VmRSS"))
 				}
 				s.Term(b)
 			}
 			hide(b)
 			took.report(b, "ready")
 			b.ReportMetric(median(daemon), "daemon-MiB")
+			b.ReportMetric(median(own), "daemon-own-MiB")
 			if len(plugin) > 0 {
 				b.ReportMetric(median(plugin), "plugin-MiB")
 			}
@@ -90,17 +92,18 @@ func startTime(b *testing.B, s *testkit.Sim) time.Duration {
 	return 0
 }
 
-// resident is a process's VmRSS in MiB.
-func resident(b *testing.B, pid int) float64 {
+// resident is how much of a process is in memory, in MiB: VmRSS all of it, RssAnon
+// what is not the content of files.
+func resident(b *testing.B, pid int, which string) float64 {
 	b.Helper()
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {
 		b.Fatal(err)
 	}
-	_, after, _ := strings.Cut(string(text), "VmRSS:")
+	_, after, _ := strings.Cut(string(text), which+":")
 	var kib float64
 	if _, err := fmt.Sscan(after, &kib); err != nil {
-		b.Fatalf("VmRSS of %d: %v", pid, err)
+		b.Fatalf("%s of %d: %v", which, pid, err)
 	}
 	return kib / 1024
 }

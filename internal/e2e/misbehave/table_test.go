@@ -24,7 +24,7 @@ type row struct {
 	logs    []string      // in the daemon's log
 	slow    bool          // the host has to wait before it can tell
 	stays   []string      // programs that outlive it, which the test ends
-	ends    time.Duration // how long the daemon may take to end afterwards, if not promptly
+	ends    time.Duration // how long the daemon may take to end afterwards, if not mostToEnd
 	after   func(t *testing.T, b *bed)
 }
 
@@ -98,7 +98,7 @@ func TestMisbehaving(t *testing.T) {
 			b.runJob(t)
 			before := b.level(t)
 			endure(t, b, r)
-			recover(t, b)
+			comeBack(t, b)
 			settle(t, b, r, before)
 		})
 	}
@@ -150,8 +150,8 @@ func without(want []string, text string) (missing []string) {
 	return missing
 }
 
-// recover waits until the plugin is as before.
-func recover(t *testing.T, b *bed) {
+// comeBack waits until the plugin is as before.
+func comeBack(t *testing.T, b *bed) {
 	t.Helper()
 	began := time.Now()
 	said := ""
@@ -163,9 +163,12 @@ func recover(t *testing.T, b *bed) {
 	b.runJob(t)
 }
 
+// The bounds hold with the race detector too, which takes thrice the memory and
+// has each process end a second later.
 const (
 	mostLogged   = 1 << 20 // bytes of the daemon's log in one row
-	mostResident = 100     // MiB of the daemon at its worst
+	mostResident = 150     // MiB of the daemon at its worst; it is 35 when nothing happens
+	mostToEnd    = 5 * time.Second
 )
 
 var shown = cmpopts.IgnoreUnexported(level{})
@@ -206,7 +209,7 @@ func settle(t *testing.T, b *bed, r row, before level) {
 	if code := b.Term(t); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	if took := time.Since(began); took > max(promptly, r.ends) {
+	if took := time.Since(began); took > max(mostToEnd, r.ends) {
 		t.Errorf("the daemon took %s to end", took)
 	}
 }

@@ -88,13 +88,12 @@ func listen(accept bool) string {
 		leave(err.Error(), 2)
 	}
 	go func() {
-		var held []net.Conn
 		for accept {
 			conn, err := ln.Accept()
 			if err != nil {
 				return
 			}
-			held = append(held, conn)
+			defer func() { _ = conn.Close() }() // held for as long as the process lives
 		}
 	}()
 	return path
