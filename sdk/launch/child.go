@@ -83,6 +83,13 @@ func (c *child) Start(context.Context) error {
 	c.reading.Go(func() { c.out.read(stderrR) })
 
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdinR, stdoutW, stderrW
+	done, err := c.setApart(cmd, theirs)
+	if err != nil {
+		closeAll(stdinR, stdinW, stdoutR, stdoutW, stderrR, stderrW, c.sockets)
+		close(c.exited)
+		return err
+	}
+	defer done()
 	started := make(chan error, 1)
 	go c.own(cmd, started, stdoutR, stderrR)
 	err = <-started
@@ -111,6 +118,28 @@ func (c *child) command() (*exec.Cmd, error) {
 	}
 	return cmd, c.spec.Grant.attributes(cmd.SysProcAttr)
 }
+
+// setApart has a binary executed from a descriptor far above all that the process
+// gets: between fork and exec those are copied to the lowest numbers, and some to
+// numbers just above the highest, over whatever is there.
+func (c *child) setApart(cmd *exec.Cmd, passed []*os.File) (done func(), err error) {
+	if len(cmd.ExtraFiles) > 0 && cmd.ExtraFiles[0] == c.file {
+		return func() {}, nil // it is passed itself
+	}
+	floor := 0
+	for _, f := range append(passed, cmd.ExtraFiles...) {
+		floor = max(floor, int(f.Fd()))
+	}
+	fd, err := unix.FcntlInt(c.file.Fd(), unix.F_DUPFD_CLOEXEC, floor+apart)
+	if err != nil {
+		return nil, fmt.Errorf("copy the binary's descriptor: %w", err)
+	}
+	cmd.Path = fdPath(fd)
+	return func() { _ = unix.Close(fd) }, nil
+}
+
+// apart is more than a fork ever needs above the highest descriptor it passes.
+const apart = 16
 
 // firstExtra is the descriptor that a process gets the first of its ExtraFiles
 // as.

@@ -138,6 +138,14 @@ func (g Grant) bind() error {
 	if err != nil {
 		return err
 	}
+	if err := cutBounding(keep); err != nil {
+		return err
+	}
+	return clearInherited()
+}
+
+// cutBounding leaves the thread's bounding set with these capabilities.
+func cutBounding(keep []uintptr) error {
 	for c := range uintptr(64) {
 		if slices.Contains(keep, c) {
 			continue
@@ -149,6 +157,26 @@ func (g Grant) bind() error {
 		if err != nil {
 			return fault.New(fault.Denied, "take %s away: %w", capabilityName(c), err)
 		}
+	}
+	return nil
+}
+
+// clearInherited empties the thread's inheritable and ambient sets, which pass
+// over exec what the bounding set no longer has. The fork fills them again with
+// what attributes says.
+func clearInherited() error {
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fault.New(fault.Denied, "clear ambient capabilities: %w", err)
+	}
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData // 32 capabilities each
+	err := unix.Capget(&head, &data[0])
+	if err == nil {
+		data[0].Inheritable, data[1].Inheritable = 0, 0
+		err = unix.Capset(&head, &data[0])
+	}
+	if err != nil {
+		return fault.New(fault.Denied, "clear inheritable capabilities: %w", err)
 	}
 	return nil
 }

@@ -4,13 +4,16 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/launch"
@@ -111,6 +114,17 @@ func TestConfinement(t *testing.T) {
 		})
 	}
 	threadsAreUntouched(t)
+}
+
+// A host may itself have inherited capabilities to pass on, as from a service
+// with AmbientCapabilities=.
+func TestConfinementByAHostThatPassesOn(t *testing.T) {
+	needRoot(t)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestConfinement$")
+	cmd.SysProcAttr = &syscall.SysProcAttr{AmbientCaps: []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_PERFMON}}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 // threadsAreUntouched wants the host itself to have what it had: confinement is

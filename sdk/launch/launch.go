@@ -59,6 +59,7 @@ type Process struct {
 	client *goplugin.Client
 	conn   *grpc.ClientConn
 	base   plugin.Base
+	calls  *inFlight
 	dir    string
 	done   chan struct{}
 }
@@ -143,8 +144,8 @@ func Start(ctx context.Context, spec Spec) (*Process, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	c := newChild(spec, file)
-	p := &Process{child: c, dir: dir, done: make(chan struct{})}
-	p.client = newClient(ctx, c, dir)
+	p := &Process{child: c, calls: &inFlight{}, dir: dir, done: make(chan struct{})}
+	p.client = newClient(ctx, c, dir, p.calls)
 	// Nothing in go-plugin looks at ctx; a killed process ends all its waits.
 	unwatch := context.AfterFunc(ctx, func() { _ = c.Kill(context.WithoutCancel(ctx)) })
 	err = p.handshake(ctx)
@@ -195,7 +196,7 @@ var keepDescriptors = sync.OnceFunc(func() {
 	_ = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
 })
 
-func newClient(ctx context.Context, c *child, dir string) *goplugin.Client {
+func newClient(ctx context.Context, c *child, dir string, calls *inFlight) *goplugin.Client {
 	deadline, _ := ctx.Deadline()
 	return goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: goplugin.HandshakeConfig{
@@ -210,9 +211,9 @@ func newClient(ctx context.Context, c *child, dir string) *goplugin.Client {
 		SyncStdout:       &lines{pump: c.out},
 		SyncStderr:       &lines{pump: c.out},
 		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: dir},
-		GRPCDialOptions: []grpc.DialOption{grpc.WithDefaultCallOptions(
+		GRPCDialOptions: append(calls.options(), grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(plugin.MaxMessage), grpc.MaxCallSendMsgSize(plugin.MaxMessage),
-		)},
+		)),
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, dir string) (runner.Runner, error) {
 			c.env = cmd.Env
 			return c, c.shelter(dir)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/launch"
@@ -40,6 +41,10 @@ func actAsHost() {
 	var err1 error
 	if os.Getenv("CONFINED") != "" {
 		spec.Grant, err1 = launch.Tightest(self)
+	}
+	if os.Getenv("FREE") != "" { // as in a daemon that closed what it was started with
+		r, w, err := os.Pipe() // the runtime's own descriptors are open from here on
+		err1 = errors.Join(err1, err, r.Close(), w.Close(), unix.Close(3))
 	}
 	p, err2 := launch.Start(context.Background(), spec)
 	if err := errors.Join(err1, err2); err != nil {
@@ -71,6 +76,35 @@ func TestPluginEndsWithItsHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = host.Wait()
+	awaitGone(t, pid)
+}
+
+// The first descriptor that is free may be one that the plugin gets something as.
+func TestBinaryAtALowDescriptor(t *testing.T) {
+	spec := testSpec(t, "host", io.Discard)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = null.Close() }()
+	host := exec.Command(spec.Path)
+	host.Env = []string{modeKey + "=host", "RUN_DIR=" + shortDir(t), "PLUGIN_MODE=serve", "CONFINED=yes", "FREE=3"}
+	host.ExtraFiles = []*os.File{null}
+	out, err := host.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var line [256]byte
+	n, _ := out.Read(line[:])
+	_ = host.Process.Kill()
+	_ = host.Wait()
+	pid, err := strconv.Atoi(strings.TrimSpace(string(line[:n])))
+	if err != nil {
+		t.Fatalf("host said %q", line[:n])
+	}
 	awaitGone(t, pid)
 }
 

@@ -11,10 +11,11 @@ import (
 )
 
 const (
-	probeTimeout = time.Second
-	drainTimeout = 10 * time.Second
-	closeTimeout = 4 * time.Second // for the plugin's own clean-up
-	termTimeout  = 2 * time.Second
+	probeTimeout  = time.Second
+	drainTimeout  = 10 * time.Second
+	answerTimeout = time.Second     // for answers to arrive that the plugin has given
+	closeTimeout  = 4 * time.Second // for the plugin's own clean-up
+	termTimeout   = 2 * time.Second
 )
 
 // Stop ends the process: running calls finish, the plugin cleans up, and what
@@ -54,6 +55,9 @@ func (p *Process) ask(ctx context.Context) {
 	if err != nil || left > 0 {
 		p.child.spec.Log.Warn("plugin ends with calls running", "count", left, "err", err)
 	}
+	answered, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	p.calls.wait(answered) // the shutdown cuts what is not written yet
 	shutdown, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	// The server stops before it answers, so the answer says nothing.
