@@ -85,6 +85,9 @@ func (i *instance) hasEnded() bool {
 func (i *instance) run(ctx context.Context, up *upProcess) error {
 	defer i.retiring.Wait()
 	i.remember()
+	if up != nil {
+		i.serve(up)
+	}
 	for ctx.Err() == nil {
 		var err error
 		if up == nil {
@@ -111,7 +114,7 @@ func (i *instance) remember() {
 	i.change(func() { i.crashes = i.records.list })
 }
 
-// bringUp starts a process and configures it. The error is a downfall.
+// bringUp starts a process, configures it and lets it serve. The error is a downfall.
 func (i *instance) bringUp(ctx context.Context) (*upProcess, error) {
 	began := time.Now()
 	i.become(Starting, "")
@@ -127,6 +130,7 @@ func (i *instance) bringUp(ctx context.Context) (*upProcess, error) {
 		up.abandon(ctx, i)
 		return nil, i.startFailed(block, up, began, err)
 	}
+	i.serve(up)
 	return up, nil
 }
 
