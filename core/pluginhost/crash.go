@@ -68,6 +68,10 @@ func (r *records) load() error {
 // add keeps a report. The report counts even if its file cannot be written.
 func (r *records) add(c Crash) error {
 	r.list = append([]Crash{c}, r.list...) // others may read the old one
+	return errors.Join(r.write(c), r.trim())
+}
+
+func (r *records) write(c Crash) error {
 	raw, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return fault.New(fault.Internal, "write crash report: %w", err)
@@ -79,7 +83,7 @@ func (r *records) add(c Crash) error {
 	if err := errors.Join(os.WriteFile(path+".new", raw, 0o600), os.Rename(path+".new", path)); err != nil {
 		return fault.New(fault.Unavailable, "write crash report: %w", err)
 	}
-	return r.trim()
+	return nil
 }
 
 func (r *records) trim() (err error) {

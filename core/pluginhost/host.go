@@ -64,6 +64,7 @@ type Host struct {
 	mu sync.RWMutex
 	// mu guards:
 	instances []*instance
+	leaving   []*instance // no more among instances, but may still run
 	// spawn runs f beside the others until Run ends; nil unless Run runs.
 	spawn func(f func(ctx context.Context) error)
 }
@@ -122,6 +123,7 @@ func (h *Host) keep(i *instance, up *upProcess) {
 			case <-ctx.Done():
 			}
 		}()
+		defer close(i.ended)
 		return i.run(ctx, up)
 	})
 }

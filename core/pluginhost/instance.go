@@ -34,6 +34,7 @@ type instance struct {
 	requests chan *request // to run: take this process in place of yours
 	kick     chan struct{} // to run: look at the health now
 	leaves   chan struct{} // closed when it is to stop though the host goes on
+	ended    chan struct{} // closed when run has ended, and all its processes
 	retiring sync.WaitGroup
 	tally    tally
 
@@ -59,7 +60,8 @@ type instance struct {
 func newInstance(cfg *Config, b Block, log hclog.Logger) *instance {
 	i := &instance{
 		cfg: cfg, kind: b.Kind, name: b.Name, log: log, starter: processes{}, block: b,
-		requests: make(chan *request), kick: make(chan struct{}, 1), changed: make(chan struct{}), leaves: make(chan struct{}),
+		requests: make(chan *request), kick: make(chan struct{}, 1), changed: make(chan struct{}),
+		leaves: make(chan struct{}), ended: make(chan struct{}),
 		status: Status{Kind: b.Kind, Name: b.Name, State: Stopped, Since: time.Now(), Path: cfg.pathOf(b)},
 	}
 	if cfg.StateDir != "" {
@@ -70,10 +72,22 @@ func newInstance(cfg *Config, b Block, log hclog.Logger) *instance {
 
 func (i *instance) label() string { return i.kind + " " + i.name }
 
+func (i *instance) hasEnded() bool {
+	select {
+	case <-i.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // run keeps a process up until ctx ends. up is the first, or nil.
 func (i *instance) run(ctx context.Context, up *upProcess) error {
 	defer i.retiring.Wait()
 	i.remember()
+	if up != nil {
+		i.serve(up)
+	}
 	for ctx.Err() == nil {
 		var err error
 		if up == nil {
@@ -100,7 +114,7 @@ func (i *instance) remember() {
 	i.change(func() { i.crashes = i.records.list })
 }
 
-// bringUp starts a process and configures it. The error is a downfall.
+// bringUp starts a process, configures it and lets it serve. The error is a downfall.
 func (i *instance) bringUp(ctx context.Context) (*upProcess, error) {
 	began := time.Now()
 	i.become(Starting, "")
@@ -116,6 +130,7 @@ func (i *instance) bringUp(ctx context.Context) (*upProcess, error) {
 		up.abandon(ctx, i)
 		return nil, i.startFailed(block, up, began, err)
 	}
+	i.serve(up)
 	return up, nil
 }
 

@@ -26,7 +26,7 @@ func (h *Host) Restart(ctx context.Context, kindOrName string) error {
 	if err != nil {
 		return err
 	}
-	r, err := inst.start(ctx, inst.blockNow())
+	r, err := inst.start(ctx, inst.blockNow(), true)
 	if err != nil {
 		return err
 	}
@@ -56,6 +56,9 @@ func (h *Host) Reload(ctx context.Context, blocks []Block) (changed []string, di
 	}
 	defer done()
 	changes, next := h.compare(blocks)
+	if diags := h.vacant(ctx, changes); diags.HasErrors() {
+		return nil, diags
+	}
 	if diags := startAll(ctx, changes); diags.HasErrors() {
 		return nil, diags
 	}
@@ -96,10 +99,34 @@ func (c *change) diagnostics(err error) hcl.Diagnostics {
 	if wrong := (*ConfigError)(nil); errors.As(err, &wrong) {
 		return wrong.Diagnostics
 	}
+	what := "its process was not replaced, the old one stays: "
+	if c.add {
+		what = "its process was not started: "
+	}
 	return hcl.Diagnostics{{
-		Severity: hcl.DiagError, Subject: &c.block.Range,
-		Summary: "its process was not replaced, the old one stays: " + oneLine(err.Error()), Detail: fault.HintOf(err),
+		Severity: hcl.DiagError, Subject: &c.block.Range, Summary: what + oneLine(err.Error()), Detail: fault.HintOf(err),
 	}}
+}
+
+// vacant waits until no process is left of an earlier plugin whose name, and so
+// whose state folder, one that comes has.
+func (h *Host) vacant(ctx context.Context, changes []*change) (diags hcl.Diagnostics) {
+	h.mu.RLock()
+	left := slices.Clone(h.leaving)
+	h.mu.RUnlock()
+	for _, c := range changes {
+		for _, old := range left {
+			if !c.add || old.label() != c.inst.label() {
+				continue
+			}
+			select {
+			case <-old.ended:
+			case <-ctx.Done():
+				diags = append(diags, c.diagnostics(fault.New(fault.Locked, "its earlier process has calls to finish: %w", ctx.Err()))...)
+			}
+		}
+	}
+	return diags
 }
 
 // compare finds what is to be started, and the instances that are to run.
@@ -146,7 +173,7 @@ func startAll(ctx context.Context, changes []*change) hcl.Diagnostics {
 	errs := make([]error, len(changes))
 	var wg sync.WaitGroup
 	for n, c := range changes {
-		wg.Go(func() { c.next, errs[n] = c.inst.start(ctx, c.block) })
+		wg.Go(func() { c.next, errs[n] = c.inst.start(ctx, c.block, !c.add) })
 	}
 	wg.Wait()
 	var out hcl.Diagnostics
@@ -182,8 +209,10 @@ func (h *Host) put(ctx context.Context, changes []*change, next []*instance) (go
 			h.keep(c.inst, c.next.next)
 		}
 	}
+	h.leaving = slices.DeleteFunc(h.leaving, (*instance).hasEnded)
 	for _, old := range h.instances {
 		if !slices.Contains(next, old) {
+			h.leaving = append(h.leaving, old)
 			gone = append(gone, old.label())
 			h.spawn(func(ctx context.Context) error {
 				old.leave(ctx)

@@ -223,3 +223,53 @@ func TestStoppedProcessIsReplaced(t *testing.T) {
 		t.Errorf("reports %+v", d.Crashes)
 	}
 }
+
+// TestReloadAddsAnExclusivePlugin: one that a reload brings has no predecessor
+// that must end first.
+func TestReloadAddsAnExclusivePlugin(t *testing.T) {
+	h := run(t)
+	b := worded(block(t, "secrets", "folder = \"/f\"\n"), "f")
+	b.Path = copied(t, "agentlab-plugin-toy-alone")
+	if changed, diags := h.Reload(t.Context(), []pluginhost.Block{b}); diags.HasErrors() || len(changed) != 1 {
+		t.Fatalf("changed %q: %v", changed, diags)
+	}
+	if got := folderOf(t, h); got != "/f" {
+		t.Errorf("folder %s", got)
+	}
+}
+
+// TestReloadWaitsForTheOneThatLeaves: a plugin that comes back does not share its
+// state folder with the process that still has calls.
+func TestReloadWaitsForTheOneThatLeaves(t *testing.T) {
+	b := worded(block(t, "secrets", "folder = \"/f\"\n"), "f")
+	h := run(t, b)
+	ready(t, h)
+	pid := h.List()[0].PID
+	ctx, cancel := context.WithCancel(t.Context())
+	hung := make(chan error, 1)
+	go func() {
+		_, err := h.Secrets().Open(ctx, "hang", "")
+		hung <- err
+	}()
+	time.Sleep(200 * time.Millisecond)
+	if _, diags := h.Reload(t.Context(), nil); diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	soon, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer stop()
+	_, diags := h.Reload(soon, []pluginhost.Block{b})
+	if !diags.HasErrors() || !strings.Contains(diags.Error(), "its process was not started: its earlier process has calls to finish") {
+		t.Errorf("while a call runs: %v", diags)
+	}
+	time.AfterFunc(200*time.Millisecond, cancel)
+	if _, diags := h.Reload(t.Context(), []pluginhost.Block{b}); diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	<-hung
+	if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("the old process %d: %v", pid, err)
+	}
+	if got := folderOf(t, h); got != "/f" {
+		t.Errorf("folder %s", got)
+	}
+}

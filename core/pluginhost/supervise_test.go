@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/launch"
 	"github.com/agentlab/agentlab/sdk/plugin"
@@ -455,6 +456,43 @@ func TestRestartEndsWaiting(t *testing.T) {
 		}
 		wantState(t, i, Ready)
 	})
+}
+
+// TestRestartOutOfBackoffCountsOnce: as one process after the first.
+func TestRestartOutOfBackoffCountsOnce(t *testing.T) {
+	f := &fakes{}
+	supervised(t, f, func(t *testing.T, h *Host, i *instance) {
+		for range 2 {
+			wantState(t, i, Ready)
+			time.Sleep(time.Second)
+			f.newest().die()
+		}
+		wantState(t, i, Backoff)
+		if err := h.Restart(t.Context(), "toy"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if s := wantState(t, i, Ready); s.Restarts != 2 || s.PID != 3 {
+			t.Errorf("%d restarts, process %d", s.Restarts, s.PID)
+		}
+	})
+}
+
+// TestReportsAreBounded also where they cannot be written.
+func TestReportsAreBounded(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := records{dir: filepath.Join(file, "crashes")}
+	for range 3 * crashesKept {
+		if err := r.add(Crash{ID: lab.NewID(crashPrefix)}); err == nil {
+			t.Fatal("the report was written")
+		}
+	}
+	if len(r.list) != crashesKept {
+		t.Errorf("%d reports are kept", len(r.list))
+	}
 }
 
 func TestReportsOutliveTheDaemonAndAreKeptToOurselves(t *testing.T) {

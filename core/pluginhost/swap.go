@@ -24,8 +24,9 @@ type request struct {
 }
 
 // start prepares a process by the block, beside any that serves, as far as the
-// plugin allows. On an error nothing is left of it.
-func (i *instance) start(ctx context.Context, b Block) (*request, error) {
+// plugin allows; runs says that run is there to do the rest. On an error nothing
+// is left of it.
+func (i *instance) start(ctx context.Context, b Block, runs bool) (*request, error) {
 	next, err := i.starter.prepare(ctx, i, b)
 	if err != nil {
 		return nil, err
@@ -34,7 +35,7 @@ func (i *instance) start(ctx context.Context, b Block) (*request, error) {
 	exclusive := next.info.Exclusive || i.info.Exclusive
 	i.mu.Unlock()
 	r := &request{next: next, exclusive: exclusive, done: make(chan error, 1)}
-	if exclusive {
+	if exclusive && runs {
 		return r, nil
 	}
 	if err := i.settle(ctx, next); err != nil {

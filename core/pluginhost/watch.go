@@ -5,10 +5,9 @@ import (
 	"time"
 )
 
-// watch serves a process until it falls, which is the error, or ctx ends. When
+// watch follows a process that serves until it falls, which is the error, or ctx ends. When
 // it gives neither a process nor an error, the plugin is to be started anew.
 func (i *instance) watch(ctx context.Context, up *upProcess) (*upProcess, error) {
-	i.serve(up)
 	var p pulse
 	next := time.NewTimer(0)
 	defer next.Stop()
