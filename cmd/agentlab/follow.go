@@ -130,19 +130,24 @@ func printResult(env *cli.Env, job api.Job) {
 	w := env.Err
 	fmt.Fprintln(w)
 	fields(w, "job", job.ID, "state", job.State, "reason", job.Reason, "exit code", exitText(job), "commit", job.Commit)
-	changes := false
+	fetch, about := "", "its commits, as branch agentlab/"+job.ID
 	var rows [][]string
 	for _, a := range job.Artifacts {
 		rows = append(rows, []string{a.Path, bytesText(a.Size), a.Flagged})
-		changes = changes || a.Path == guestapi.ArtifactChanges
+		if a.Path != guestapi.ArtifactChanges {
+			continue
+		}
+		if fetch = "job fetch"; a.Flagged != "" {
+			fetch, about = "job fetch --with-secrets", about+"; look at them before you push"
+		}
 	}
 	if len(rows) > 0 {
 		fmt.Fprintln(w)
 		table(w, []string{"ARTIFACT", "SIZE", "FLAGGED"}, rows)
 	}
 	fmt.Fprintf(w, "\nnext: %s\n", next(env, "job artifacts download", job.ID))
-	if changes {
-		fmt.Fprintf(w, "      %s    (its commits, as branch agentlab/%s)\n", next(env, "job fetch", job.ID), job.ID)
+	if fetch != "" {
+		fmt.Fprintf(w, "      %s    (%s)\n", next(env, fetch, job.ID), about)
 	}
 }
 

@@ -113,7 +113,7 @@ func (s *Server) agent(ctx context.Context, spec lab.Spec, script string) (strin
 		WithHint("commit an executable %s, or set agent.command in the profile", guestapi.RunScript)
 	if script == api.ScriptPlain {
 		none = fault.New(fault.Precondition, "nothing to run: %s of the repository is not executable, the profile has no agent.command, and template %s no agent CLI", guestapi.RunScript, spec.Template).
-			WithHint("git add --chmod=+x %s, and commit", guestapi.RunScript)
+			WithHint("chmod +x %[1]s && git add %[1]s, and commit", guestapi.RunScript)
 	}
 	return "", none
 }

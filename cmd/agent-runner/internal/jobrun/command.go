@@ -67,7 +67,7 @@ func choose(job guestapi.Job, repo string, find func(string) (string, error)) (i
 		}
 	}
 	return invocation{}, fault.New(fault.Precondition, "nothing to run: no agent.command in the profile, no executable %s in the repository, no agent CLI in the template", guestapi.RunScript).
-		WithHint("commit %s with git add --chmod=+x, or set agent.command in the profile", guestapi.RunScript)
+		WithHint("chmod +x %s and commit it, or set agent.command in the profile", guestapi.RunScript)
 }
 
 func (c cli) invoke(path string, job guestapi.Job) invocation {

@@ -84,7 +84,7 @@ func TestOutcomes(t *testing.T) {
 		"cancelled":    {"echo up; sleep 60", 0, true, "cancelled", 130, "cancelled"},
 		"deaf":         {"trap '' TERM; echo up; while :; do sleep 1; done", 2 * time.Second, false, "timeout", 124, ""},
 		"log quota":    {"yes " + strings.Repeat("x", 100), 0, false, "failed", 125, "log exceeded 1048576 bytes"},
-		"nothing":      {"", 0, false, "failed", 125, "git add --chmod=+x"},
+		"nothing":      {"", 0, false, "failed", 125, "chmod +x .agentlab/run.sh"},
 		"no such cli":  {"codex", 0, false, "failed", 125, "no program \"codex\""},
 		"no commits":   {"true", 0, false, "completed", 0, ""},
 		"broken repo":  {"rm -rf .git", 0, false, "completed", 0, ""},
