@@ -88,7 +88,7 @@ func (p *pump) line(b []byte) {
 	if p.hidden != nil {
 		b = p.hidden.Bytes(b)
 	}
-	if p.lines.Tokens() < 1 { // too much to parse, only to throw it away
+	if p.lines.Tokens() < 1 || p.size.Tokens() < 1 { // too much to parse, only to throw it away
 		p.keep(hclog.Info, outputMessage, []any{"line", printable(string(bytes.TrimSpace(b)))})
 		p.dropped++
 		return

@@ -119,7 +119,7 @@ func grow(size int) {
 func talk(f world.Fault) error {
 	switch f.Do {
 	case world.Babble:
-		noise := make([]byte, 4<<20)
+		noise := make([]byte, 1<<20)
 		for i := range noise {
 			noise[i] = byte(rand.Uint32())
 		}
