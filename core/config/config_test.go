@@ -230,9 +230,11 @@ func TestLoadChecksTheOwner(t *testing.T) {
 func TestRightsOfPlugins(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{`allow = ["CAP_NET_ADMIN", "network", "root", "workloads"]`, ""},
+		{`allow = ["user:acme"]`, ""},
 		{`allow = []`, ""},
 		{`confine = false`, ""},
-		{`allow = ["CAP_MAGIC"]`, `config.hcl:1: allow: "CAP_MAGIC" is neither a capability such as "CAP_NET_ADMIN" nor "root", "network" or "workloads"`},
+		{`allow = ["CAP_MAGIC"]`, `config.hcl:1: allow: "CAP_MAGIC" is neither a capability such as "CAP_NET_ADMIN" nor "root", "user:NAME", "network" or "workloads"`},
+		{`allow = ["user:root"]`, `config.hcl:1: allow: "user:root" is neither a capability such as "CAP_NET_ADMIN" nor "root", "user:NAME", "network" or "workloads"`},
 		{"confine = false\n  allow = []", "config.hcl:1: allow limits what a plugin may ask for, and confine = false gives it everything; write one of them"},
 		{`sha256 = "00"`, "config.hcl:1: sha256 has 64 hexadecimal digits; agentlab plugin lock writes it"},
 	}

@@ -45,7 +45,7 @@ var keyTable = map[string]about{
 	"plugin.path":    {help: "Path of the binary; the default is `agentlab-plugin-NAME` in `plugin_dir`."},
 	"plugin.sha256":  {help: "SHA-256 of the binary in hex; another binary is not started. `agentlab plugin lock` writes it."},
 	"plugin.confine": {value: "true", help: "Whether the plugin gets only the user, the capabilities and the network that it asks for; false leaves it all that the daemon may."},
-	"plugin.allow":   {help: "The most that the plugin may ask for: capabilities, `root` (the daemon's own user), `network`, and `workloads` (what it starts outlives it, so it is not confined). Without it, whatever it asks for."},
+	"plugin.allow":   {help: "The most that the plugin may ask for: capabilities, `root` (the daemon's own user, also where only root may open a device that the plugin uses), `user:NAME` (another account), `network`, and `workloads` (what it starts outlives it, so it is not confined). Without it, whatever it asks for."},
 	"plugin.config":  {help: "What the plugin itself is told. Its keys are the plugin's own."},
 
 	"profile":                {help: "One profile; its label is the name that `--profile` takes. A file may hold several."},

@@ -267,7 +267,7 @@ func (c *checker) pluginRights(p pluginForm) {
 	}
 	for _, word := range *p.Allow {
 		if !launch.IsWord(word) {
-			c.failAt(p.Range, `allow: %q is neither a capability such as "CAP_NET_ADMIN" nor "root", "network" or "workloads"`, word)
+			c.failAt(p.Range, `allow: %q is neither a capability such as "CAP_NET_ADMIN" nor "root", "user:NAME", "network" or "workloads"`, word)
 		}
 	}
 }

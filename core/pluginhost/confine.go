@@ -36,26 +36,37 @@ func confine(ctx context.Context, cfg *Config, b Block, spec launch.Spec) (launc
 	if err != nil {
 		return spec, err
 	}
-	if more := excess(b, asks); more != nil {
+	if more := excess(b, asks, spec.Grant); more != nil {
 		return spec, &ConfigError{Plugin: b.Kind + " " + b.Name, Diagnostics: hcl.Diagnostics{more}}
 	}
 	return spec, nil
 }
 
-// excess says what the plugin asks for beyond what its block allows; nil when that
-// is nothing.
-func excess(b Block, asks plugin.Confinement) *hcl.Diagnostic {
+// tun is a device that is anybody's where udev runs: without capabilities it is of
+// no use.
+const tun = "/dev/net/tun"
+
+// excess says what the plugin asks for beyond what its block allows, or would get
+// beyond it; nil when that is nothing.
+func excess(b Block, asks plugin.Confinement, g launch.Grant) *hcl.Diagnostic {
 	if b.Allow == nil || b.Unconfined {
 		return nil
 	}
-	more := slices.DeleteFunc(launch.Words(asks), func(word string) bool { return slices.Contains(b.Allow, word) })
+	more := slices.DeleteFunc(launch.Words(asks, g), func(word string) bool { return slices.Contains(b.Allow, word) })
 	if len(more) == 0 {
 		return nil
 	}
-	return &hcl.Diagnostic{
+	d := &hcl.Diagnostic{
 		Severity: hcl.DiagError,
 		Summary:  "the plugin asks for " + strings.Join(more, ", ") + ", which its block does not allow",
 		Detail:   "add it to allow, or do without the plugin",
 		Subject:  &b.Range,
 	}
+	if g.RootFor != "" && slices.Contains(more, "root") {
+		d.Detail = "add it to allow; it needs root because nobody else may open " + g.RootFor
+		if g.RootFor == tun {
+			d.Detail += ", which chmod 0666 " + tun + " changes"
+		}
+	}
+	return d
 }

@@ -47,8 +47,8 @@ func (h *Host) alone(ctx context.Context) (done func(), err error) {
 // another are replaced as by Restart, plugins that came are started, and those
 // that went are stopped once their calls have ended. The new processes are
 // started first, and if one does not come up all stays as it was. Only a plugin
-// that may not run twice cannot be tried before: when it fails, changed names
-// what was replaced nevertheless.
+// that may not run twice, or is to have another user, cannot be tried before: when
+// it fails, changed names what was replaced nevertheless.
 func (h *Host) Reload(ctx context.Context, blocks []Block) (changed []string, diags hcl.Diagnostics) {
 	done, err := h.alone(ctx)
 	if err != nil {

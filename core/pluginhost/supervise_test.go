@@ -26,6 +26,7 @@ type fakes struct {
 	log       []string // what happened, in order
 	started   []*fake
 	exclusive bool
+	user      func(n int) int // of process n
 	starting  time.Duration                      // of each start
 	refuse    func(n int, b Block) (bool, error) // whether start n fails when it is configured, and how
 	health    func(ctx context.Context, f *fake) (plugin.Health, error)
@@ -73,8 +74,12 @@ func (f *fakes) prepare(ctx context.Context, _ *instance, b Block) (*upProcess, 
 	one := &fake{owner: f, n: len(f.started) + 1, done: make(chan struct{})}
 	f.started = append(f.started, one)
 	f.mu.Unlock()
+	var grant launch.Grant
+	if f.user != nil {
+		grant.UID = f.user(one.n)
+	}
 	return &upProcess{
-		process: one, block: b, reported: make(chan struct{}), info: plugin.Info{Exclusive: f.exclusive, Version: b.Name},
+		process: one, grant: grant, block: b, reported: make(chan struct{}), info: plugin.Info{Exclusive: f.exclusive, Version: b.Name},
 		health: func(ctx context.Context) (plugin.Health, error) {
 			if f.health != nil {
 				return f.health(ctx, one)
@@ -418,6 +423,27 @@ func TestExclusivePluginIsNeverConfiguredTwice(t *testing.T) {
 		}
 		if len(i.crashes) != 0 {
 			t.Errorf("reports %+v", i.crashes)
+		}
+	})
+}
+
+// The state folder goes to another user only when nobody works in it any more, and
+// comes back when that one fails.
+func TestAnotherUserIsNeverConfiguredBesideTheOldOne(t *testing.T) {
+	f := &fakes{user: func(n int) int { return []int{0, 7, 7, 8, 7}[n] }}
+	f.refuse = func(n int, _ Block) (bool, error) { return n == 3, fault.New(fault.Unavailable, "no luck") }
+	supervised(t, f, func(t *testing.T, h *Host, i *instance) {
+		wantState(t, i, Ready)
+		if err := h.Restart(t.Context(), "toy"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := h.Restart(t.Context(), "toy"); err == nil {
+			t.Error("the second restart succeeded")
+		}
+		wantState(t, i, Ready)
+		if got := strings.Join(f.happened(), ", "); got != "configure 1, configure 2, stop 1, stop 2, configure 3, stop 3, configure 4" {
+			t.Errorf("what happened: %s", got)
 		}
 	})
 }

@@ -32,7 +32,7 @@ func (i *instance) start(ctx context.Context, b Block, runs bool) (*request, err
 		return nil, err
 	}
 	i.mu.Lock()
-	exclusive := next.info.Exclusive || i.info.Exclusive
+	exclusive := next.info.Exclusive || i.info.Exclusive || i.current != nil && !i.current.sharesDir(next)
 	i.mu.Unlock()
 	r := &request{next: next, exclusive: exclusive, done: make(chan error, 1)}
 	if exclusive && runs {
@@ -43,6 +43,12 @@ func (i *instance) start(ctx context.Context, b Block, runs bool) (*request, err
 		return nil, err
 	}
 	return r, nil
+}
+
+// sharesDir reports whether both may use the state folder at the same time: it
+// belongs to one user, and configure gives it to that of the process.
+func (up *upProcess) sharesDir(next *upProcess) bool {
+	return up.grant.UID == next.grant.UID && up.grant.GID == next.grant.GID
 }
 
 // settle configures a process and sees that it answers.

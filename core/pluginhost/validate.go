@@ -6,6 +6,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/agentlab/agentlab/sdk/launch"
 )
 
 // Validate starts the block's plugin beside whatever runs, asks what it thinks
@@ -28,7 +30,14 @@ func Validate(ctx context.Context, cfg Config, block Block, log hclog.Logger) (h
 		return nil, err
 	}
 	diags := up.decoded.diags
-	if more := excess(block, up.info.Confinement); more != nil {
+	if block.Unconfined {
+		return diags, nil
+	}
+	would, err := launch.GrantOf(up.info.Confinement, cfg.stateDir(block))
+	if err != nil {
+		return nil, err
+	}
+	if more := excess(block, up.info.Confinement, would); more != nil {
 		diags = append(diags, more)
 	}
 	return diags, nil

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +34,7 @@ type Grant struct {
 	Capabilities []string // all that it and its children can ever have
 	Network      bool     // false: a network namespace with nothing in it
 	Why          string   // what the plugin has beyond its wish; "" for nothing
+	RootFor      string   // the device for which it is root, though it asks for another user
 }
 
 // GrantOf gives what the plugin asks for, and nothing else. owner is what the
@@ -51,10 +53,16 @@ func GrantOf(asks plugin.Confinement, owner string) (Grant, error) {
 		return Grant{}, err
 	}
 	for _, path := range asks.Devices {
-		if asks.User != "" && !forAll(path) {
-			g.Why = "it is root, for nobody else may open " + path
-			return g, nil
+		open, err := forAll(path)
+		if err != nil {
+			return Grant{}, err
 		}
+		if asks.User != "" && !open {
+			g.Why, g.RootFor = "it is root, for nobody else may open "+path, path
+		}
+	}
+	if g.RootFor != "" {
+		return g, nil
 	}
 	switch asks.User {
 	case "":
@@ -80,13 +88,22 @@ func GrantOf(asks plugin.Confinement, owner string) (Grant, error) {
 }
 
 // forAll reports whether any user may open the device, or it is not there: then
-// being root does not help.
-func forAll(path string) bool {
-	info, err := os.Stat(path)
-	if err != nil {
-		return errors.Is(err, fs.ErrNotExist)
+// being root does not help. Only for what is a device may a plugin become root.
+func forAll(path string) (bool, error) {
+	notOne := fault.New(fault.Unsupported, "the plugin asks for %q, which is no device below /dev", path)
+	if path != filepath.Clean(path) || !strings.HasPrefix(path, "/dev/") {
+		return false, notOne
 	}
-	return info.Mode().Perm()&0o006 == 0o006
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, nil
+	case err != nil:
+		return false, fault.New(fault.Unsupported, "look at a device that the plugin asks for: %w", err)
+	case info.Mode()&fs.ModeDevice == 0:
+		return false, notOne
+	}
+	return info.Mode().Perm()&0o006 == 0o006, nil
 }
 
 // capabilities gives the numbers of the capabilities.
@@ -197,12 +214,20 @@ CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_MKNOD CAP_LEASE CAP_AUDIT_W
 CAP_MAC_OVERRIDE CAP_MAC_ADMIN CAP_SYSLOG CAP_WAKE_ALARM CAP_BLOCK_SUSPEND CAP_AUDIT_READ CAP_PERFMON CAP_BPF
 CAP_CHECKPOINT_RESTORE`)
 
-// Words are what a plugin asks for, one by one, as a block may allow it:
-// capabilities, "root" for the host's own user, "network" and "workloads".
-func Words(asks plugin.Confinement) []string {
+// userWord begins the word for an account.
+const userWord = "user:"
+
+// Words are what a plugin asks for and would get, one by one, as a block may
+// allow it: capabilities, "root" for the host's own user or whenever it would be
+// root, "user:NAME" for another account, "network" and "workloads". g is what
+// GrantOf gives for it.
+func Words(asks plugin.Confinement, g Grant) []string {
 	out := slices.Sorted(slices.Values(asks.Capabilities))
-	if asks.User == "" || asks.User == "root" {
+	switch {
+	case asks.User == "" || asks.User == "root" || g.Confined && g.UID == 0:
 		out = append(out, "root")
+	case asks.User != plugin.NoUser:
+		out = append(out, userWord+asks.User)
 	}
 	if asks.Network {
 		out = append(out, "network")
@@ -215,5 +240,8 @@ func Words(asks plugin.Confinement) []string {
 
 // IsWord reports whether Words may give the word.
 func IsWord(word string) bool {
+	if name, ok := strings.CutPrefix(word, userWord); ok {
+		return name != "" && name != "root" && name != plugin.NoUser
+	}
 	return slices.Contains(capabilityNames, word) || word == "root" || word == "network" || word == "workloads"
 }

@@ -3,6 +3,7 @@ package launch_test
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,6 +39,25 @@ func rights(t *testing.T, task string) map[string]string {
 	return out
 }
 
+// deviceOfRoot is one that only root may open.
+func deviceOfRoot(t *testing.T) string {
+	t.Helper()
+	var found string
+	_ = filepath.WalkDir("/dev", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type()&fs.ModeDevice != 0 {
+			if info, err := d.Info(); err == nil && info.Mode().Perm()&0o006 == 0 {
+				found = path
+				return fs.SkipAll
+			}
+		}
+		return nil
+	})
+	if found == "" {
+		t.Skip("needs a device that only root may open")
+	}
+	return found
+}
+
 func netOf(t *testing.T, pid string) string {
 	t.Helper()
 	link, err := os.Readlink(filepath.Join("/proc", pid, "ns/net"))
@@ -71,7 +91,7 @@ func TestConfinement(t *testing.T) {
 		{"root without", plugin.Confinement{}, true, none, none, false},
 		{"root with some", plugin.Confinement{Capabilities: both, Network: true}, true, admin, none, true},
 		{"device for all", plugin.Confinement{User: plugin.NoUser, Devices: []string{"/dev/null", "/dev/not-there"}}, false, none, none, false},
-		{"device for root", plugin.Confinement{User: plugin.NoUser, Devices: []string{"/etc/shadow"}}, true, none, none, false},
+		{"device for root", plugin.Confinement{User: plugin.NoUser, Devices: []string{"/dev/null", deviceOfRoot(t)}}, true, none, none, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -172,11 +192,49 @@ func TestGrants(t *testing.T) {
 	if _, err := launch.GrantOf(plugin.Confinement{Capabilities: []string{"CAP_MAGIC"}}, "/a"); !errors.Is(err, fault.Unsupported) {
 		t.Errorf("unknown capability: %v", err)
 	}
+	// Whatever else only root may read is no reason to be root.
+	for _, path := range []string{"/etc/shadow", "/dev/../etc/shadow", "/dev/shm", "dev/null", ""} {
+		if g, err := launch.GrantOf(plugin.Confinement{User: plugin.NoUser, Devices: []string{path}}, "/a"); !errors.Is(err, fault.Unsupported) {
+			t.Errorf("device %q: %+v, %v", path, g, err)
+		}
+	}
 	spec := testSpec(t, "serve", io.Discard)
 	spec.Grant = launch.Grant{Confined: true, UID: 12345, GID: 12345}
 	spec.Path = copyOf(t, spec.Path, 0o700)
 	if _, err := launch.Start(t.Context(), spec); !errors.Is(err, fault.Denied) || !strings.Contains(fault.HintOf(err), "chmod 755") {
 		t.Errorf("a binary that only root may run: %v", err)
+	}
+}
+
+func TestWords(t *testing.T) {
+	needRoot(t)
+	tests := []struct {
+		asks plugin.Confinement
+		want string
+	}{
+		{plugin.Confinement{}, "root"},
+		{plugin.Confinement{User: "root"}, "root"},
+		{plugin.Confinement{User: plugin.NoUser}, ""},
+		{plugin.Confinement{User: "daemon", Network: true}, "user:daemon network"},
+		{plugin.Confinement{User: plugin.NoUser, Devices: []string{"/dev/null"}, Capabilities: []string{"CAP_KILL", "CAP_CHOWN"}}, "CAP_CHOWN CAP_KILL"},
+		{plugin.Confinement{User: plugin.NoUser, Devices: []string{deviceOfRoot(t)}}, "root"},
+		{plugin.Confinement{User: "daemon", Devices: []string{deviceOfRoot(t)}}, "root"},
+		{plugin.Confinement{User: plugin.NoUser, StartsWorkloads: true}, "workloads"},
+	}
+	for _, tt := range tests {
+		g, err := launch.GrantOf(tt.asks, "/a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := launch.Words(tt.asks, g)
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%+v: %q", tt.asks, got)
+		}
+		for _, word := range got {
+			if !launch.IsWord(word) {
+				t.Errorf("%q is no word", word)
+			}
+		}
 	}
 }
 
