@@ -27,6 +27,8 @@ type fakes struct {
 	started   []*fake
 	exclusive bool
 	starting  time.Duration                      // of each start
+	settling  time.Duration                      // of each configuration
+	immortal  bool                               // the first process does not end when it is told to
 	refuse    func(n int, b Block) (bool, error) // whether start n fails when it is configured, and how
 	health    func(ctx context.Context, f *fake) (plugin.Health, error)
 }
@@ -84,9 +86,14 @@ func (f *fakes) prepare(ctx context.Context, _ *instance, b Block) (*upProcess, 
 	}, nil
 }
 
-func (f *fakes) configure(_ context.Context, _ *instance, up *upProcess) error {
+func (f *fakes) configure(ctx context.Context, _ *instance, up *upProcess) error {
 	one := up.process.(*fake)
 	f.note("configure " + string(rune('0'+one.n)))
+	select {
+	case <-time.After(f.settling):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if f.refuse != nil {
 		if refuse, err := f.refuse(one.n, up.block); refuse {
 			return err
@@ -100,6 +107,12 @@ func (f *fake) Done() <-chan struct{} { return f.done }
 func (f *fake) Exit() launch.Exit     { return f.exit }
 
 func (f *fake) Stop(ctx context.Context) error {
+	f.owner.mu.Lock()
+	stays := f.owner.immortal && f.n == 1
+	f.owner.mu.Unlock()
+	if stays {
+		return fault.New(fault.Internal, "it stays")
+	}
 	how := "stop "
 	if ctx.Err() != nil {
 		how = "kill "
@@ -438,6 +451,68 @@ func TestExclusivePluginFinishesItsCalls(t *testing.T) {
 			<-done
 		})
 	}
+}
+
+// TestCallsWaitForTheGap: as long as they may, however long it is.
+func TestCallsWaitForTheGap(t *testing.T) {
+	f := &fakes{exclusive: true, settling: 40 * time.Second}
+	supervised(t, f, func(t *testing.T, h *Host, i *instance) {
+		time.Sleep(f.settling)
+		wantState(t, i, Ready)
+		done := make(chan error, 1)
+		go func() { done <- h.Restart(t.Context(), "toy") }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		began := time.Now()
+		if _, err := i.begin(ctx, "/x.Y/Open", 1); !errors.Is(err, fault.Unavailable) || time.Since(began) != 20*time.Second {
+			t.Errorf("a call of 20 s waited %s: %v", time.Since(began), err)
+		}
+		if err := call(i, 0); err != nil || time.Since(began) != f.settling {
+			t.Errorf("another waited %s: %v", time.Since(began), err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestStopInTheGap: who asked for a replacement is free when its time is over.
+func TestStopInTheGap(t *testing.T) {
+	f := &fakes{exclusive: true, settling: time.Minute}
+	supervised(t, f, func(t *testing.T, h *Host, i *instance) {
+		time.Sleep(f.settling)
+		wantState(t, i, Ready)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := h.Restart(ctx, "toy"); !errors.Is(err, fault.Timeout) || time.Since(began) != time.Second {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+	})
+}
+
+// TestNothingIsConfiguredBesideOneThatStays: an exclusive plugin is down rather
+// than there twice.
+func TestNothingIsConfiguredBesideOneThatStays(t *testing.T) {
+	f := &fakes{exclusive: true, immortal: true}
+	supervised(t, f, func(t *testing.T, h *Host, i *instance) {
+		wantState(t, i, Ready)
+		for range 2 {
+			if err := h.Restart(t.Context(), "toy"); err == nil || !strings.Contains(err.Error(), "the old process 1 of plugin secrets toy does not end") {
+				t.Errorf("restart: %v", err)
+			}
+			if s := wantState(t, i, Backoff); !strings.Contains(s.Reason, "does not end") {
+				t.Errorf("status %+v", s)
+			}
+		}
+		time.Sleep(time.Minute)
+		if got := strings.Join(f.happened(), ", "); got != "configure 1, stop 2, stop 3" {
+			t.Errorf("what happened: %s", got)
+		}
+		f.started[0].die()
+		eventuallyState(t, i, Ready, time.Minute)
+	})
 }
 
 // TestRestartEndsWaiting: whoever mended something need not wait for the probe.
