@@ -393,6 +393,29 @@ func TestOldOneIsEndedInTheEnd(t *testing.T) {
 	})
 }
 
+// TestLongestCallSurvivesAReplacement: a VM may take ten minutes to be made.
+func TestLongestCallSurvivesAReplacement(t *testing.T) {
+	f := &fakes{}
+	supervised(t, f, func(t *testing.T, h *Host, i *instance) {
+		wantState(t, i, Ready)
+		done := make(chan error, 1)
+		go func() { done <- call(i, 10*time.Minute) }()
+		synctest.Wait()
+		if err := h.Restart(t.Context(), "secrets"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10*time.Minute - time.Second)
+		if got := strings.Join(f.happened(), ", "); got != "configure 1, configure 2" {
+			t.Errorf("while the call runs: %s", got)
+		}
+		<-done
+		synctest.Wait()
+		if got := strings.Join(f.happened(), ", "); got != "configure 1, configure 2, stop 1" {
+			t.Errorf("after it: %s", got)
+		}
+	})
+}
+
 func TestOldOneStaysWhenTheNewOneFails(t *testing.T) {
 	f := &fakes{refuse: func(n int, _ Block) (bool, error) { return n == 2, fault.New(fault.Unavailable, "no luck") }}
 	supervised(t, f, func(t *testing.T, h *Host, i *instance) {

@@ -9,8 +9,9 @@ import (
 )
 
 // retirePatience is how long a process that was replaced may take for the calls
-// that it has. One that takes longer is told to drain, as at a stop.
-const retirePatience = 2 * time.Minute
+// that it has: more than any call gets, of which CreateVM gets most, 10 minutes.
+// One that takes longer is told to drain, as at a stop.
+const retirePatience = 11 * time.Minute
 
 // gapPatience is the same for one that must end before the next is configured:
 // other calls wait meanwhile.
