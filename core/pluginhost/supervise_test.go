@@ -338,6 +338,22 @@ func TestDegradedPluginIsLeftAlone(t *testing.T) {
 	})
 }
 
+// TestAnsweredErrorsAreNoSilence: one that says that it is late, or cannot, is
+// there.
+func TestAnsweredErrorsAreNoSilence(t *testing.T) {
+	for _, class := range []fault.Class{fault.Timeout, fault.Unavailable, fault.Internal} {
+		f := &fakes{health: func(context.Context, *fake) (plugin.Health, error) {
+			return plugin.Health{}, fault.New(class, "the disk is away")
+		}}
+		supervised(t, f, func(t *testing.T, _ *Host, i *instance) {
+			time.Sleep(time.Hour)
+			if s := wantState(t, i, Degraded); !strings.Contains(s.Reason, "the disk is away") || f.count() != 1 {
+				t.Errorf("%s: %+v, %d processes", class, s, f.count())
+			}
+		})
+	}
+}
+
 func TestCallsWaitForAStartOnlySoLong(t *testing.T) {
 	f := &fakes{starting: time.Hour}
 	supervised(t, f, func(t *testing.T, _ *Host, i *instance) {
