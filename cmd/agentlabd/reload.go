@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -91,7 +92,7 @@ func (r *reloader) reload(ctx context.Context) {
 		replaced, diags = r.swap(ctx, next, diags)
 	}
 	if diags.HasErrors() {
-		event, status = r.reject(diags)
+		event, status = r.reject(diags, replaced)
 	} else {
 		event, status = r.accept(next, replaced, diags)
 	}
@@ -126,22 +127,35 @@ func (r *reloader) swap(ctx context.Context, next *config.Config, diags config.D
 	return replaced, append(diags, wrong...)
 }
 
-func (r *reloader) reject(diags config.Diagnostics) (lab.Event, string) {
+// reject leaves the old configuration in force, but for the plugins that were
+// replaced before it failed.
+func (r *reloader) reject(diags config.Diagnostics, replaced []string) (lab.Event, string) {
 	var wrong []string
 	for _, p := range diags.Problems() {
 		if p.Severity == "error" {
 			wrong = append(wrong, p.String())
 		}
 	}
+	first, _, _ := strings.Cut(wrong[0], "\n")
+	fields := map[string]string{"error": strings.Join(wrong, "\n")}
+	what := "the configuration is not taken over; the old one stays"
+	but := ""
+	if len(replaced) > 0 {
+		fields["plugins"] = strings.Join(replaced, ", ")
+		but = "plugins replaced nevertheless: " + fields["plugins"]
+		what += ", but for plugins: " + fields["plugins"]
+	}
+	r.log.Error(what, "err", fields["error"])
 	r.mu.Lock()
 	r.rejected, r.since = wrong, time.Now()
+	if but != "" {
+		r.rejected = append(slices.Clone(wrong), but)
+		but = "; " + but
+	}
 	r.mu.Unlock()
-	r.log.Error("the configuration is not taken over; the old one stays", "err", strings.Join(wrong, "\n"))
-	first, _, _ := strings.Cut(wrong[0], "\n")
 	return lab.Event{
-		Type: lab.EventConfigRejected, Message: "the configuration is not taken over: " + first,
-		Fields: map[string]string{"error": strings.Join(wrong, "\n")},
-	}, "Configuration not taken over: " + first
+		Type: lab.EventConfigRejected, Message: "the configuration is not taken over: " + first + but, Fields: fields,
+	}, "Configuration not taken over: " + first + but
 }
 
 func (r *reloader) accept(next *config.Config, replaced []string, diags config.Diagnostics) (lab.Event, string) {

@@ -30,15 +30,23 @@ func (i *instance) ask(ctx context.Context) Status {
 	s, up := i.status, i.current
 	i.mu.Unlock()
 	if up != nil && (s.State == Ready || s.State == Degraded) {
-		s.State, s.Reason, _ = judge(up.health(ctx))
+		h, err := up.health(ctx)
+		s.State, s.Reason, _ = judge(h, err, ctx.Err() != nil || up.cut(err))
 	}
 	return s
 }
 
-// judge reads an answer to the health check; silent means that there was none.
-func judge(h plugin.Health, err error) (state State, reason string, silent bool) {
+// cut reports whether the error may be of a connection that broke, rather than
+// an answer.
+func (up *upProcess) cut(err error) bool {
+	return errors.Is(err, fault.Unavailable) && !up.base.Connected()
+}
+
+// judge reads an answer to the health check. An error is an answer as well,
+// unless the time was over or the connection is cut: then the plugin is silent.
+func judge(h plugin.Health, err error, none bool) (state State, reason string, silent bool) {
 	switch {
-	case errors.Is(err, fault.Timeout) || errors.Is(err, fault.Unavailable):
+	case err != nil && none:
 		return Degraded, "it does not answer its health check", true
 	case err != nil:
 		return Degraded, "its health check failed: " + oneLine(err.Error()), false

@@ -141,7 +141,8 @@ func (i *instance) unavailable() error {
 }
 
 // begin gives the process for one attempt of a call. It waits a while for one
-// that is starting; when there is none it fails at once.
+// that is starting, and for one that takes another's place as long as the call
+// may; when there is none it fails at once.
 func (i *instance) begin(ctx context.Context, method string, n int) (*launch.Attempt, error) {
 	up, record, err := i.await(ctx, method)
 	if err != nil {
@@ -193,11 +194,11 @@ func (i *instance) withReport(up *upProcess, err error) error {
 // await finds the process and takes note of the call in one step, so that a
 // process that is being replaced knows of all calls that it gets.
 func (i *instance) await(ctx context.Context, method string) (*upProcess, *CallRecord, error) {
-	ctx, cancel := context.WithTimeout(ctx, waitForReady)
-	defer cancel()
+	patience := time.NewTimer(waitForReady)
+	defer patience.Stop()
 	for {
 		i.mu.Lock()
-		up, changed := i.current, i.changed
+		up, held, changed := i.current, i.held, i.changed
 		switch {
 		case up != nil && !up.gone():
 			defer i.mu.Unlock()
@@ -207,12 +208,21 @@ func (i *instance) await(ctx context.Context, method string) (*upProcess, *CallR
 			return nil, nil, i.unavailable()
 		}
 		i.mu.Unlock()
+		over := patience.C
+		if held {
+			over = nil
+		}
 		select {
 		case <-changed:
+			if held {
+				patience.Reset(waitForReady)
+			}
+			continue
+		case <-over:
 		case <-ctx.Done():
-			i.mu.Lock()
-			defer i.mu.Unlock()
-			return nil, nil, i.unavailable()
 		}
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		return nil, nil, i.unavailable()
 	}
 }

@@ -41,6 +41,7 @@ type instance struct {
 	// Of run alone.
 	pace    pace
 	records records
+	stuck   *upProcess // did not end though another was to take its place
 
 	mu sync.Mutex
 	// mu guards:
@@ -52,6 +53,7 @@ type instance struct {
 	crashes []Crash       // newest first
 	binary  os.FileInfo   // that was started last
 	current *upProcess    // nil unless calls may be sent
+	held    bool          // current is nil until its successor has been tried
 	cause   error         // why current is nil, once it came up or failed
 	tried   bool          // the first start has ended, well or badly
 	changed chan struct{} // closed and replaced at every change
@@ -119,7 +121,10 @@ func (i *instance) bringUp(ctx context.Context) (*upProcess, error) {
 	began := time.Now()
 	i.become(Starting, "")
 	block := i.blockNow()
-	i.change(func() { i.binary = statBinary(i.cfg.pathOf(block)) })
+	i.change(func() { i.held, i.binary = false, statBinary(i.cfg.pathOf(block)) })
+	if err := i.vacate(ctx, nil); err != nil {
+		return nil, i.startFailed(block, nil, began, err)
+	}
 	up, err := i.starter.prepare(ctx, i, block)
 	if err != nil {
 		return nil, i.startFailed(block, up, began, err)
@@ -197,7 +202,7 @@ func (i *instance) serve(up *upProcess) {
 		if !i.status.StartedAt.IsZero() {
 			i.status.Restarts++
 		}
-		i.current, i.cause, i.tried, i.block, i.binary = up, nil, true, up.block, up.binary
+		i.current, i.held, i.cause, i.tried, i.block, i.binary = up, false, nil, true, up.block, up.binary
 		i.enter(Ready)
 		i.status.Reason, i.status.NextStart = "", time.Time{}
 		i.status.Version, i.status.Capabilities, i.status.Path = up.info.Version, up.capabilities, i.cfg.pathOf(up.block)

@@ -28,6 +28,8 @@ type fakes struct {
 	exclusive bool
 	user      func(n int) int // of process n
 	starting  time.Duration                      // of each start
+	settling  time.Duration                      // of each configuration
+	immortal  bool                               // the first process does not end when it is told to
 	refuse    func(n int, b Block) (bool, error) // whether start n fails when it is configured, and how
 	health    func(ctx context.Context, f *fake) (plugin.Health, error)
 }
@@ -89,9 +91,14 @@ func (f *fakes) prepare(ctx context.Context, _ *instance, b Block) (*upProcess, 
 	}, nil
 }
 
-func (f *fakes) configure(_ context.Context, _ *instance, up *upProcess) error {
+func (f *fakes) configure(ctx context.Context, _ *instance, up *upProcess) error {
 	one := up.process.(*fake)
 	f.note("configure " + string(rune('0'+one.n)))
+	select {
+	case <-time.After(f.settling):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if f.refuse != nil {
 		if refuse, err := f.refuse(one.n, up.block); refuse {
 			return err
@@ -105,6 +112,12 @@ func (f *fake) Done() <-chan struct{} { return f.done }
 func (f *fake) Exit() launch.Exit     { return f.exit }
 
 func (f *fake) Stop(ctx context.Context) error {
+	f.owner.mu.Lock()
+	stays := f.owner.immortal && f.n == 1
+	f.owner.mu.Unlock()
+	if stays {
+		return fault.New(fault.Internal, "it stays")
+	}
 	how := "stop "
 	if ctx.Err() != nil {
 		how = "kill "
@@ -330,6 +343,22 @@ func TestDegradedPluginIsLeftAlone(t *testing.T) {
 	})
 }
 
+// TestAnsweredErrorsAreNoSilence: one that says that it is late, or cannot, is
+// there.
+func TestAnsweredErrorsAreNoSilence(t *testing.T) {
+	for _, class := range []fault.Class{fault.Timeout, fault.Unavailable, fault.Internal} {
+		f := &fakes{health: func(context.Context, *fake) (plugin.Health, error) {
+			return plugin.Health{}, fault.New(class, "the disk is away")
+		}}
+		supervised(t, f, func(t *testing.T, _ *Host, i *instance) {
+			time.Sleep(time.Hour)
+			if s := wantState(t, i, Degraded); !strings.Contains(s.Reason, "the disk is away") || f.count() != 1 {
+				t.Errorf("%s: %+v, %d processes", class, s, f.count())
+			}
+		})
+	}
+}
+
 func TestCallsWaitForAStartOnlySoLong(t *testing.T) {
 	f := &fakes{starting: time.Hour}
 	supervised(t, f, func(t *testing.T, _ *Host, i *instance) {
@@ -382,6 +411,29 @@ func TestOldOneIsEndedInTheEnd(t *testing.T) {
 			t.Errorf("after %s the old process was not ended: %q", retirePatience, got)
 		}
 		<-done
+	})
+}
+
+// TestLongestCallSurvivesAReplacement: a VM may take ten minutes to be made.
+func TestLongestCallSurvivesAReplacement(t *testing.T) {
+	f := &fakes{}
+	supervised(t, f, func(t *testing.T, h *Host, i *instance) {
+		wantState(t, i, Ready)
+		done := make(chan error, 1)
+		go func() { done <- call(i, 10*time.Minute) }()
+		synctest.Wait()
+		if err := h.Restart(t.Context(), "secrets"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10*time.Minute - time.Second)
+		if got := strings.Join(f.happened(), ", "); got != "configure 1, configure 2" {
+			t.Errorf("while the call runs: %s", got)
+		}
+		<-done
+		synctest.Wait()
+		if got := strings.Join(f.happened(), ", "); got != "configure 1, configure 2, stop 1" {
+			t.Errorf("after it: %s", got)
+		}
 	})
 }
 
@@ -464,6 +516,68 @@ func TestExclusivePluginFinishesItsCalls(t *testing.T) {
 			<-done
 		})
 	}
+}
+
+// TestCallsWaitForTheGap: as long as they may, however long it is.
+func TestCallsWaitForTheGap(t *testing.T) {
+	f := &fakes{exclusive: true, settling: 40 * time.Second}
+	supervised(t, f, func(t *testing.T, h *Host, i *instance) {
+		time.Sleep(f.settling)
+		wantState(t, i, Ready)
+		done := make(chan error, 1)
+		go func() { done <- h.Restart(t.Context(), "toy") }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		began := time.Now()
+		if _, err := i.begin(ctx, "/x.Y/Open", 1); !errors.Is(err, fault.Unavailable) || time.Since(began) != 20*time.Second {
+			t.Errorf("a call of 20 s waited %s: %v", time.Since(began), err)
+		}
+		if err := call(i, 0); err != nil || time.Since(began) != f.settling {
+			t.Errorf("another waited %s: %v", time.Since(began), err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestStopInTheGap: who asked for a replacement is free when its time is over.
+func TestStopInTheGap(t *testing.T) {
+	f := &fakes{exclusive: true, settling: time.Minute}
+	supervised(t, f, func(t *testing.T, h *Host, i *instance) {
+		time.Sleep(f.settling)
+		wantState(t, i, Ready)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := h.Restart(ctx, "toy"); !errors.Is(err, fault.Timeout) || time.Since(began) != time.Second {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+	})
+}
+
+// TestNothingIsConfiguredBesideOneThatStays: an exclusive plugin is down rather
+// than there twice.
+func TestNothingIsConfiguredBesideOneThatStays(t *testing.T) {
+	f := &fakes{exclusive: true, immortal: true}
+	supervised(t, f, func(t *testing.T, h *Host, i *instance) {
+		wantState(t, i, Ready)
+		for range 2 {
+			if err := h.Restart(t.Context(), "toy"); err == nil || !strings.Contains(err.Error(), "the old process 1 of plugin secrets toy does not end") {
+				t.Errorf("restart: %v", err)
+			}
+			if s := wantState(t, i, Backoff); !strings.Contains(s.Reason, "does not end") {
+				t.Errorf("status %+v", s)
+			}
+		}
+		time.Sleep(time.Minute)
+		if got := strings.Join(f.happened(), ", "); got != "configure 1, stop 2, stop 3" {
+			t.Errorf("what happened: %s", got)
+		}
+		f.started[0].die()
+		eventuallyState(t, i, Ready, time.Minute)
+	})
 }
 
 // TestRestartEndsWaiting: whoever mended something need not wait for the probe.

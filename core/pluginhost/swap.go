@@ -9,8 +9,9 @@ import (
 )
 
 // retirePatience is how long a process that was replaced may take for the calls
-// that it has. One that takes longer is told to drain, as at a stop.
-const retirePatience = 2 * time.Minute
+// that it has: more than any call gets, of which CreateVM gets most, 10 minutes.
+// One that takes longer is told to drain, as at a stop.
+const retirePatience = 11 * time.Minute
 
 // gapPatience is the same for one that must end before the next is configured:
 // other calls wait meanwhile.
@@ -64,13 +65,19 @@ func (i *instance) settle(ctx context.Context, next *upProcess) error {
 	return nil
 }
 
-// hand gives the process to run. On an error it is ended.
+// hand gives the process to run. On an error it is ended, or, when ctx ended
+// while run was at it, run goes on: who stops the host waits for no gap.
 func (i *instance) hand(ctx context.Context, r *request) error {
 	select {
 	case i.requests <- r:
-		return <-r.done // run answers soon, and always
 	case <-ctx.Done():
 		r.next.abandon(ctx, i)
+		return fault.New(fault.ClassOf(ctx.Err()), "replace the process of plugin %s: %w", i.label(), ctx.Err())
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
 		return fault.New(fault.ClassOf(ctx.Err()), "replace the process of plugin %s: %w", i.label(), ctx.Err())
 	}
 }
@@ -79,14 +86,11 @@ func (i *instance) hand(ctx context.Context, r *request) error {
 // gives it; nil when it did not come to that, and old is gone too.
 func (i *instance) replace(ctx context.Context, old *upProcess, r *request) *upProcess {
 	if r.exclusive {
-		if old != nil {
-			i.hold()
-			drained, cancel := context.WithTimeout(ctx, gapPatience)
-			old.traffic.drained(drained)
-			cancel()
-			i.finish(ctx, old)
+		err := i.vacate(ctx, old)
+		if err == nil {
+			err = i.settle(ctx, r.next)
 		}
-		if err := i.settle(ctx, r.next); err != nil {
+		if err != nil {
 			r.next.abandon(ctx, i)
 			r.done <- err
 			return nil
@@ -99,27 +103,48 @@ func (i *instance) replace(ctx context.Context, old *upProcess, r *request) *upP
 			drained, cancel := context.WithTimeout(ctx, retirePatience)
 			defer cancel()
 			old.traffic.drained(drained)
-			i.finish(ctx, old)
+			_ = i.finish(ctx, old)
 		})
 	}
 	r.done <- nil
 	return r.next
 }
 
-// hold makes calls wait.
+// vacate ends old, which may be nil, so that another process may be configured;
+// the error says that one is there that does not end.
+func (i *instance) vacate(ctx context.Context, old *upProcess) error {
+	if old != nil {
+		i.hold()
+		drained, cancel := context.WithTimeout(ctx, gapPatience)
+		old.traffic.drained(drained)
+		cancel()
+		if i.finish(ctx, old) != nil {
+			i.stuck = old
+		}
+	}
+	if i.stuck != nil && !i.stuck.gone() {
+		return fault.New(fault.Unavailable, "the old process %d of plugin %s does not end", i.stuck.process.PID(), i.label())
+	}
+	i.stuck = nil
+	return nil
+}
+
+// hold makes calls wait, for as long as they may take.
 func (i *instance) hold() {
 	i.change(func() {
-		i.current = nil
+		i.current, i.held = nil, true
 		i.enter(Starting)
 		i.status.Reason, i.status.PID = "", 0
 	})
 }
 
 // finish ends a process in good order.
-func (i *instance) finish(ctx context.Context, old *upProcess) {
-	if err := old.end(ctx); err != nil {
+func (i *instance) finish(ctx context.Context, old *upProcess) error {
+	err := old.end(ctx)
+	if err != nil {
 		i.log.Error("plugin's old process stays", "plugin", i.label(), "pid", old.process.PID(), "err", err)
-		return
+	} else {
+		i.log.Info("plugin's old process has ended", "plugin", i.label(), "pid", old.process.PID())
 	}
-	i.log.Info("plugin's old process has ended", "plugin", i.label(), "pid", old.process.PID())
+	return err
 }

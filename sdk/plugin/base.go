@@ -87,11 +87,15 @@ func (b *base) Health(ctx context.Context, _ *pluginv1.HealthRequest) (*pluginv1
 	configured, check := b.request != nil, b.instance.Health
 	b.mu.Unlock()
 	h := Health{State: Ready}
+	var err error
 	switch {
 	case !configured:
 		h = Health{State: Unavailable, Message: "not configured"}
 	case check != nil:
-		h = check(ctx)
+		h, err = b.checkup(ctx, check)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return &pluginv1.HealthResponse{State: healthStates[h.State], Message: h.Message, Attributes: h.Attributes}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/agentlab/agentlab/sdk/internal/proto/pluginv1"
@@ -13,11 +14,20 @@ import (
 )
 
 // Base is the host's side of the base service. Its errors are of sdk/fault.
-type Base struct{ rpc pluginv1.PluginServiceClient }
+type Base struct {
+	rpc  pluginv1.PluginServiceClient
+	conn grpc.ClientConnInterface
+}
 
 // NewClient speaks to the plugin behind conn.
 func NewClient(conn grpc.ClientConnInterface) Base {
-	return Base{pluginv1.NewPluginServiceClient(conn)}
+	return Base{pluginv1.NewPluginServiceClient(conn), conn}
+}
+
+// Connected is false while the connection is known to be broken.
+func (b Base) Connected() bool {
+	conn, ok := b.conn.(*grpc.ClientConn)
+	return !ok || conn.GetState() == connectivity.Ready
 }
 
 // Info is what a plugin says about itself.

@@ -55,7 +55,8 @@ type HostContext struct {
 type Instance struct {
 	Service Service // from the kind's package: hypervisor.Service(driver)
 	// Health tells whether calls would work now. Optional: nil is always
-	// ready. It is polled and must answer within two seconds.
+	// ready. It is polled and should answer within a second; when ctx ends,
+	// after a second and a half, the host is told Degraded in its place.
 	Health func(ctx context.Context) Health
 	// Close releases what must not outlive the process. Optional. It gets a
 	// few seconds and may never be called: a process can be killed.

@@ -29,6 +29,7 @@ type Server struct {
 	answer   *pluginv1.ConfigureResponse
 	instance Instance
 	closed   bool
+	running  *checkup // nil while none runs
 }
 
 // NewServer checks that the plugin is fit to be served.

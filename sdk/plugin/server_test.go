@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -139,6 +141,49 @@ func TestConfigureOnce(t *testing.T) {
 		if err := f.server.Close(ctx); err != nil || f.closed != 1 {
 			t.Errorf("closed %d times, %v", f.closed, err)
 		}
+	}
+}
+
+// TestSlowHealthIsAnswered: by the check when it heeds its deadline, else in its
+// place; it never runs twice at a time.
+func TestSlowHealthIsAnswered(t *testing.T) {
+	var stubborn atomic.Bool
+	var runs atomic.Int64
+	goOn := make(chan struct{})
+	f := serve(t, func(p *plugin.Plugin) {
+		p.Configure = func(context.Context, plugin.HostContext, json.RawMessage, hclog.Logger) (plugin.Instance, error) {
+			return plugin.Instance{Service: secrets.Service(toy{}), Health: func(ctx context.Context) plugin.Health {
+				runs.Add(1)
+				if stubborn.Load() {
+					<-goOn
+					panic("ouch")
+				}
+				<-ctx.Done()
+				return plugin.Health{State: plugin.Unavailable, Message: "the disk is away"}
+			}}, nil
+		}
+	})
+	f.configure(t)
+	ask := func() (plugin.Health, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		return f.base.Health(ctx)
+	}
+	if h, err := ask(); err != nil || h.State != plugin.Unavailable || h.Message != "the disk is away" {
+		t.Errorf("health %+v, %v", h, err)
+	}
+	stubborn.Store(true)
+	for range 2 {
+		if h, err := ask(); err != nil || h.State != plugin.Degraded || !strings.Contains(h.Message, "takes longer than 1.") {
+			t.Errorf("health %+v, %v", h, err)
+		}
+	}
+	if n := runs.Load(); n != 2 {
+		t.Errorf("the check ran %d times", n)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { close(goOn) })
+	if _, err := ask(); !errors.Is(err, fault.Internal) {
+		t.Errorf("a check that panics: %v", err)
 	}
 }
 

@@ -1,0 +1,65 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/agentlab/agentlab/sdk/internal/proto/pluginv1"
+)
+
+const (
+	healthTime = 2 * time.Second // of a question that comes without a deadline
+	// healthSpare is left of it for the way back: who gets no answer takes the
+	// process for one that hangs.
+	healthSpare = 500 * time.Millisecond
+)
+
+// checkup is one run of the instance's own health check.
+type checkup struct {
+	done   chan struct{} // closed once the rest is set
+	health Health
+	err    error
+}
+
+// checkup runs the check beside the answer, one run at a time, and answers
+// itself when the check takes too long.
+func (b *base) checkup(ctx context.Context, check func(context.Context) Health) (Health, error) {
+	began := time.Now()
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = began.Add(healthTime)
+	}
+	deadline = deadline.Add(-min(healthSpare, time.Until(deadline)/4))
+	b.mu.Lock()
+	run := b.running
+	if run == nil {
+		run = &checkup{done: make(chan struct{})}
+		b.running = run
+		go b.follow(ctx, deadline, run, check)
+	}
+	b.mu.Unlock()
+	// A check that heeds its context ends a moment after it.
+	over := time.NewTimer(time.Until(deadline) + healthSpare/5)
+	defer over.Stop()
+	select {
+	case <-run.done:
+		return run.health, run.err
+	case <-over.C:
+		return Health{State: Degraded, Message: fmt.Sprintf("the plugin's health check takes longer than %s", time.Since(began).Round(100*time.Millisecond))}, nil
+	}
+}
+
+// follow makes the run. Its caller may leave: others may wait for it too.
+func (b *base) follow(ctx context.Context, deadline time.Time, run *checkup, check func(context.Context) Health) {
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	defer cancel()
+	run.err = guard(ctx, b.gate, b.log, pluginv1.PluginService_Health_FullMethodName, func() error {
+		run.health = check(ctx)
+		return nil
+	})
+	b.mu.Lock()
+	b.running = nil
+	b.mu.Unlock()
+	close(run.done)
+}
