@@ -35,7 +35,7 @@ func configure(_ context.Context, host plugin.HostContext, raw json.RawMessage, 
 	if len(problems) > 0 {
 		return plugin.Instance{}, problems
 	}
-	cfg.HostUUID = host.HostUUID
+	cfg.HostUUID, cfg.StateDir = host.HostUUID, host.StateDir
 	d := driver.New(cfg, log)
 	return plugin.Instance{
 		Service: network.Service(d),

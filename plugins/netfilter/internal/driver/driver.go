@@ -25,10 +25,11 @@ type Config struct {
 	NFTBinary        string
 	MaxConnections   int    // of one sandbox, tracked at a time; 0: no limit
 	HostUUID         string // part of the mark on taps
+	StateDir         string // where processes of this plugin keep apart; "": there is only this one
 }
 
 // Driver is a network.Driver. Its calls may run in parallel; changes wait for
-// one another.
+// one another, also for those of a process that is being replaced.
 type Driver struct {
 	cfg  Config
 	nft  nft.Tool
@@ -51,7 +52,12 @@ func New(cfg Config, log hclog.Logger) *Driver {
 func (d *Driver) hold(ctx context.Context) (func(), error) {
 	select {
 	case d.lock <- struct{}{}:
-		return func() { <-d.lock }, nil
+		unlock, err := d.lockOut(ctx)
+		if err != nil {
+			<-d.lock
+			return nil, err
+		}
+		return func() { unlock(); <-d.lock }, nil
 	case <-ctx.Done():
 		return nil, fault.New(fault.ClassOf(ctx.Err()), "wait for another network change: %w", ctx.Err())
 	}
