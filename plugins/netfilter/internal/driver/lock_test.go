@@ -23,7 +23,7 @@ func TestProcessesWaitForOneAnother(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := next.hold(ctx); !errors.Is(err, fault.Timeout) {
-		t.Errorf("while the old one changes something: %v", err)
+		t.Fatalf("while the old one changes something: %v", err)
 	}
 	time.AfterFunc(50*time.Millisecond, release)
 	release, err = next.hold(t.Context())
