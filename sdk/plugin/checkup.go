@@ -13,17 +13,21 @@ const (
 	// healthSpare is left of it for the way back: who gets no answer takes the
 	// process for one that hangs.
 	healthSpare = 500 * time.Millisecond
+	// hungAfter is how long one check may take before it counts as stuck: from
+	// then on nobody answers in its place, and the host ends the process.
+	hungAfter = 20 * time.Second
 )
 
 // checkup is one run of the instance's own health check.
 type checkup struct {
+	began  time.Time
 	done   chan struct{} // closed once the rest is set
 	health Health
 	err    error
 }
 
 // checkup runs the check beside the answer, one run at a time, and answers
-// itself when the check takes too long.
+// itself when the check takes too long, unless it is stuck.
 func (b *base) checkup(ctx context.Context, check func(context.Context) Health) (Health, error) {
 	began := time.Now()
 	deadline, ok := ctx.Deadline()
@@ -34,7 +38,7 @@ func (b *base) checkup(ctx context.Context, check func(context.Context) Health) 
 	b.mu.Lock()
 	run := b.running
 	if run == nil {
-		run = &checkup{done: make(chan struct{})}
+		run = &checkup{began: began, done: make(chan struct{})}
 		b.running = run
 		go b.follow(ctx, deadline, run, check)
 	}
@@ -46,7 +50,15 @@ func (b *base) checkup(ctx context.Context, check func(context.Context) Health) 
 	case <-run.done:
 		return run.health, run.err
 	case <-over.C:
+	}
+	if began.Sub(run.began) < hungAfter {
 		return Health{State: Degraded, Message: fmt.Sprintf("the plugin's health check takes longer than %s", time.Since(began).Round(100*time.Millisecond))}, nil
+	}
+	select {
+	case <-run.done:
+		return run.health, run.err
+	case <-ctx.Done():
+		return Health{}, ctx.Err()
 	}
 }
 

@@ -69,7 +69,7 @@ var rows = map[string]row{
 	"hangs in a call": {faults: inCall(world.Deaf), slow: true, says: []string{"plugin secrets sim did not answer in time"}, ends: 15 * time.Second},
 	"hangs": {
 		faults: []world.Fault{{Op: "health", Subject: "secrets", Do: world.Deaf, Times: -1}}, slow: true,
-		says: []string{"degraded: it does not answer its health check", "crash: killed because it did not answer for 1"},
+		says: []string{"degraded: the plugin's health check takes longer than 1", "degraded: it does not answer its health check", "crash: killed because it did not answer for 1"},
 	},
 	"stops itself": {
 		faults: inCall(world.StopItself), slow: true,
