@@ -298,8 +298,8 @@ func TestUploadedRepositoryGoesWithTheSandbox(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.settle()
-		if _, err := b.store.Repo(ctx, "repo_1"); fault.ClassOf(err) != fault.NotFound || len(*cleaned) != 1 {
-			t.Errorf("cleaned is %v, row: %v", *cleaned, err)
+		if _, err := b.store.Repo(ctx, "repo_1"); fault.ClassOf(err) != fault.NotFound || len(cleaned()) != 1 {
+			t.Errorf("cleaned is %v, row: %v", cleaned(), err)
 		}
 	})
 }

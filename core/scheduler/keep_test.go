@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,21 +14,28 @@ import (
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
-// uploads puts rows of uploads and records which files are removed. It comes
-// before start.
-func (b *bench) uploads(ids ...string) *[]string {
+// uploads puts rows of uploads and gives a function that tells which files are
+// removed. It comes before start.
+func (b *bench) uploads(ids ...string) func() []string {
 	b.t.Helper()
 	for _, id := range ids {
 		if err := b.store.PutRepo(context.Background(), state.Repo{ID: id, Size: 7}); err != nil {
 			b.t.Fatal(err)
 		}
 	}
+	var mu sync.Mutex
 	var cleaned []string
 	b.cleanRepo = func(_ context.Context, id string) error {
+		mu.Lock()
+		defer mu.Unlock()
 		cleaned = append(cleaned, id)
 		return nil
 	}
-	return &cleaned
+	return func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(cleaned)
+	}
 }
 
 func (b *bench) borrow(sb lab.Sandbox, repoID string) lab.Job {
@@ -49,8 +57,8 @@ func TestRepositoryOfABorrowedSandboxGoesWithItsJob(t *testing.T) {
 		job := b.borrow(sb, "repo_1")
 		time.Sleep(40 * time.Second) // the job takes 20 s; the loops run each minute
 		synctest.Wait()
-		if got := b.job(job.ID); got.State != lab.JobCompleted || !slices.Equal(*cleaned, []string{"repo_1"}) {
-			t.Errorf("job is %s (%s), removed are %v", got.State, got.Reason, *cleaned)
+		if got := b.job(job.ID); got.State != lab.JobCompleted || !slices.Equal(cleaned(), []string{"repo_1"}) {
+			t.Errorf("job is %s (%s), removed are %v", got.State, got.Reason, cleaned())
 		}
 	})
 }
@@ -70,13 +78,13 @@ func TestUploadsThatNobodyNeedsAreCollected(t *testing.T) {
 		}
 		time.Sleep(59 * time.Minute)
 		synctest.Wait()
-		if len(*cleaned) != 0 {
-			t.Errorf("%v removed before its time", *cleaned)
+		if len(cleaned()) != 0 {
+			t.Errorf("%v removed before its time", cleaned())
 		}
 		time.Sleep(3 * time.Minute)
 		synctest.Wait()
-		if !slices.Equal(*cleaned, []string{"repo_left"}) {
-			t.Errorf("removed are %v", *cleaned)
+		if !slices.Equal(cleaned(), []string{"repo_left"}) {
+			t.Errorf("removed are %v", cleaned())
 		}
 		_, _, _, err = b.RunJob(ctx, JobRequest{Task: "t", RepoID: "repo_left", Spec: spec("destroy")})
 		if fault.ClassOf(err) != fault.Precondition {
