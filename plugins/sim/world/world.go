@@ -69,12 +69,12 @@ func (w *World) lock(ctx context.Context) (release func(), err error) {
 		<-w.turn
 		return nil, fault.New(fault.Unavailable, "open the world's lock: %w", err)
 	}
-	release = func() {
+	free := func() { // not the result, which a return overwrites
 		_ = f.Close()
 		<-w.turn
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
-		return release, nil
+		return free, nil
 	}
 	// Waiting in the kernel is fair; trying again and again starves.
 	got := make(chan error, 1)
@@ -82,14 +82,14 @@ func (w *World) lock(ctx context.Context) (release func(), err error) {
 	select {
 	case err := <-got:
 		if err != nil {
-			release()
+			free()
 			return nil, fault.New(fault.Unavailable, "lock the world: %w", err)
 		}
-		return release, nil
+		return free, nil
 	case <-ctx.Done():
 		go func() { // ends when the present holder lets go
 			<-got
-			release()
+			free()
 		}()
 		return nil, fmt.Errorf("wait for the world's lock: %w", ctx.Err())
 	}
