@@ -9,6 +9,7 @@ const (
 	// its end is seen soon.
 	unwellInterval = time.Second
 	healthTimeout  = 2 * time.Second
+	lastMoment     = 100 * time.Millisecond // of healthTimeout, in which both sides may end the call
 	// A process hangs when this many checks in a row got no answer, over at
 	// least this time.
 	missesAllowed  = 4

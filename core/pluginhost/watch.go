@@ -48,7 +48,9 @@ func (i *instance) check(ctx context.Context, up *upProcess, p *pulse) (state St
 	if ctx.Err() != nil || err != nil && up.endedSoon(err) {
 		return Degraded, false // watch is about to notice
 	}
-	state, reason, silent := judge(h, err, asked.Err() != nil || up.cut(err))
+	// The other side may see the deadline first, and end the stream without an answer.
+	over := asked.Err() != nil || time.Since(began) >= healthTimeout-lastMoment
+	state, reason, silent := judge(h, err, over || up.cut(err))
 	hangs = p.beat(began, time.Now(), !silent)
 	i.become(state, reason)
 	return state, hangs

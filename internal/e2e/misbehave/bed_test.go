@@ -29,7 +29,7 @@ const (
 	// does other things too; they take some milliseconds.
 	promptly = 2 * time.Second
 	// soon is how long all may take to be as it was.
-	soon = 60 * time.Second
+	soon = 2 * time.Minute
 )
 
 // TestMain runs more tests at once than there are cores: they mostly wait.
