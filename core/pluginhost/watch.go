@@ -45,11 +45,11 @@ func (i *instance) check(ctx context.Context, up *upProcess, p *pulse) (state St
 	asked, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	h, err := up.health(asked)
+	// The other side may see the deadline first, and end the stream without an answer.
+	over := asked.Err() != nil || time.Since(began) >= healthTimeout-lastMoment
 	if ctx.Err() != nil || err != nil && up.endedSoon(err) {
 		return Degraded, false // watch is about to notice
 	}
-	// The other side may see the deadline first, and end the stream without an answer.
-	over := asked.Err() != nil || time.Since(began) >= healthTimeout-lastMoment
 	state, reason, silent := judge(h, err, over || up.cut(err))
 	hangs = p.beat(began, time.Now(), !silent)
 	i.become(state, reason)
