@@ -42,6 +42,7 @@ var abilities = []ability{
 	{plugin.Hypervisor, "guest_exec", []optional{{name: "Exec", stream: true, both: true}}},
 	{plugin.Hypervisor, "console", []optional{{name: "GetConsole", safe: true}}},
 	{plugin.Hypervisor, "template_build", []optional{{name: "BuildTemplate", stream: true}}},
+	{plugin.Hypervisor, "memory_template", []optional{{name: "WarmTemplate", stream: true}}},
 	{plugin.Network, "counters", []optional{{name: "Activity", safe: true}}},
 	{plugin.Network, "flows", []optional{{name: "ListFlows", stream: true, safe: true}}},
 	{plugin.Network, "flow_kill", []optional{{name: "KillFlows"}}},

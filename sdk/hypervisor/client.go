@@ -21,8 +21,9 @@ type Client struct {
 }
 
 var (
-	_ Driver        = (*Client)(nil)
-	_ ConsoleReader = (*Client)(nil)
+	_ Driver         = (*Client)(nil)
+	_ ConsoleReader  = (*Client)(nil)
+	_ TemplateWarmer = (*Client)(nil)
 )
 
 // NewClient speaks to the hypervisor plugin behind conn.
@@ -148,4 +149,32 @@ func (c *Client) Console(ctx context.Context, ref Ref) ([]byte, error) {
 		return nil, wire.Error(err)
 	}
 	return r.GetTail(), nil
+}
+
+// WarmTemplate is TemplateWarmer.WarmTemplate. progress is as in CreateVM.
+func (c *Client) WarmTemplate(ctx context.Context, req WarmRequest, progress func(Progress)) (Template, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.rpc.WarmTemplate(ctx, warmToWire(req))
+	if err != nil {
+		return Template{}, wire.Error(err)
+	}
+	var last *hypervisorv1.Template
+	for {
+		update, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF) && last == nil:
+			return Template{}, fault.New(fault.Internal, "plugin ended WarmTemplate without a template")
+		case errors.Is(err, io.EOF):
+			return templateFromWire(last), nil
+		case err != nil:
+			return Template{}, wire.Error(err)
+		}
+		if p := update.GetProgress(); p != nil && progress != nil {
+			progress(progressFromWire(p))
+		}
+		if t := update.GetTemplate(); t != nil {
+			last = t
+		}
+	}
 }

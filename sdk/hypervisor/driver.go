@@ -47,7 +47,8 @@ type ConsoleReader interface {
 // Capability names, reported by the plugin from the optional interfaces its
 // driver implements.
 const (
-	CapConsole = "console"
+	CapConsole        = "console"
+	CapMemoryTemplate = "memory_template"
 )
 
 // Ref names one VM. Owner is compared with the mark stored in the VM before
@@ -82,6 +83,22 @@ type VM struct {
 	MemoryBytes   uint64
 	Started       time.Time // zero when off
 	HostInterface string    // the tap's name on the host
+	Start         Start     // zero when off, or where it makes no difference
+}
+
+// Way is how a VM that is on came up.
+type Way string
+
+// The ways.
+const (
+	WayBoot   Way = "boot"
+	WayMemory Way = "memory" // from a memory template
+)
+
+// Start tells how a VM came up.
+type Start struct {
+	Way    Way
+	Reason string // why it had to boot, one sentence for people; "" from memory
 }
 
 // NIC is the one network card of a sandbox. The core chooses all of it.
@@ -130,6 +147,7 @@ type Template struct {
 	SSHUser  string
 	Agents   []string         // agent CLIs installed in it
 	Findings []plugin.Finding // no guest agent, no seed drive, …
+	Memory   []MemoryTemplate // what VMs of it can start from
 }
 
 // HostReport is the answer of CheckHost.

@@ -19,6 +19,9 @@ func Service(d Driver) plugin.Service {
 	if _, ok := d.(ConsoleReader); ok {
 		s.Capabilities = append(s.Capabilities, CapConsole)
 	}
+	if _, ok := d.(TemplateWarmer); ok {
+		s.Capabilities = append(s.Capabilities, CapMemoryTemplate)
+	}
 	return s
 }
 
@@ -81,27 +84,39 @@ func (s *server) GetStats(ctx context.Context, req *hypervisorv1.GetStatsRequest
 }
 
 func (s *server) CreateVM(req *hypervisorv1.CreateVMRequest, stream grpc.ServerStreamingServer[hypervisorv1.CreateVMUpdate]) error {
+	report, end := reporter(func(p Progress) error {
+		return stream.Send(&hypervisorv1.CreateVMUpdate{
+			Update: &hypervisorv1.CreateVMUpdate_Progress{Progress: progressToWire(p)},
+		})
+	})
+	v, err := s.driver.CreateVM(stream.Context(), createFromWire(req), report)
+	end()
+	if err != nil {
+		return wire.Status(err)
+	}
+	return stream.Send(&hypervisorv1.CreateVMUpdate{Update: &hypervisorv1.CreateVMUpdate_Vm{Vm: vmToWire(v)}})
+}
+
+// reporter makes of send what a driver may call from any goroutine. After end it
+// sends nothing more.
+func reporter(send func(Progress) error) (report func(Progress), end func()) {
 	var mu sync.Mutex // one sender at a time
 	ended := false
-	progress := func(p Progress) {
+	report = func(p Progress) {
 		mu.Lock()
 		defer mu.Unlock()
 		if ended {
 			return
 		}
 		// A caller that is gone is noticed by the driver through its context.
-		_ = stream.Send(&hypervisorv1.CreateVMUpdate{
-			Update: &hypervisorv1.CreateVMUpdate_Progress{Progress: progressToWire(p)},
-		})
+		_ = send(p)
 	}
-	v, err := s.driver.CreateVM(stream.Context(), createFromWire(req), progress)
-	mu.Lock()
-	defer mu.Unlock()
-	ended = true
-	if err != nil {
-		return wire.Status(err)
+	end = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		ended = true
 	}
-	return stream.Send(&hypervisorv1.CreateVMUpdate{Update: &hypervisorv1.CreateVMUpdate_Vm{Vm: vmToWire(v)}})
+	return report, end
 }
 
 func (s *server) SetPower(ctx context.Context, req *hypervisorv1.SetPowerRequest) (*hypervisorv1.VM, error) {
@@ -133,4 +148,26 @@ func (s *server) GetConsole(ctx context.Context, req *hypervisorv1.VMRef) (*hype
 		return nil, wire.Status(err)
 	}
 	return &hypervisorv1.GetConsoleResponse{Tail: tail}, nil
+}
+
+func (s *server) WarmTemplate(
+	req *hypervisorv1.WarmTemplateRequest, stream grpc.ServerStreamingServer[hypervisorv1.BuildTemplateUpdate],
+) error {
+	warmer, ok := s.driver.(TemplateWarmer)
+	if !ok {
+		return wire.Status(fault.New(fault.Unsupported, "this hypervisor starts no VM from memory"))
+	}
+	report, end := reporter(func(p Progress) error {
+		return stream.Send(&hypervisorv1.BuildTemplateUpdate{
+			Update: &hypervisorv1.BuildTemplateUpdate_Progress{Progress: progressToWire(p)},
+		})
+	})
+	t, err := warmer.WarmTemplate(stream.Context(), warmFromWire(req), report)
+	end()
+	if err != nil {
+		return wire.Status(err)
+	}
+	return stream.Send(&hypervisorv1.BuildTemplateUpdate{
+		Update: &hypervisorv1.BuildTemplateUpdate_Template{Template: templateToWire(t)},
+	})
 }

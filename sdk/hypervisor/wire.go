@@ -28,6 +28,11 @@ func powerFromWire(w hypervisorv1.Power) Power {
 	return ""
 }
 
+var ways = map[Way]hypervisorv1.Start_Way{
+	WayBoot:   hypervisorv1.Start_WAY_BOOT,
+	WayMemory: hypervisorv1.Start_WAY_MEMORY,
+}
+
 func refToWire(r Ref) *hypervisorv1.VMRef {
 	return &hypervisorv1.VMRef{RequestId: r.RequestID, Vmid: r.VMID, Node: r.Node, ExpectOwner: r.Owner}
 }
@@ -57,6 +62,9 @@ func vmToWire(v VM) *hypervisorv1.VM {
 	if !v.Started.IsZero() {
 		out.Started = timestamppb.New(v.Started)
 	}
+	if v.Start != (Start{}) {
+		out.Start = &hypervisorv1.Start{Way: ways[v.Start.Way], Reason: v.Start.Reason}
+	}
 	return out
 }
 
@@ -67,6 +75,11 @@ func vmFromWire(w *hypervisorv1.VM) VM {
 	}
 	if w.GetStarted().IsValid() {
 		out.Started = w.GetStarted().AsTime()
+	}
+	for way, known := range ways {
+		if known == w.GetStart().GetWay() {
+			out.Start = Start{Way: way, Reason: w.GetStart().GetReason()}
+		}
 	}
 	return out
 }
@@ -103,16 +116,43 @@ func progressFromWire(w *hypervisorv1.Progress) Progress {
 }
 
 func templateToWire(t Template) *hypervisorv1.Template {
-	return &hypervisorv1.Template{
+	out := &hypervisorv1.Template{
 		Vmid: t.VMID, Name: t.Name, Version: t.Version, SshUser: t.SSHUser,
 		Agents: t.Agents, Findings: finding.ToWire(t.Findings),
 	}
+	for _, m := range t.Memory {
+		out.Memory = append(out.Memory, &hypervisorv1.MemoryTemplate{
+			Cores: m.Cores, MemoryBytes: m.MemoryBytes, RootDiskBytes: m.RootDiskBytes,
+			Created: timestamppb.New(m.Created), DiskBytes: m.DiskBytes,
+		})
+	}
+	return out
 }
 
 func templateFromWire(w *hypervisorv1.Template) Template {
-	return Template{
+	out := Template{
 		VMID: w.GetVmid(), Name: w.GetName(), Version: w.GetVersion(), SSHUser: w.GetSshUser(),
 		Agents: w.GetAgents(), Findings: finding.FromWire(w.GetFindings()),
+	}
+	for _, m := range w.GetMemory() {
+		out.Memory = append(out.Memory, MemoryTemplate{
+			Cores: m.GetCores(), MemoryBytes: m.GetMemoryBytes(), RootDiskBytes: m.GetRootDiskBytes(),
+			Created: m.GetCreated().AsTime(), DiskBytes: m.GetDiskBytes(),
+		})
+	}
+	return out
+}
+
+func warmToWire(r WarmRequest) *hypervisorv1.WarmTemplateRequest {
+	return &hypervisorv1.WarmTemplateRequest{
+		RequestId: r.RequestID, Template: r.Template, Cores: r.Cores, MemoryBytes: r.MemoryBytes, RootDiskBytes: r.RootDiskBytes,
+	}
+}
+
+func warmFromWire(w *hypervisorv1.WarmTemplateRequest) WarmRequest {
+	return WarmRequest{
+		RequestID: w.GetRequestId(), Template: w.GetTemplate(), Cores: w.GetCores(),
+		MemoryBytes: w.GetMemoryBytes(), RootDiskBytes: w.GetRootDiskBytes(),
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/agentlab/agentlab/sdk/internal/wiretest"
 )
 
-var choices = map[string]string{"Level": "warning", "Power": "paused"}
+var choices = map[string]string{"Level": "warning", "Power": "paused", "Way": "memory"}
 
 // echo answers with filled values and keeps what it was asked.
 type echo struct {
@@ -63,11 +63,18 @@ func (e *echo) SetPower(_ context.Context, ref hypervisor.Ref, target hypervisor
 
 func (e *echo) DestroyVM(_ context.Context, ref hypervisor.Ref) error { return e.keep(ref) }
 
-// talking is echo with a console.
+// talking is echo with every optional interface.
 type talking struct{ echo }
 
 func (t *talking) Console(_ context.Context, ref hypervisor.Ref) ([]byte, error) {
 	return []byte("login: "), t.keep(ref)
+}
+
+func (t *talking) WarmTemplate(
+	_ context.Context, req hypervisor.WarmRequest, progress func(hypervisor.Progress),
+) (hypervisor.Template, error) {
+	progress(wiretest.Filled[hypervisor.Progress](choices))
+	return wiretest.Filled[hypervisor.Template](choices), t.keep(req)
 }
 
 func client(t *testing.T, d hypervisor.Driver) *hypervisor.Client {
@@ -115,9 +122,16 @@ func TestNothingIsLost(t *testing.T) {
 	same(t, "DestroyVM", nil, c.DestroyVM(ctx, ref), nil)
 	console, err := c.Console(ctx, ref)
 	same(t, "Console", console, err, []byte("login: "))
+	warm := wiretest.Filled[hypervisor.WarmRequest](choices)
+	progress = nil
+	template, err := c.WarmTemplate(ctx, warm, func(p hypervisor.Progress) { progress = append(progress, p) })
+	same(t, "WarmTemplate", template, err, wiretest.Filled[hypervisor.Template](choices))
+	if len(progress) != 1 || progress[0] != wiretest.Filled[hypervisor.Progress](choices) {
+		t.Errorf("progress of WarmTemplate: %+v", progress)
+	}
 
 	same(t, "requests", d.calls, nil, []any{
-		"agentlab:x/", true, ref, []uint32{7, 8}, req, ref, hypervisor.PowerShutdown, 1500 * time.Millisecond, ref, ref,
+		"agentlab:x/", true, ref, []uint32{7, 8}, req, ref, hypervisor.PowerShutdown, 1500 * time.Millisecond, ref, ref, warm,
 	})
 }
 
@@ -132,7 +146,8 @@ func TestEveryCallGivesTheDriversError(t *testing.T) {
 	_, create := c.CreateVM(ctx, hypervisor.CreateRequest{}, nil)
 	_, power := c.SetPower(ctx, hypervisor.Ref{}, hypervisor.PowerOn, 0)
 	_, console := c.Console(ctx, hypervisor.Ref{})
-	for i, err := range []error{check, templates, vms, get, stats, create, power, c.DestroyVM(ctx, hypervisor.Ref{}), console} {
+	_, warm := c.WarmTemplate(ctx, hypervisor.WarmRequest{}, nil)
+	for i, err := range []error{check, templates, vms, get, stats, create, power, c.DestroyVM(ctx, hypervisor.Ref{}), console, warm} {
 		var e *fault.Error
 		if !errors.As(err, &e) || !errors.Is(err, fault.Locked) || e.Holder != "backup" {
 			t.Errorf("call %d: %v", i, err)
@@ -145,13 +160,16 @@ func TestWhatADriverLacks(t *testing.T) {
 	if _, err := c.Console(t.Context(), hypervisor.Ref{}); !errors.Is(err, fault.Unsupported) {
 		t.Errorf("console: %v", err)
 	}
+	if _, err := c.WarmTemplate(t.Context(), hypervisor.WarmRequest{}, nil); !errors.Is(err, fault.Unsupported) {
+		t.Errorf("warm: %v", err)
+	}
 	if _, err := c.SetPower(t.Context(), hypervisor.Ref{}, "sideways", 0); !errors.Is(err, fault.Invalid) {
 		t.Errorf("unknown power: %v", err)
 	}
 	if caps := hypervisor.Service(&echo{}).Capabilities; len(caps) != 0 {
 		t.Errorf("capabilities %v", caps)
 	}
-	if caps := hypervisor.Service(&talking{}).Capabilities; !cmp.Equal(caps, []string{hypervisor.CapConsole}) {
+	if caps := hypervisor.Service(&talking{}).Capabilities; !cmp.Equal(caps, []string{hypervisor.CapConsole, hypervisor.CapMemoryTemplate}) {
 		t.Errorf("capabilities %v", caps)
 	}
 }

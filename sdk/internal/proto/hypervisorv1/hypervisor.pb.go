@@ -94,6 +94,55 @@ func (Power) EnumDescriptor() ([]byte, []int) {
 	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{0}
 }
 
+type Start_Way int32
+
+const (
+	Start_WAY_UNSPECIFIED Start_Way = 0
+	Start_WAY_BOOT        Start_Way = 1
+	Start_WAY_MEMORY      Start_Way = 2 // from a memory template
+)
+
+// Enum value maps for Start_Way.
+var (
+	Start_Way_name = map[int32]string{
+		0: "WAY_UNSPECIFIED",
+		1: "WAY_BOOT",
+		2: "WAY_MEMORY",
+	}
+	Start_Way_value = map[string]int32{
+		"WAY_UNSPECIFIED": 0,
+		"WAY_BOOT":        1,
+		"WAY_MEMORY":      2,
+	}
+)
+
+func (x Start_Way) Enum() *Start_Way {
+	p := new(Start_Way)
+	*p = x
+	return p
+}
+
+func (x Start_Way) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Start_Way) Descriptor() protoreflect.EnumDescriptor {
+	return file_agentlab_hypervisor_v1_hypervisor_proto_enumTypes[1].Descriptor()
+}
+
+func (Start_Way) Type() protoreflect.EnumType {
+	return &file_agentlab_hypervisor_v1_hypervisor_proto_enumTypes[1]
+}
+
+func (x Start_Way) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Start_Way.Descriptor instead.
+func (Start_Way) EnumDescriptor() ([]byte, []int) {
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{2, 0}
+}
+
 type VolumeSnapshotRequest_Action int32
 
 const (
@@ -130,11 +179,11 @@ func (x VolumeSnapshotRequest_Action) String() string {
 }
 
 func (VolumeSnapshotRequest_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_enumTypes[1].Descriptor()
+	return file_agentlab_hypervisor_v1_hypervisor_proto_enumTypes[2].Descriptor()
 }
 
 func (VolumeSnapshotRequest_Action) Type() protoreflect.EnumType {
-	return &file_agentlab_hypervisor_v1_hypervisor_proto_enumTypes[1]
+	return &file_agentlab_hypervisor_v1_hypervisor_proto_enumTypes[2]
 }
 
 func (x VolumeSnapshotRequest_Action) Number() protoreflect.EnumNumber {
@@ -143,7 +192,7 @@ func (x VolumeSnapshotRequest_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use VolumeSnapshotRequest_Action.Descriptor instead.
 func (VolumeSnapshotRequest_Action) EnumDescriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{20, 0}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{22, 0}
 }
 
 type VMRef struct {
@@ -225,6 +274,7 @@ type VM struct {
 	MemoryBytes   uint64                 `protobuf:"varint,7,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	Started       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started,proto3" json:"started,omitempty"`                                  // absent when off
 	HostInterface string                 `protobuf:"bytes,9,opt,name=host_interface,json=hostInterface,proto3" json:"host_interface,omitempty"` // tap, for the network plugin
+	Start         *Start                 `protobuf:"bytes,10,opt,name=start,proto3" json:"start,omitempty"`                                     // absent when off, or where it makes no difference
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -322,6 +372,66 @@ func (x *VM) GetHostInterface() string {
 	return ""
 }
 
+func (x *VM) GetStart() *Start {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+// How a VM that is on came up.
+type Start struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Way           Start_Way              `protobuf:"varint,1,opt,name=way,proto3,enum=agentlab.hypervisor.v1.Start_Way" json:"way,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // why it had to boot, one sentence for people; empty from memory
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Start) Reset() {
+	*x = Start{}
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Start) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Start) ProtoMessage() {}
+
+func (x *Start) ProtoReflect() protoreflect.Message {
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Start.ProtoReflect.Descriptor instead.
+func (*Start) Descriptor() ([]byte, []int) {
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Start) GetWay() Start_Way {
+	if x != nil {
+		return x.Way
+	}
+	return Start_WAY_UNSPECIFIED
+}
+
+func (x *Start) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type Nic struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Bridge        string                 `protobuf:"bytes,1,opt,name=bridge,proto3" json:"bridge,omitempty"`
@@ -336,7 +446,7 @@ type Nic struct {
 
 func (x *Nic) Reset() {
 	*x = Nic{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[2]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +458,7 @@ func (x *Nic) String() string {
 func (*Nic) ProtoMessage() {}
 
 func (x *Nic) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[2]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,7 +471,7 @@ func (x *Nic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nic.ProtoReflect.Descriptor instead.
 func (*Nic) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{2}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Nic) GetBridge() string {
@@ -419,7 +529,7 @@ type Seed struct {
 
 func (x *Seed) Reset() {
 	*x = Seed{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[3]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -431,7 +541,7 @@ func (x *Seed) String() string {
 func (*Seed) ProtoMessage() {}
 
 func (x *Seed) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[3]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -444,7 +554,7 @@ func (x *Seed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seed.ProtoReflect.Descriptor instead.
 func (*Seed) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{3}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Seed) GetUserData() []byte {
@@ -484,7 +594,7 @@ type CreateVMRequest struct {
 
 func (x *CreateVMRequest) Reset() {
 	*x = CreateVMRequest{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[4]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -496,7 +606,7 @@ func (x *CreateVMRequest) String() string {
 func (*CreateVMRequest) ProtoMessage() {}
 
 func (x *CreateVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[4]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -509,7 +619,7 @@ func (x *CreateVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVMRequest.ProtoReflect.Descriptor instead.
 func (*CreateVMRequest) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{4}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateVMRequest) GetRef() *VMRef {
@@ -580,7 +690,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[5]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +702,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[5]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +715,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{5}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Progress) GetPhase() string {
@@ -649,7 +759,7 @@ type CreateVMUpdate struct {
 
 func (x *CreateVMUpdate) Reset() {
 	*x = CreateVMUpdate{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[6]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +771,7 @@ func (x *CreateVMUpdate) String() string {
 func (*CreateVMUpdate) ProtoMessage() {}
 
 func (x *CreateVMUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[6]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +784,7 @@ func (x *CreateVMUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVMUpdate.ProtoReflect.Descriptor instead.
 func (*CreateVMUpdate) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{6}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateVMUpdate) GetUpdate() isCreateVMUpdate_Update {
@@ -726,7 +836,7 @@ type DestroyVMResponse struct {
 
 func (x *DestroyVMResponse) Reset() {
 	*x = DestroyVMResponse{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[7]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +848,7 @@ func (x *DestroyVMResponse) String() string {
 func (*DestroyVMResponse) ProtoMessage() {}
 
 func (x *DestroyVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[7]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +861,7 @@ func (x *DestroyVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyVMResponse.ProtoReflect.Descriptor instead.
 func (*DestroyVMResponse) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{7}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{8}
 }
 
 type DeleteVolumeResponse struct {
@@ -762,7 +872,7 @@ type DeleteVolumeResponse struct {
 
 func (x *DeleteVolumeResponse) Reset() {
 	*x = DeleteVolumeResponse{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[8]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +884,7 @@ func (x *DeleteVolumeResponse) String() string {
 func (*DeleteVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[8]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +897,7 @@ func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{8}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{9}
 }
 
 type BuildTemplateRequest struct {
@@ -802,7 +912,7 @@ type BuildTemplateRequest struct {
 
 func (x *BuildTemplateRequest) Reset() {
 	*x = BuildTemplateRequest{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[9]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +924,7 @@ func (x *BuildTemplateRequest) String() string {
 func (*BuildTemplateRequest) ProtoMessage() {}
 
 func (x *BuildTemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[9]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +937,7 @@ func (x *BuildTemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildTemplateRequest.ProtoReflect.Descriptor instead.
 func (*BuildTemplateRequest) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{9}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BuildTemplateRequest) GetRequestId() string {
@@ -871,7 +981,7 @@ type BuildTemplateUpdate struct {
 
 func (x *BuildTemplateUpdate) Reset() {
 	*x = BuildTemplateUpdate{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[10]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +993,7 @@ func (x *BuildTemplateUpdate) String() string {
 func (*BuildTemplateUpdate) ProtoMessage() {}
 
 func (x *BuildTemplateUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[10]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1006,7 @@ func (x *BuildTemplateUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildTemplateUpdate.ProtoReflect.Descriptor instead.
 func (*BuildTemplateUpdate) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{10}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BuildTemplateUpdate) GetUpdate() isBuildTemplateUpdate_Update {
@@ -940,6 +1050,82 @@ func (*BuildTemplateUpdate_Progress) isBuildTemplateUpdate_Update() {}
 
 func (*BuildTemplateUpdate_Template) isBuildTemplateUpdate_Update() {}
 
+type WarmTemplateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Template      string                 `protobuf:"bytes,2,opt,name=template,proto3" json:"template,omitempty"` // VMID or name
+	Cores         uint32                 `protobuf:"varint,3,opt,name=cores,proto3" json:"cores,omitempty"`
+	MemoryBytes   uint64                 `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	RootDiskBytes uint64                 `protobuf:"varint,5,opt,name=root_disk_bytes,json=rootDiskBytes,proto3" json:"root_disk_bytes,omitempty"` // as in CreateVMRequest
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WarmTemplateRequest) Reset() {
+	*x = WarmTemplateRequest{}
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WarmTemplateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WarmTemplateRequest) ProtoMessage() {}
+
+func (x *WarmTemplateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WarmTemplateRequest.ProtoReflect.Descriptor instead.
+func (*WarmTemplateRequest) Descriptor() ([]byte, []int) {
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *WarmTemplateRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *WarmTemplateRequest) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+func (x *WarmTemplateRequest) GetCores() uint32 {
+	if x != nil {
+		return x.Cores
+	}
+	return 0
+}
+
+func (x *WarmTemplateRequest) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *WarmTemplateRequest) GetRootDiskBytes() uint64 {
+	if x != nil {
+		return x.RootDiskBytes
+	}
+	return 0
+}
+
 type SetPowerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ref           *VMRef                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
@@ -951,7 +1137,7 @@ type SetPowerRequest struct {
 
 func (x *SetPowerRequest) Reset() {
 	*x = SetPowerRequest{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[11]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1149,7 @@ func (x *SetPowerRequest) String() string {
 func (*SetPowerRequest) ProtoMessage() {}
 
 func (x *SetPowerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[11]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1162,7 @@ func (x *SetPowerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPowerRequest.ProtoReflect.Descriptor instead.
 func (*SetPowerRequest) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{11}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SetPowerRequest) GetRef() *VMRef {
@@ -1009,7 +1195,7 @@ type DestroyVMRequest struct {
 
 func (x *DestroyVMRequest) Reset() {
 	*x = DestroyVMRequest{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[12]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1207,7 @@ func (x *DestroyVMRequest) String() string {
 func (*DestroyVMRequest) ProtoMessage() {}
 
 func (x *DestroyVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[12]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1220,7 @@ func (x *DestroyVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyVMRequest.ProtoReflect.Descriptor instead.
 func (*DestroyVMRequest) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{12}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DestroyVMRequest) GetRef() *VMRef {
@@ -1055,7 +1241,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[13]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1253,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[13]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1266,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{13}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotRequest) GetRef() *VMRef {
@@ -1115,7 +1301,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[14]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1313,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[14]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1326,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{14}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Snapshot) GetName() string {
@@ -1173,7 +1359,7 @@ type ListSnapshotsResponse struct {
 
 func (x *ListSnapshotsResponse) Reset() {
 	*x = ListSnapshotsResponse{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[15]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1371,7 @@ func (x *ListSnapshotsResponse) String() string {
 func (*ListSnapshotsResponse) ProtoMessage() {}
 
 func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[15]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1384,7 @@ func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{15}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
@@ -1219,7 +1405,7 @@ type VolumeRef struct {
 
 func (x *VolumeRef) Reset() {
 	*x = VolumeRef{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[16]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1417,7 @@ func (x *VolumeRef) String() string {
 func (*VolumeRef) ProtoMessage() {}
 
 func (x *VolumeRef) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[16]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1430,7 @@ func (x *VolumeRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeRef.ProtoReflect.Descriptor instead.
 func (*VolumeRef) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{16}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *VolumeRef) GetRequestId() string {
@@ -1281,7 +1467,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[17]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1479,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[17]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1492,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{17}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Volume) GetRef() *VolumeRef {
@@ -1358,7 +1544,7 @@ type CreateVolumeRequest struct {
 
 func (x *CreateVolumeRequest) Reset() {
 	*x = CreateVolumeRequest{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[18]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1556,7 @@ func (x *CreateVolumeRequest) String() string {
 func (*CreateVolumeRequest) ProtoMessage() {}
 
 func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[18]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1569,7 @@ func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeRequest.ProtoReflect.Descriptor instead.
 func (*CreateVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{18}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateVolumeRequest) GetRequestId() string {
@@ -1439,7 +1625,7 @@ type AttachVolumeRequest struct {
 
 func (x *AttachVolumeRequest) Reset() {
 	*x = AttachVolumeRequest{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[19]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1637,7 @@ func (x *AttachVolumeRequest) String() string {
 func (*AttachVolumeRequest) ProtoMessage() {}
 
 func (x *AttachVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[19]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1650,7 @@ func (x *AttachVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachVolumeRequest.ProtoReflect.Descriptor instead.
 func (*AttachVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{19}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AttachVolumeRequest) GetMachine() *VMRef {
@@ -1499,7 +1685,7 @@ type VolumeSnapshotRequest struct {
 
 func (x *VolumeSnapshotRequest) Reset() {
 	*x = VolumeSnapshotRequest{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[20]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1697,7 @@ func (x *VolumeSnapshotRequest) String() string {
 func (*VolumeSnapshotRequest) ProtoMessage() {}
 
 func (x *VolumeSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[20]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1710,7 @@ func (x *VolumeSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*VolumeSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{20}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *VolumeSnapshotRequest) GetVolume() *VolumeRef {
@@ -1556,7 +1742,7 @@ type CheckHostRequest struct {
 
 func (x *CheckHostRequest) Reset() {
 	*x = CheckHostRequest{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[21]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +1754,7 @@ func (x *CheckHostRequest) String() string {
 func (*CheckHostRequest) ProtoMessage() {}
 
 func (x *CheckHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[21]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +1767,7 @@ func (x *CheckHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckHostRequest.ProtoReflect.Descriptor instead.
 func (*CheckHostRequest) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{21}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{23}
 }
 
 type CheckHostResponse struct {
@@ -1601,7 +1787,7 @@ type CheckHostResponse struct {
 
 func (x *CheckHostResponse) Reset() {
 	*x = CheckHostResponse{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[22]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1799,7 @@ func (x *CheckHostResponse) String() string {
 func (*CheckHostResponse) ProtoMessage() {}
 
 func (x *CheckHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[22]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1812,7 @@ func (x *CheckHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckHostResponse.ProtoReflect.Descriptor instead.
 func (*CheckHostResponse) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{22}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CheckHostResponse) GetFindings() []*pluginv1.Finding {
@@ -1700,7 +1886,7 @@ type ListTemplatesRequest struct {
 
 func (x *ListTemplatesRequest) Reset() {
 	*x = ListTemplatesRequest{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[23]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1898,7 @@ func (x *ListTemplatesRequest) String() string {
 func (*ListTemplatesRequest) ProtoMessage() {}
 
 func (x *ListTemplatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[23]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1911,7 @@ func (x *ListTemplatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTemplatesRequest.ProtoReflect.Descriptor instead.
 func (*ListTemplatesRequest) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{23}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{25}
 }
 
 type Template struct {
@@ -1736,13 +1922,14 @@ type Template struct {
 	Findings      []*pluginv1.Finding    `protobuf:"bytes,4,rep,name=findings,proto3" json:"findings,omitempty"` // no guest agent, no cloud-init drive, …
 	SshUser       string                 `protobuf:"bytes,5,opt,name=ssh_user,json=sshUser,proto3" json:"ssh_user,omitempty"`
 	Agents        []string               `protobuf:"bytes,6,rep,name=agents,proto3" json:"agents,omitempty"` // agent CLIs installed in it
+	Memory        []*MemoryTemplate      `protobuf:"bytes,7,rep,name=memory,proto3" json:"memory,omitempty"` // what VMs of it can start from
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Template) Reset() {
 	*x = Template{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[24]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1941,7 @@ func (x *Template) String() string {
 func (*Template) ProtoMessage() {}
 
 func (x *Template) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[24]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +1954,7 @@ func (x *Template) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Template.ProtoReflect.Descriptor instead.
 func (*Template) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{24}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Template) GetVmid() uint32 {
@@ -1812,6 +1999,90 @@ func (x *Template) GetAgents() []string {
 	return nil
 }
 
+func (x *Template) GetMemory() []*MemoryTemplate {
+	if x != nil {
+		return x.Memory
+	}
+	return nil
+}
+
+// A VM of one size, frozen after its boot.
+type MemoryTemplate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cores         uint32                 `protobuf:"varint,1,opt,name=cores,proto3" json:"cores,omitempty"`
+	MemoryBytes   uint64                 `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	RootDiskBytes uint64                 `protobuf:"varint,3,opt,name=root_disk_bytes,json=rootDiskBytes,proto3" json:"root_disk_bytes,omitempty"`
+	Created       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created,proto3" json:"created,omitempty"`
+	DiskBytes     uint64                 `protobuf:"varint,5,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"` // what it takes on the host
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemoryTemplate) Reset() {
+	*x = MemoryTemplate{}
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemoryTemplate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemoryTemplate) ProtoMessage() {}
+
+func (x *MemoryTemplate) ProtoReflect() protoreflect.Message {
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemoryTemplate.ProtoReflect.Descriptor instead.
+func (*MemoryTemplate) Descriptor() ([]byte, []int) {
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *MemoryTemplate) GetCores() uint32 {
+	if x != nil {
+		return x.Cores
+	}
+	return 0
+}
+
+func (x *MemoryTemplate) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *MemoryTemplate) GetRootDiskBytes() uint64 {
+	if x != nil {
+		return x.RootDiskBytes
+	}
+	return 0
+}
+
+func (x *MemoryTemplate) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *MemoryTemplate) GetDiskBytes() uint64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
+}
+
 type ListTemplatesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Templates     []*Template            `protobuf:"bytes,1,rep,name=templates,proto3" json:"templates,omitempty"`
@@ -1821,7 +2092,7 @@ type ListTemplatesResponse struct {
 
 func (x *ListTemplatesResponse) Reset() {
 	*x = ListTemplatesResponse{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[25]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +2104,7 @@ func (x *ListTemplatesResponse) String() string {
 func (*ListTemplatesResponse) ProtoMessage() {}
 
 func (x *ListTemplatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[25]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +2117,7 @@ func (x *ListTemplatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTemplatesResponse.ProtoReflect.Descriptor instead.
 func (*ListTemplatesResponse) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{25}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListTemplatesResponse) GetTemplates() []*Template {
@@ -1866,7 +2137,7 @@ type ListVMsRequest struct {
 
 func (x *ListVMsRequest) Reset() {
 	*x = ListVMsRequest{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[26]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +2149,7 @@ func (x *ListVMsRequest) String() string {
 func (*ListVMsRequest) ProtoMessage() {}
 
 func (x *ListVMsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[26]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +2162,7 @@ func (x *ListVMsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVMsRequest.ProtoReflect.Descriptor instead.
 func (*ListVMsRequest) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{26}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListVMsRequest) GetOwnerPrefix() string {
@@ -1917,7 +2188,7 @@ type GetStatsRequest struct {
 
 func (x *GetStatsRequest) Reset() {
 	*x = GetStatsRequest{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[27]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2200,7 @@ func (x *GetStatsRequest) String() string {
 func (*GetStatsRequest) ProtoMessage() {}
 
 func (x *GetStatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[27]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2213,7 @@ func (x *GetStatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatsRequest.ProtoReflect.Descriptor instead.
 func (*GetStatsRequest) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{27}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetStatsRequest) GetVmids() []uint32 {
@@ -1961,7 +2232,7 @@ type GetStatsResponse struct {
 
 func (x *GetStatsResponse) Reset() {
 	*x = GetStatsResponse{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[28]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1973,7 +2244,7 @@ func (x *GetStatsResponse) String() string {
 func (*GetStatsResponse) ProtoMessage() {}
 
 func (x *GetStatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[28]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1986,7 +2257,7 @@ func (x *GetStatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatsResponse.ProtoReflect.Descriptor instead.
 func (*GetStatsResponse) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{28}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetStatsResponse) GetStats() map[uint32]*Stats {
@@ -2009,7 +2280,7 @@ type Stats struct {
 
 func (x *Stats) Reset() {
 	*x = Stats{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[29]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2292,7 @@ func (x *Stats) String() string {
 func (*Stats) ProtoMessage() {}
 
 func (x *Stats) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[29]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2305,7 @@ func (x *Stats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stats.ProtoReflect.Descriptor instead.
 func (*Stats) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{29}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Stats) GetCpuFraction() float64 {
@@ -2081,7 +2352,7 @@ type GetConsoleResponse struct {
 
 func (x *GetConsoleResponse) Reset() {
 	*x = GetConsoleResponse{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[30]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2093,7 +2364,7 @@ func (x *GetConsoleResponse) String() string {
 func (*GetConsoleResponse) ProtoMessage() {}
 
 func (x *GetConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[30]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2106,7 +2377,7 @@ func (x *GetConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConsoleResponse.ProtoReflect.Descriptor instead.
 func (*GetConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{30}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetConsoleResponse) GetTail() []byte {
@@ -2130,7 +2401,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[31]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2413,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[31]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2426,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{31}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -2225,7 +2496,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[32]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2237,7 +2508,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[32]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2250,7 +2521,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{32}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExecStart) GetRef() *VMRef {
@@ -2288,7 +2559,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[33]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2300,7 +2571,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[33]
+	mi := &file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2313,7 +2584,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{33}
+	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -2382,7 +2653,7 @@ const file_agentlab_hypervisor_v1_hypervisor_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04vmid\x18\x02 \x01(\rR\x04vmid\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\tR\x04node\x12!\n" +
-	"\fexpect_owner\x18\x04 \x01(\tR\vexpectOwner\"\xd7\x02\n" +
+	"\fexpect_owner\x18\x04 \x01(\tR\vexpectOwner\"\x8c\x03\n" +
 	"\x02VM\x12/\n" +
 	"\x03ref\x18\x01 \x01(\v2\x1d.agentlab.hypervisor.v1.VMRefR\x03ref\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x123\n" +
@@ -2392,7 +2663,17 @@ const file_agentlab_hypervisor_v1_hypervisor_proto_rawDesc = "" +
 	"\x05cores\x18\x06 \x01(\rR\x05cores\x12!\n" +
 	"\fmemory_bytes\x18\a \x01(\x04R\vmemoryBytes\x124\n" +
 	"\astarted\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12%\n" +
-	"\x0ehost_interface\x18\t \x01(\tR\rhostInterface\"\x90\x01\n" +
+	"\x0ehost_interface\x18\t \x01(\tR\rhostInterface\x123\n" +
+	"\x05start\x18\n" +
+	" \x01(\v2\x1d.agentlab.hypervisor.v1.StartR\x05start\"\x8e\x01\n" +
+	"\x05Start\x123\n" +
+	"\x03way\x18\x01 \x01(\x0e2!.agentlab.hypervisor.v1.Start.WayR\x03way\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"8\n" +
+	"\x03Way\x12\x13\n" +
+	"\x0fWAY_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bWAY_BOOT\x10\x01\x12\x0e\n" +
+	"\n" +
+	"WAY_MEMORY\x10\x02\"\x90\x01\n" +
 	"\x03Nic\x12\x16\n" +
 	"\x06bridge\x18\x01 \x01(\tR\x06bridge\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x10\n" +
@@ -2436,7 +2717,14 @@ const file_agentlab_hypervisor_v1_hypervisor_proto_rawDesc = "" +
 	"\x13BuildTemplateUpdate\x12>\n" +
 	"\bprogress\x18\x01 \x01(\v2 .agentlab.hypervisor.v1.ProgressH\x00R\bprogress\x12>\n" +
 	"\btemplate\x18\x02 \x01(\v2 .agentlab.hypervisor.v1.TemplateH\x00R\btemplateB\b\n" +
-	"\x06update\"\xa8\x01\n" +
+	"\x06update\"\xb1\x01\n" +
+	"\x13WarmTemplateRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1a\n" +
+	"\btemplate\x18\x02 \x01(\tR\btemplate\x12\x14\n" +
+	"\x05cores\x18\x03 \x01(\rR\x05cores\x12!\n" +
+	"\fmemory_bytes\x18\x04 \x01(\x04R\vmemoryBytes\x12&\n" +
+	"\x0froot_disk_bytes\x18\x05 \x01(\x04R\rrootDiskBytes\"\xa8\x01\n" +
 	"\x0fSetPowerRequest\x12/\n" +
 	"\x03ref\x18\x01 \x01(\v2\x1d.agentlab.hypervisor.v1.VMRefR\x03ref\x123\n" +
 	"\x05power\x18\x02 \x01(\x0e2\x1d.agentlab.hypervisor.v1.PowerR\x05power\x12/\n" +
@@ -2502,14 +2790,22 @@ const file_agentlab_hypervisor_v1_hypervisor_proto_rawDesc = "" +
 	"\tvmid_last\x18\a \x01(\rR\bvmidLast\x12+\n" +
 	"\x11interface_pattern\x18\b \x01(\tR\x10interfacePattern\x12+\n" +
 	"\x11creates_interface\x18\t \x01(\bR\x10createsInterface\"\x16\n" +
-	"\x14ListTemplatesRequest\"\xb8\x01\n" +
+	"\x14ListTemplatesRequest\"\xf8\x01\n" +
 	"\bTemplate\x12\x12\n" +
 	"\x04vmid\x18\x01 \x01(\rR\x04vmid\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x127\n" +
 	"\bfindings\x18\x04 \x03(\v2\x1b.agentlab.plugin.v1.FindingR\bfindings\x12\x19\n" +
 	"\bssh_user\x18\x05 \x01(\tR\asshUser\x12\x16\n" +
-	"\x06agents\x18\x06 \x03(\tR\x06agents\"W\n" +
+	"\x06agents\x18\x06 \x03(\tR\x06agents\x12>\n" +
+	"\x06memory\x18\a \x03(\v2&.agentlab.hypervisor.v1.MemoryTemplateR\x06memory\"\xc6\x01\n" +
+	"\x0eMemoryTemplate\x12\x14\n" +
+	"\x05cores\x18\x01 \x01(\rR\x05cores\x12!\n" +
+	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12&\n" +
+	"\x0froot_disk_bytes\x18\x03 \x01(\x04R\rrootDiskBytes\x124\n" +
+	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\x05 \x01(\x04R\tdiskBytes\"W\n" +
 	"\x15ListTemplatesResponse\x12>\n" +
 	"\ttemplates\x18\x01 \x03(\v2 .agentlab.hypervisor.v1.TemplateR\ttemplates\"\\\n" +
 	"\x0eListVMsRequest\x12!\n" +
@@ -2557,10 +2853,11 @@ const file_agentlab_hypervisor_v1_hypervisor_proto_rawDesc = "" +
 	"\x0ePOWER_SHUTDOWN\x10\x02\x12\f\n" +
 	"\bPOWER_ON\x10\x03\x12\x10\n" +
 	"\fPOWER_PAUSED\x10\x04\x12\x14\n" +
-	"\x10POWER_HIBERNATED\x10\x052\x93\x10\n" +
+	"\x10POWER_HIBERNATED\x10\x052\x84\x11\n" +
 	"\x11HypervisorService\x12e\n" +
 	"\tCheckHost\x12(.agentlab.hypervisor.v1.CheckHostRequest\x1a).agentlab.hypervisor.v1.CheckHostResponse\"\x03\x90\x02\x01\x12q\n" +
-	"\rBuildTemplate\x12,.agentlab.hypervisor.v1.BuildTemplateRequest\x1a+.agentlab.hypervisor.v1.BuildTemplateUpdate\"\x03\x90\x02\x020\x01\x12q\n" +
+	"\rBuildTemplate\x12,.agentlab.hypervisor.v1.BuildTemplateRequest\x1a+.agentlab.hypervisor.v1.BuildTemplateUpdate\"\x03\x90\x02\x020\x01\x12o\n" +
+	"\fWarmTemplate\x12+.agentlab.hypervisor.v1.WarmTemplateRequest\x1a+.agentlab.hypervisor.v1.BuildTemplateUpdate\"\x03\x90\x02\x020\x01\x12q\n" +
 	"\rListTemplates\x12,.agentlab.hypervisor.v1.ListTemplatesRequest\x1a-.agentlab.hypervisor.v1.ListTemplatesResponse\"\x03\x90\x02\x01\x12T\n" +
 	"\aListVMs\x12&.agentlab.hypervisor.v1.ListVMsRequest\x1a\x1a.agentlab.hypervisor.v1.VM\"\x03\x90\x02\x010\x01\x12G\n" +
 	"\x05GetVM\x12\x1d.agentlab.hypervisor.v1.VMRef\x1a\x1a.agentlab.hypervisor.v1.VM\"\x03\x90\x02\x01\x12b\n" +
@@ -2594,131 +2891,141 @@ func file_agentlab_hypervisor_v1_hypervisor_proto_rawDescGZIP() []byte {
 	return file_agentlab_hypervisor_v1_hypervisor_proto_rawDescData
 }
 
-var file_agentlab_hypervisor_v1_hypervisor_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_agentlab_hypervisor_v1_hypervisor_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_agentlab_hypervisor_v1_hypervisor_proto_goTypes = []any{
 	(Power)(0),                        // 0: agentlab.hypervisor.v1.Power
-	(VolumeSnapshotRequest_Action)(0), // 1: agentlab.hypervisor.v1.VolumeSnapshotRequest.Action
-	(*VMRef)(nil),                     // 2: agentlab.hypervisor.v1.VMRef
-	(*VM)(nil),                        // 3: agentlab.hypervisor.v1.VM
-	(*Nic)(nil),                       // 4: agentlab.hypervisor.v1.Nic
-	(*Seed)(nil),                      // 5: agentlab.hypervisor.v1.Seed
-	(*CreateVMRequest)(nil),           // 6: agentlab.hypervisor.v1.CreateVMRequest
-	(*Progress)(nil),                  // 7: agentlab.hypervisor.v1.Progress
-	(*CreateVMUpdate)(nil),            // 8: agentlab.hypervisor.v1.CreateVMUpdate
-	(*DestroyVMResponse)(nil),         // 9: agentlab.hypervisor.v1.DestroyVMResponse
-	(*DeleteVolumeResponse)(nil),      // 10: agentlab.hypervisor.v1.DeleteVolumeResponse
-	(*BuildTemplateRequest)(nil),      // 11: agentlab.hypervisor.v1.BuildTemplateRequest
-	(*BuildTemplateUpdate)(nil),       // 12: agentlab.hypervisor.v1.BuildTemplateUpdate
-	(*SetPowerRequest)(nil),           // 13: agentlab.hypervisor.v1.SetPowerRequest
-	(*DestroyVMRequest)(nil),          // 14: agentlab.hypervisor.v1.DestroyVMRequest
-	(*SnapshotRequest)(nil),           // 15: agentlab.hypervisor.v1.SnapshotRequest
-	(*Snapshot)(nil),                  // 16: agentlab.hypervisor.v1.Snapshot
-	(*ListSnapshotsResponse)(nil),     // 17: agentlab.hypervisor.v1.ListSnapshotsResponse
-	(*VolumeRef)(nil),                 // 18: agentlab.hypervisor.v1.VolumeRef
-	(*Volume)(nil),                    // 19: agentlab.hypervisor.v1.Volume
-	(*CreateVolumeRequest)(nil),       // 20: agentlab.hypervisor.v1.CreateVolumeRequest
-	(*AttachVolumeRequest)(nil),       // 21: agentlab.hypervisor.v1.AttachVolumeRequest
-	(*VolumeSnapshotRequest)(nil),     // 22: agentlab.hypervisor.v1.VolumeSnapshotRequest
-	(*CheckHostRequest)(nil),          // 23: agentlab.hypervisor.v1.CheckHostRequest
-	(*CheckHostResponse)(nil),         // 24: agentlab.hypervisor.v1.CheckHostResponse
-	(*ListTemplatesRequest)(nil),      // 25: agentlab.hypervisor.v1.ListTemplatesRequest
-	(*Template)(nil),                  // 26: agentlab.hypervisor.v1.Template
-	(*ListTemplatesResponse)(nil),     // 27: agentlab.hypervisor.v1.ListTemplatesResponse
-	(*ListVMsRequest)(nil),            // 28: agentlab.hypervisor.v1.ListVMsRequest
-	(*GetStatsRequest)(nil),           // 29: agentlab.hypervisor.v1.GetStatsRequest
-	(*GetStatsResponse)(nil),          // 30: agentlab.hypervisor.v1.GetStatsResponse
-	(*Stats)(nil),                     // 31: agentlab.hypervisor.v1.Stats
-	(*GetConsoleResponse)(nil),        // 32: agentlab.hypervisor.v1.GetConsoleResponse
-	(*ExecRequest)(nil),               // 33: agentlab.hypervisor.v1.ExecRequest
-	(*ExecStart)(nil),                 // 34: agentlab.hypervisor.v1.ExecStart
-	(*ExecResponse)(nil),              // 35: agentlab.hypervisor.v1.ExecResponse
-	nil,                               // 36: agentlab.hypervisor.v1.GetStatsResponse.StatsEntry
-	nil,                               // 37: agentlab.hypervisor.v1.ExecStart.EnvEntry
-	(*timestamppb.Timestamp)(nil),     // 38: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 39: google.protobuf.Duration
-	(*pluginv1.Finding)(nil),          // 40: agentlab.plugin.v1.Finding
+	(Start_Way)(0),                    // 1: agentlab.hypervisor.v1.Start.Way
+	(VolumeSnapshotRequest_Action)(0), // 2: agentlab.hypervisor.v1.VolumeSnapshotRequest.Action
+	(*VMRef)(nil),                     // 3: agentlab.hypervisor.v1.VMRef
+	(*VM)(nil),                        // 4: agentlab.hypervisor.v1.VM
+	(*Start)(nil),                     // 5: agentlab.hypervisor.v1.Start
+	(*Nic)(nil),                       // 6: agentlab.hypervisor.v1.Nic
+	(*Seed)(nil),                      // 7: agentlab.hypervisor.v1.Seed
+	(*CreateVMRequest)(nil),           // 8: agentlab.hypervisor.v1.CreateVMRequest
+	(*Progress)(nil),                  // 9: agentlab.hypervisor.v1.Progress
+	(*CreateVMUpdate)(nil),            // 10: agentlab.hypervisor.v1.CreateVMUpdate
+	(*DestroyVMResponse)(nil),         // 11: agentlab.hypervisor.v1.DestroyVMResponse
+	(*DeleteVolumeResponse)(nil),      // 12: agentlab.hypervisor.v1.DeleteVolumeResponse
+	(*BuildTemplateRequest)(nil),      // 13: agentlab.hypervisor.v1.BuildTemplateRequest
+	(*BuildTemplateUpdate)(nil),       // 14: agentlab.hypervisor.v1.BuildTemplateUpdate
+	(*WarmTemplateRequest)(nil),       // 15: agentlab.hypervisor.v1.WarmTemplateRequest
+	(*SetPowerRequest)(nil),           // 16: agentlab.hypervisor.v1.SetPowerRequest
+	(*DestroyVMRequest)(nil),          // 17: agentlab.hypervisor.v1.DestroyVMRequest
+	(*SnapshotRequest)(nil),           // 18: agentlab.hypervisor.v1.SnapshotRequest
+	(*Snapshot)(nil),                  // 19: agentlab.hypervisor.v1.Snapshot
+	(*ListSnapshotsResponse)(nil),     // 20: agentlab.hypervisor.v1.ListSnapshotsResponse
+	(*VolumeRef)(nil),                 // 21: agentlab.hypervisor.v1.VolumeRef
+	(*Volume)(nil),                    // 22: agentlab.hypervisor.v1.Volume
+	(*CreateVolumeRequest)(nil),       // 23: agentlab.hypervisor.v1.CreateVolumeRequest
+	(*AttachVolumeRequest)(nil),       // 24: agentlab.hypervisor.v1.AttachVolumeRequest
+	(*VolumeSnapshotRequest)(nil),     // 25: agentlab.hypervisor.v1.VolumeSnapshotRequest
+	(*CheckHostRequest)(nil),          // 26: agentlab.hypervisor.v1.CheckHostRequest
+	(*CheckHostResponse)(nil),         // 27: agentlab.hypervisor.v1.CheckHostResponse
+	(*ListTemplatesRequest)(nil),      // 28: agentlab.hypervisor.v1.ListTemplatesRequest
+	(*Template)(nil),                  // 29: agentlab.hypervisor.v1.Template
+	(*MemoryTemplate)(nil),            // 30: agentlab.hypervisor.v1.MemoryTemplate
+	(*ListTemplatesResponse)(nil),     // 31: agentlab.hypervisor.v1.ListTemplatesResponse
+	(*ListVMsRequest)(nil),            // 32: agentlab.hypervisor.v1.ListVMsRequest
+	(*GetStatsRequest)(nil),           // 33: agentlab.hypervisor.v1.GetStatsRequest
+	(*GetStatsResponse)(nil),          // 34: agentlab.hypervisor.v1.GetStatsResponse
+	(*Stats)(nil),                     // 35: agentlab.hypervisor.v1.Stats
+	(*GetConsoleResponse)(nil),        // 36: agentlab.hypervisor.v1.GetConsoleResponse
+	(*ExecRequest)(nil),               // 37: agentlab.hypervisor.v1.ExecRequest
+	(*ExecStart)(nil),                 // 38: agentlab.hypervisor.v1.ExecStart
+	(*ExecResponse)(nil),              // 39: agentlab.hypervisor.v1.ExecResponse
+	nil,                               // 40: agentlab.hypervisor.v1.GetStatsResponse.StatsEntry
+	nil,                               // 41: agentlab.hypervisor.v1.ExecStart.EnvEntry
+	(*timestamppb.Timestamp)(nil),     // 42: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 43: google.protobuf.Duration
+	(*pluginv1.Finding)(nil),          // 44: agentlab.plugin.v1.Finding
 }
 var file_agentlab_hypervisor_v1_hypervisor_proto_depIdxs = []int32{
-	2,  // 0: agentlab.hypervisor.v1.VM.ref:type_name -> agentlab.hypervisor.v1.VMRef
+	3,  // 0: agentlab.hypervisor.v1.VM.ref:type_name -> agentlab.hypervisor.v1.VMRef
 	0,  // 1: agentlab.hypervisor.v1.VM.power:type_name -> agentlab.hypervisor.v1.Power
-	4,  // 2: agentlab.hypervisor.v1.VM.nic:type_name -> agentlab.hypervisor.v1.Nic
-	38, // 3: agentlab.hypervisor.v1.VM.started:type_name -> google.protobuf.Timestamp
-	2,  // 4: agentlab.hypervisor.v1.CreateVMRequest.ref:type_name -> agentlab.hypervisor.v1.VMRef
-	4,  // 5: agentlab.hypervisor.v1.CreateVMRequest.nic:type_name -> agentlab.hypervisor.v1.Nic
-	5,  // 6: agentlab.hypervisor.v1.CreateVMRequest.seed:type_name -> agentlab.hypervisor.v1.Seed
-	7,  // 7: agentlab.hypervisor.v1.CreateVMUpdate.progress:type_name -> agentlab.hypervisor.v1.Progress
-	3,  // 8: agentlab.hypervisor.v1.CreateVMUpdate.vm:type_name -> agentlab.hypervisor.v1.VM
-	7,  // 9: agentlab.hypervisor.v1.BuildTemplateUpdate.progress:type_name -> agentlab.hypervisor.v1.Progress
-	26, // 10: agentlab.hypervisor.v1.BuildTemplateUpdate.template:type_name -> agentlab.hypervisor.v1.Template
-	2,  // 11: agentlab.hypervisor.v1.SetPowerRequest.ref:type_name -> agentlab.hypervisor.v1.VMRef
-	0,  // 12: agentlab.hypervisor.v1.SetPowerRequest.power:type_name -> agentlab.hypervisor.v1.Power
-	39, // 13: agentlab.hypervisor.v1.SetPowerRequest.grace:type_name -> google.protobuf.Duration
-	2,  // 14: agentlab.hypervisor.v1.DestroyVMRequest.ref:type_name -> agentlab.hypervisor.v1.VMRef
-	2,  // 15: agentlab.hypervisor.v1.SnapshotRequest.ref:type_name -> agentlab.hypervisor.v1.VMRef
-	38, // 16: agentlab.hypervisor.v1.Snapshot.created:type_name -> google.protobuf.Timestamp
-	16, // 17: agentlab.hypervisor.v1.ListSnapshotsResponse.snapshots:type_name -> agentlab.hypervisor.v1.Snapshot
-	18, // 18: agentlab.hypervisor.v1.Volume.ref:type_name -> agentlab.hypervisor.v1.VolumeRef
-	2,  // 19: agentlab.hypervisor.v1.AttachVolumeRequest.machine:type_name -> agentlab.hypervisor.v1.VMRef
-	18, // 20: agentlab.hypervisor.v1.AttachVolumeRequest.volume:type_name -> agentlab.hypervisor.v1.VolumeRef
-	18, // 21: agentlab.hypervisor.v1.VolumeSnapshotRequest.volume:type_name -> agentlab.hypervisor.v1.VolumeRef
-	1,  // 22: agentlab.hypervisor.v1.VolumeSnapshotRequest.action:type_name -> agentlab.hypervisor.v1.VolumeSnapshotRequest.Action
-	40, // 23: agentlab.hypervisor.v1.CheckHostResponse.findings:type_name -> agentlab.plugin.v1.Finding
-	40, // 24: agentlab.hypervisor.v1.Template.findings:type_name -> agentlab.plugin.v1.Finding
-	26, // 25: agentlab.hypervisor.v1.ListTemplatesResponse.templates:type_name -> agentlab.hypervisor.v1.Template
-	36, // 26: agentlab.hypervisor.v1.GetStatsResponse.stats:type_name -> agentlab.hypervisor.v1.GetStatsResponse.StatsEntry
-	39, // 27: agentlab.hypervisor.v1.Stats.window:type_name -> google.protobuf.Duration
-	34, // 28: agentlab.hypervisor.v1.ExecRequest.start:type_name -> agentlab.hypervisor.v1.ExecStart
-	2,  // 29: agentlab.hypervisor.v1.ExecStart.ref:type_name -> agentlab.hypervisor.v1.VMRef
-	37, // 30: agentlab.hypervisor.v1.ExecStart.env:type_name -> agentlab.hypervisor.v1.ExecStart.EnvEntry
-	31, // 31: agentlab.hypervisor.v1.GetStatsResponse.StatsEntry.value:type_name -> agentlab.hypervisor.v1.Stats
-	23, // 32: agentlab.hypervisor.v1.HypervisorService.CheckHost:input_type -> agentlab.hypervisor.v1.CheckHostRequest
-	11, // 33: agentlab.hypervisor.v1.HypervisorService.BuildTemplate:input_type -> agentlab.hypervisor.v1.BuildTemplateRequest
-	25, // 34: agentlab.hypervisor.v1.HypervisorService.ListTemplates:input_type -> agentlab.hypervisor.v1.ListTemplatesRequest
-	28, // 35: agentlab.hypervisor.v1.HypervisorService.ListVMs:input_type -> agentlab.hypervisor.v1.ListVMsRequest
-	2,  // 36: agentlab.hypervisor.v1.HypervisorService.GetVM:input_type -> agentlab.hypervisor.v1.VMRef
-	29, // 37: agentlab.hypervisor.v1.HypervisorService.GetStats:input_type -> agentlab.hypervisor.v1.GetStatsRequest
-	6,  // 38: agentlab.hypervisor.v1.HypervisorService.CreateVM:input_type -> agentlab.hypervisor.v1.CreateVMRequest
-	13, // 39: agentlab.hypervisor.v1.HypervisorService.SetPower:input_type -> agentlab.hypervisor.v1.SetPowerRequest
-	14, // 40: agentlab.hypervisor.v1.HypervisorService.DestroyVM:input_type -> agentlab.hypervisor.v1.DestroyVMRequest
-	15, // 41: agentlab.hypervisor.v1.HypervisorService.CreateSnapshot:input_type -> agentlab.hypervisor.v1.SnapshotRequest
-	15, // 42: agentlab.hypervisor.v1.HypervisorService.RollbackSnapshot:input_type -> agentlab.hypervisor.v1.SnapshotRequest
-	15, // 43: agentlab.hypervisor.v1.HypervisorService.DeleteSnapshot:input_type -> agentlab.hypervisor.v1.SnapshotRequest
-	2,  // 44: agentlab.hypervisor.v1.HypervisorService.ListSnapshots:input_type -> agentlab.hypervisor.v1.VMRef
-	20, // 45: agentlab.hypervisor.v1.HypervisorService.CreateVolume:input_type -> agentlab.hypervisor.v1.CreateVolumeRequest
-	18, // 46: agentlab.hypervisor.v1.HypervisorService.GetVolume:input_type -> agentlab.hypervisor.v1.VolumeRef
-	21, // 47: agentlab.hypervisor.v1.HypervisorService.AttachVolume:input_type -> agentlab.hypervisor.v1.AttachVolumeRequest
-	21, // 48: agentlab.hypervisor.v1.HypervisorService.DetachVolume:input_type -> agentlab.hypervisor.v1.AttachVolumeRequest
-	18, // 49: agentlab.hypervisor.v1.HypervisorService.DeleteVolume:input_type -> agentlab.hypervisor.v1.VolumeRef
-	22, // 50: agentlab.hypervisor.v1.HypervisorService.SnapshotVolume:input_type -> agentlab.hypervisor.v1.VolumeSnapshotRequest
-	2,  // 51: agentlab.hypervisor.v1.HypervisorService.GetConsole:input_type -> agentlab.hypervisor.v1.VMRef
-	33, // 52: agentlab.hypervisor.v1.HypervisorService.Exec:input_type -> agentlab.hypervisor.v1.ExecRequest
-	24, // 53: agentlab.hypervisor.v1.HypervisorService.CheckHost:output_type -> agentlab.hypervisor.v1.CheckHostResponse
-	12, // 54: agentlab.hypervisor.v1.HypervisorService.BuildTemplate:output_type -> agentlab.hypervisor.v1.BuildTemplateUpdate
-	27, // 55: agentlab.hypervisor.v1.HypervisorService.ListTemplates:output_type -> agentlab.hypervisor.v1.ListTemplatesResponse
-	3,  // 56: agentlab.hypervisor.v1.HypervisorService.ListVMs:output_type -> agentlab.hypervisor.v1.VM
-	3,  // 57: agentlab.hypervisor.v1.HypervisorService.GetVM:output_type -> agentlab.hypervisor.v1.VM
-	30, // 58: agentlab.hypervisor.v1.HypervisorService.GetStats:output_type -> agentlab.hypervisor.v1.GetStatsResponse
-	8,  // 59: agentlab.hypervisor.v1.HypervisorService.CreateVM:output_type -> agentlab.hypervisor.v1.CreateVMUpdate
-	3,  // 60: agentlab.hypervisor.v1.HypervisorService.SetPower:output_type -> agentlab.hypervisor.v1.VM
-	9,  // 61: agentlab.hypervisor.v1.HypervisorService.DestroyVM:output_type -> agentlab.hypervisor.v1.DestroyVMResponse
-	16, // 62: agentlab.hypervisor.v1.HypervisorService.CreateSnapshot:output_type -> agentlab.hypervisor.v1.Snapshot
-	3,  // 63: agentlab.hypervisor.v1.HypervisorService.RollbackSnapshot:output_type -> agentlab.hypervisor.v1.VM
-	17, // 64: agentlab.hypervisor.v1.HypervisorService.DeleteSnapshot:output_type -> agentlab.hypervisor.v1.ListSnapshotsResponse
-	17, // 65: agentlab.hypervisor.v1.HypervisorService.ListSnapshots:output_type -> agentlab.hypervisor.v1.ListSnapshotsResponse
-	19, // 66: agentlab.hypervisor.v1.HypervisorService.CreateVolume:output_type -> agentlab.hypervisor.v1.Volume
-	19, // 67: agentlab.hypervisor.v1.HypervisorService.GetVolume:output_type -> agentlab.hypervisor.v1.Volume
-	19, // 68: agentlab.hypervisor.v1.HypervisorService.AttachVolume:output_type -> agentlab.hypervisor.v1.Volume
-	19, // 69: agentlab.hypervisor.v1.HypervisorService.DetachVolume:output_type -> agentlab.hypervisor.v1.Volume
-	10, // 70: agentlab.hypervisor.v1.HypervisorService.DeleteVolume:output_type -> agentlab.hypervisor.v1.DeleteVolumeResponse
-	19, // 71: agentlab.hypervisor.v1.HypervisorService.SnapshotVolume:output_type -> agentlab.hypervisor.v1.Volume
-	32, // 72: agentlab.hypervisor.v1.HypervisorService.GetConsole:output_type -> agentlab.hypervisor.v1.GetConsoleResponse
-	35, // 73: agentlab.hypervisor.v1.HypervisorService.Exec:output_type -> agentlab.hypervisor.v1.ExecResponse
-	53, // [53:74] is the sub-list for method output_type
-	32, // [32:53] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	6,  // 2: agentlab.hypervisor.v1.VM.nic:type_name -> agentlab.hypervisor.v1.Nic
+	42, // 3: agentlab.hypervisor.v1.VM.started:type_name -> google.protobuf.Timestamp
+	5,  // 4: agentlab.hypervisor.v1.VM.start:type_name -> agentlab.hypervisor.v1.Start
+	1,  // 5: agentlab.hypervisor.v1.Start.way:type_name -> agentlab.hypervisor.v1.Start.Way
+	3,  // 6: agentlab.hypervisor.v1.CreateVMRequest.ref:type_name -> agentlab.hypervisor.v1.VMRef
+	6,  // 7: agentlab.hypervisor.v1.CreateVMRequest.nic:type_name -> agentlab.hypervisor.v1.Nic
+	7,  // 8: agentlab.hypervisor.v1.CreateVMRequest.seed:type_name -> agentlab.hypervisor.v1.Seed
+	9,  // 9: agentlab.hypervisor.v1.CreateVMUpdate.progress:type_name -> agentlab.hypervisor.v1.Progress
+	4,  // 10: agentlab.hypervisor.v1.CreateVMUpdate.vm:type_name -> agentlab.hypervisor.v1.VM
+	9,  // 11: agentlab.hypervisor.v1.BuildTemplateUpdate.progress:type_name -> agentlab.hypervisor.v1.Progress
+	29, // 12: agentlab.hypervisor.v1.BuildTemplateUpdate.template:type_name -> agentlab.hypervisor.v1.Template
+	3,  // 13: agentlab.hypervisor.v1.SetPowerRequest.ref:type_name -> agentlab.hypervisor.v1.VMRef
+	0,  // 14: agentlab.hypervisor.v1.SetPowerRequest.power:type_name -> agentlab.hypervisor.v1.Power
+	43, // 15: agentlab.hypervisor.v1.SetPowerRequest.grace:type_name -> google.protobuf.Duration
+	3,  // 16: agentlab.hypervisor.v1.DestroyVMRequest.ref:type_name -> agentlab.hypervisor.v1.VMRef
+	3,  // 17: agentlab.hypervisor.v1.SnapshotRequest.ref:type_name -> agentlab.hypervisor.v1.VMRef
+	42, // 18: agentlab.hypervisor.v1.Snapshot.created:type_name -> google.protobuf.Timestamp
+	19, // 19: agentlab.hypervisor.v1.ListSnapshotsResponse.snapshots:type_name -> agentlab.hypervisor.v1.Snapshot
+	21, // 20: agentlab.hypervisor.v1.Volume.ref:type_name -> agentlab.hypervisor.v1.VolumeRef
+	3,  // 21: agentlab.hypervisor.v1.AttachVolumeRequest.machine:type_name -> agentlab.hypervisor.v1.VMRef
+	21, // 22: agentlab.hypervisor.v1.AttachVolumeRequest.volume:type_name -> agentlab.hypervisor.v1.VolumeRef
+	21, // 23: agentlab.hypervisor.v1.VolumeSnapshotRequest.volume:type_name -> agentlab.hypervisor.v1.VolumeRef
+	2,  // 24: agentlab.hypervisor.v1.VolumeSnapshotRequest.action:type_name -> agentlab.hypervisor.v1.VolumeSnapshotRequest.Action
+	44, // 25: agentlab.hypervisor.v1.CheckHostResponse.findings:type_name -> agentlab.plugin.v1.Finding
+	44, // 26: agentlab.hypervisor.v1.Template.findings:type_name -> agentlab.plugin.v1.Finding
+	30, // 27: agentlab.hypervisor.v1.Template.memory:type_name -> agentlab.hypervisor.v1.MemoryTemplate
+	42, // 28: agentlab.hypervisor.v1.MemoryTemplate.created:type_name -> google.protobuf.Timestamp
+	29, // 29: agentlab.hypervisor.v1.ListTemplatesResponse.templates:type_name -> agentlab.hypervisor.v1.Template
+	40, // 30: agentlab.hypervisor.v1.GetStatsResponse.stats:type_name -> agentlab.hypervisor.v1.GetStatsResponse.StatsEntry
+	43, // 31: agentlab.hypervisor.v1.Stats.window:type_name -> google.protobuf.Duration
+	38, // 32: agentlab.hypervisor.v1.ExecRequest.start:type_name -> agentlab.hypervisor.v1.ExecStart
+	3,  // 33: agentlab.hypervisor.v1.ExecStart.ref:type_name -> agentlab.hypervisor.v1.VMRef
+	41, // 34: agentlab.hypervisor.v1.ExecStart.env:type_name -> agentlab.hypervisor.v1.ExecStart.EnvEntry
+	35, // 35: agentlab.hypervisor.v1.GetStatsResponse.StatsEntry.value:type_name -> agentlab.hypervisor.v1.Stats
+	26, // 36: agentlab.hypervisor.v1.HypervisorService.CheckHost:input_type -> agentlab.hypervisor.v1.CheckHostRequest
+	13, // 37: agentlab.hypervisor.v1.HypervisorService.BuildTemplate:input_type -> agentlab.hypervisor.v1.BuildTemplateRequest
+	15, // 38: agentlab.hypervisor.v1.HypervisorService.WarmTemplate:input_type -> agentlab.hypervisor.v1.WarmTemplateRequest
+	28, // 39: agentlab.hypervisor.v1.HypervisorService.ListTemplates:input_type -> agentlab.hypervisor.v1.ListTemplatesRequest
+	32, // 40: agentlab.hypervisor.v1.HypervisorService.ListVMs:input_type -> agentlab.hypervisor.v1.ListVMsRequest
+	3,  // 41: agentlab.hypervisor.v1.HypervisorService.GetVM:input_type -> agentlab.hypervisor.v1.VMRef
+	33, // 42: agentlab.hypervisor.v1.HypervisorService.GetStats:input_type -> agentlab.hypervisor.v1.GetStatsRequest
+	8,  // 43: agentlab.hypervisor.v1.HypervisorService.CreateVM:input_type -> agentlab.hypervisor.v1.CreateVMRequest
+	16, // 44: agentlab.hypervisor.v1.HypervisorService.SetPower:input_type -> agentlab.hypervisor.v1.SetPowerRequest
+	17, // 45: agentlab.hypervisor.v1.HypervisorService.DestroyVM:input_type -> agentlab.hypervisor.v1.DestroyVMRequest
+	18, // 46: agentlab.hypervisor.v1.HypervisorService.CreateSnapshot:input_type -> agentlab.hypervisor.v1.SnapshotRequest
+	18, // 47: agentlab.hypervisor.v1.HypervisorService.RollbackSnapshot:input_type -> agentlab.hypervisor.v1.SnapshotRequest
+	18, // 48: agentlab.hypervisor.v1.HypervisorService.DeleteSnapshot:input_type -> agentlab.hypervisor.v1.SnapshotRequest
+	3,  // 49: agentlab.hypervisor.v1.HypervisorService.ListSnapshots:input_type -> agentlab.hypervisor.v1.VMRef
+	23, // 50: agentlab.hypervisor.v1.HypervisorService.CreateVolume:input_type -> agentlab.hypervisor.v1.CreateVolumeRequest
+	21, // 51: agentlab.hypervisor.v1.HypervisorService.GetVolume:input_type -> agentlab.hypervisor.v1.VolumeRef
+	24, // 52: agentlab.hypervisor.v1.HypervisorService.AttachVolume:input_type -> agentlab.hypervisor.v1.AttachVolumeRequest
+	24, // 53: agentlab.hypervisor.v1.HypervisorService.DetachVolume:input_type -> agentlab.hypervisor.v1.AttachVolumeRequest
+	21, // 54: agentlab.hypervisor.v1.HypervisorService.DeleteVolume:input_type -> agentlab.hypervisor.v1.VolumeRef
+	25, // 55: agentlab.hypervisor.v1.HypervisorService.SnapshotVolume:input_type -> agentlab.hypervisor.v1.VolumeSnapshotRequest
+	3,  // 56: agentlab.hypervisor.v1.HypervisorService.GetConsole:input_type -> agentlab.hypervisor.v1.VMRef
+	37, // 57: agentlab.hypervisor.v1.HypervisorService.Exec:input_type -> agentlab.hypervisor.v1.ExecRequest
+	27, // 58: agentlab.hypervisor.v1.HypervisorService.CheckHost:output_type -> agentlab.hypervisor.v1.CheckHostResponse
+	14, // 59: agentlab.hypervisor.v1.HypervisorService.BuildTemplate:output_type -> agentlab.hypervisor.v1.BuildTemplateUpdate
+	14, // 60: agentlab.hypervisor.v1.HypervisorService.WarmTemplate:output_type -> agentlab.hypervisor.v1.BuildTemplateUpdate
+	31, // 61: agentlab.hypervisor.v1.HypervisorService.ListTemplates:output_type -> agentlab.hypervisor.v1.ListTemplatesResponse
+	4,  // 62: agentlab.hypervisor.v1.HypervisorService.ListVMs:output_type -> agentlab.hypervisor.v1.VM
+	4,  // 63: agentlab.hypervisor.v1.HypervisorService.GetVM:output_type -> agentlab.hypervisor.v1.VM
+	34, // 64: agentlab.hypervisor.v1.HypervisorService.GetStats:output_type -> agentlab.hypervisor.v1.GetStatsResponse
+	10, // 65: agentlab.hypervisor.v1.HypervisorService.CreateVM:output_type -> agentlab.hypervisor.v1.CreateVMUpdate
+	4,  // 66: agentlab.hypervisor.v1.HypervisorService.SetPower:output_type -> agentlab.hypervisor.v1.VM
+	11, // 67: agentlab.hypervisor.v1.HypervisorService.DestroyVM:output_type -> agentlab.hypervisor.v1.DestroyVMResponse
+	19, // 68: agentlab.hypervisor.v1.HypervisorService.CreateSnapshot:output_type -> agentlab.hypervisor.v1.Snapshot
+	4,  // 69: agentlab.hypervisor.v1.HypervisorService.RollbackSnapshot:output_type -> agentlab.hypervisor.v1.VM
+	20, // 70: agentlab.hypervisor.v1.HypervisorService.DeleteSnapshot:output_type -> agentlab.hypervisor.v1.ListSnapshotsResponse
+	20, // 71: agentlab.hypervisor.v1.HypervisorService.ListSnapshots:output_type -> agentlab.hypervisor.v1.ListSnapshotsResponse
+	22, // 72: agentlab.hypervisor.v1.HypervisorService.CreateVolume:output_type -> agentlab.hypervisor.v1.Volume
+	22, // 73: agentlab.hypervisor.v1.HypervisorService.GetVolume:output_type -> agentlab.hypervisor.v1.Volume
+	22, // 74: agentlab.hypervisor.v1.HypervisorService.AttachVolume:output_type -> agentlab.hypervisor.v1.Volume
+	22, // 75: agentlab.hypervisor.v1.HypervisorService.DetachVolume:output_type -> agentlab.hypervisor.v1.Volume
+	12, // 76: agentlab.hypervisor.v1.HypervisorService.DeleteVolume:output_type -> agentlab.hypervisor.v1.DeleteVolumeResponse
+	22, // 77: agentlab.hypervisor.v1.HypervisorService.SnapshotVolume:output_type -> agentlab.hypervisor.v1.Volume
+	36, // 78: agentlab.hypervisor.v1.HypervisorService.GetConsole:output_type -> agentlab.hypervisor.v1.GetConsoleResponse
+	39, // 79: agentlab.hypervisor.v1.HypervisorService.Exec:output_type -> agentlab.hypervisor.v1.ExecResponse
+	58, // [58:80] is the sub-list for method output_type
+	36, // [36:58] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_agentlab_hypervisor_v1_hypervisor_proto_init() }
@@ -2726,20 +3033,20 @@ func file_agentlab_hypervisor_v1_hypervisor_proto_init() {
 	if File_agentlab_hypervisor_v1_hypervisor_proto != nil {
 		return
 	}
-	file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[6].OneofWrappers = []any{
+	file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[7].OneofWrappers = []any{
 		(*CreateVMUpdate_Progress)(nil),
 		(*CreateVMUpdate_Vm)(nil),
 	}
-	file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[10].OneofWrappers = []any{
+	file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[11].OneofWrappers = []any{
 		(*BuildTemplateUpdate_Progress)(nil),
 		(*BuildTemplateUpdate_Template)(nil),
 	}
-	file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[31].OneofWrappers = []any{
+	file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[34].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_CloseStdin)(nil),
 	}
-	file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[33].OneofWrappers = []any{
+	file_agentlab_hypervisor_v1_hypervisor_proto_msgTypes[36].OneofWrappers = []any{
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_ExitCode)(nil),
@@ -2749,8 +3056,8 @@ func file_agentlab_hypervisor_v1_hypervisor_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agentlab_hypervisor_v1_hypervisor_proto_rawDesc), len(file_agentlab_hypervisor_v1_hypervisor_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   36,
+			NumEnums:      3,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

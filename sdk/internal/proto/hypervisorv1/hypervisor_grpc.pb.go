@@ -33,6 +33,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	HypervisorService_CheckHost_FullMethodName        = "/agentlab.hypervisor.v1.HypervisorService/CheckHost"
 	HypervisorService_BuildTemplate_FullMethodName    = "/agentlab.hypervisor.v1.HypervisorService/BuildTemplate"
+	HypervisorService_WarmTemplate_FullMethodName     = "/agentlab.hypervisor.v1.HypervisorService/WarmTemplate"
 	HypervisorService_ListTemplates_FullMethodName    = "/agentlab.hypervisor.v1.HypervisorService/ListTemplates"
 	HypervisorService_ListVMs_FullMethodName          = "/agentlab.hypervisor.v1.HypervisorService/ListVMs"
 	HypervisorService_GetVM_FullMethodName            = "/agentlab.hypervisor.v1.HypervisorService/GetVM"
@@ -59,13 +60,19 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Capabilities (data, in ConfigureResponse): snapshot volumes volume_snapshot
-// volume_clone guest_exec console template_build
+// volume_clone guest_exec console template_build memory_template
 type HypervisorServiceClient interface {
 	// What is missing on this host, each finding with its fix. Changes nothing.
 	CheckHost(ctx context.Context, in *CheckHostRequest, opts ...grpc.CallOption) (*CheckHostResponse, error)
 	// Resumable; EXISTS for a VMID that is taken; leaves nothing behind on
 	// failure. Capability template_build.
 	BuildTemplate(ctx context.Context, in *BuildTemplateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BuildTemplateUpdate], error)
+	// Boots a VM of this size from the template once, without identity, network or
+	// secrets, and keeps its memory, so that later VMs of the same size start from
+	// there instead of booting. A memory template that is there and still fits is
+	// the answer at once; one that another call is making is waited for. Leaves
+	// nothing behind on failure. Capability memory_template.
+	WarmTemplate(ctx context.Context, in *WarmTemplateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BuildTemplateUpdate], error)
 	// Broken templates too, with findings that say why.
 	ListTemplates(ctx context.Context, in *ListTemplatesRequest, opts ...grpc.CallOption) (*ListTemplatesResponse, error)
 	// Every VM with an owner mark of this host; include_foreign adds the rest.
@@ -150,6 +157,25 @@ func (c *hypervisorServiceClient) BuildTemplate(ctx context.Context, in *BuildTe
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type HypervisorService_BuildTemplateClient = grpc.ServerStreamingClient[BuildTemplateUpdate]
 
+func (c *hypervisorServiceClient) WarmTemplate(ctx context.Context, in *WarmTemplateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BuildTemplateUpdate], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &HypervisorService_ServiceDesc.Streams[1], HypervisorService_WarmTemplate_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WarmTemplateRequest, BuildTemplateUpdate]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type HypervisorService_WarmTemplateClient = grpc.ServerStreamingClient[BuildTemplateUpdate]
+
 func (c *hypervisorServiceClient) ListTemplates(ctx context.Context, in *ListTemplatesRequest, opts ...grpc.CallOption) (*ListTemplatesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListTemplatesResponse)
@@ -162,7 +188,7 @@ func (c *hypervisorServiceClient) ListTemplates(ctx context.Context, in *ListTem
 
 func (c *hypervisorServiceClient) ListVMs(ctx context.Context, in *ListVMsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VM], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &HypervisorService_ServiceDesc.Streams[1], HypervisorService_ListVMs_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &HypervisorService_ServiceDesc.Streams[2], HypervisorService_ListVMs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +227,7 @@ func (c *hypervisorServiceClient) GetStats(ctx context.Context, in *GetStatsRequ
 
 func (c *hypervisorServiceClient) CreateVM(ctx context.Context, in *CreateVMRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CreateVMUpdate], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &HypervisorService_ServiceDesc.Streams[2], HypervisorService_CreateVM_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &HypervisorService_ServiceDesc.Streams[3], HypervisorService_CreateVM_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -350,7 +376,7 @@ func (c *hypervisorServiceClient) GetConsole(ctx context.Context, in *VMRef, opt
 
 func (c *hypervisorServiceClient) Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &HypervisorService_ServiceDesc.Streams[3], HypervisorService_Exec_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &HypervisorService_ServiceDesc.Streams[4], HypervisorService_Exec_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -366,13 +392,19 @@ type HypervisorService_ExecClient = grpc.BidiStreamingClient[ExecRequest, ExecRe
 // for forward compatibility.
 //
 // Capabilities (data, in ConfigureResponse): snapshot volumes volume_snapshot
-// volume_clone guest_exec console template_build
+// volume_clone guest_exec console template_build memory_template
 type HypervisorServiceServer interface {
 	// What is missing on this host, each finding with its fix. Changes nothing.
 	CheckHost(context.Context, *CheckHostRequest) (*CheckHostResponse, error)
 	// Resumable; EXISTS for a VMID that is taken; leaves nothing behind on
 	// failure. Capability template_build.
 	BuildTemplate(*BuildTemplateRequest, grpc.ServerStreamingServer[BuildTemplateUpdate]) error
+	// Boots a VM of this size from the template once, without identity, network or
+	// secrets, and keeps its memory, so that later VMs of the same size start from
+	// there instead of booting. A memory template that is there and still fits is
+	// the answer at once; one that another call is making is waited for. Leaves
+	// nothing behind on failure. Capability memory_template.
+	WarmTemplate(*WarmTemplateRequest, grpc.ServerStreamingServer[BuildTemplateUpdate]) error
 	// Broken templates too, with findings that say why.
 	ListTemplates(context.Context, *ListTemplatesRequest) (*ListTemplatesResponse, error)
 	// Every VM with an owner mark of this host; include_foreign adds the rest.
@@ -433,6 +465,9 @@ func (UnimplementedHypervisorServiceServer) CheckHost(context.Context, *CheckHos
 }
 func (UnimplementedHypervisorServiceServer) BuildTemplate(*BuildTemplateRequest, grpc.ServerStreamingServer[BuildTemplateUpdate]) error {
 	return status.Error(codes.Unimplemented, "method BuildTemplate not implemented")
+}
+func (UnimplementedHypervisorServiceServer) WarmTemplate(*WarmTemplateRequest, grpc.ServerStreamingServer[BuildTemplateUpdate]) error {
+	return status.Error(codes.Unimplemented, "method WarmTemplate not implemented")
 }
 func (UnimplementedHypervisorServiceServer) ListTemplates(context.Context, *ListTemplatesRequest) (*ListTemplatesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTemplates not implemented")
@@ -540,6 +575,17 @@ func _HypervisorService_BuildTemplate_Handler(srv interface{}, stream grpc.Serve
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type HypervisorService_BuildTemplateServer = grpc.ServerStreamingServer[BuildTemplateUpdate]
+
+func _HypervisorService_WarmTemplate_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WarmTemplateRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(HypervisorServiceServer).WarmTemplate(m, &grpc.GenericServerStream[WarmTemplateRequest, BuildTemplateUpdate]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type HypervisorService_WarmTemplateServer = grpc.ServerStreamingServer[BuildTemplateUpdate]
 
 func _HypervisorService_ListTemplates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListTemplatesRequest)
@@ -938,6 +984,11 @@ var HypervisorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "BuildTemplate",
 			Handler:       _HypervisorService_BuildTemplate_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WarmTemplate",
+			Handler:       _HypervisorService_WarmTemplate_Handler,
 			ServerStreams: true,
 		},
 		{
