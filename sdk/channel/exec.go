@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/agentlab/agentlab/sdk/fault"
 )
@@ -139,7 +138,6 @@ func (o outflow) Write(p []byte) (int, error) {
 type inflow struct {
 	call *served
 	rest []byte
-	once sync.Once
 }
 
 // Read gives what the host sent, and io.EOF where that ends or the call is over.

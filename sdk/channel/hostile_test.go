@@ -165,7 +165,7 @@ func TestHostileGuest(t *testing.T) {
 		"other call":        {[]string{`{"s":"%s","c":99,"k":"answer","b":{"phase":"serving"}}`}, fault.Timeout},
 		"unknown class":     {[]string{`{"s":"%s","c":1,"k":"answer","e":{"class":"../../x","message":"m"}}`}, fault.Internal},
 		"wrong kind":        {[]string{`{"s":"%s","c":1,"k":"stdout","d":"AAAA"}`}, fault.Unavailable},
-		"restarts for ever":{[]string{`{"k":"started"}`}, fault.Unavailable},
+		"restarts for ever": {[]string{`{"k":"started"}`}, fault.Unavailable},
 		"newer wire":        {[]string{`{"s":"%s","k":"opened","v":2}`}, fault.Unsupported},
 	} {
 		t.Run(name, func(t *testing.T) {
