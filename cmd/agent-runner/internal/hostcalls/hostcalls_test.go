@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,32 +70,63 @@ func TestTemplateBecomesAGuest(t *testing.T) {
 	if _, err := h.Exec(ctx, channel.Exec{Argv: []string{"true"}}, nil, nil, nil); !errors.Is(err, fault.Precondition) {
 		t.Errorf("a program in a template: %v", err)
 	}
-	if _, err := h.Assume(ctx, identity); err == nil {
-		t.Error("half an identity is one")
-	}
-	give = nil
-	if _, err := h.Assume(ctx, identity); !errors.Is(err, fault.Precondition) {
-		t.Errorf("a second attempt: %v", err)
+	for range 2 {
+		if _, err := h.Assume(ctx, identity); err == nil || !strings.Contains(err.Error(), "not yet") {
+			t.Errorf("half an identity: %v", err)
+		}
+		give = nil // too late
 	}
 	short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 	defer cancel()
 	if g.AwaitIdentity(short) == nil {
 		t.Error("a guest with half an identity serves")
 	}
+}
 
-	g = guestWith(t, true)
-	g.assume = func(context.Context, channel.Identity, time.Time) (channel.Assumed, error) {
-		return channel.Assumed{HostKey: "k"}, nil
+// A host that is killed while the guest becomes somebody finds it done by the
+// next one, which asks for the same.
+func TestHostAsksAgain(t *testing.T) {
+	g := guestWith(t, true)
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	g.assume = func(ctx context.Context, _ channel.Identity, _ time.Time) (channel.Assumed, error) {
+		close(begun)
+		<-goOn
+		return channel.Assumed{HostKey: "k"}, ctx.Err()
 	}
-	h = talk(t, g)
-	if a, err := h.Assume(ctx, identity); err != nil || a.HostKey != "k" {
-		t.Errorf("assumed %v, %v", a, err)
+	h, ctx := talk(t, g), soon(t)
+	killed, kill := context.WithCancel(ctx)
+	first := make(chan error, 1)
+	go func() {
+		_, err := h.Assume(killed, identity)
+		first <- err
+	}()
+	<-begun
+	kill()
+	if err := <-first; err == nil {
+		t.Error("a call that was given up succeeded")
+	}
+	again := make(chan error, 1)
+	go func() {
+		a, err := h.Assume(ctx, identity)
+		if err == nil && a.HostKey != "k" {
+			err = errors.New("another key")
+		}
+		again <- err
+	}()
+	close(goOn)
+	if err := <-again; err != nil {
+		t.Error(err)
 	}
 	if err := g.AwaitIdentity(ctx); err != nil {
 		t.Error(err)
 	}
 	if s, err := h.State(ctx); err != nil || s.Phase != channel.PhaseServing {
 		t.Errorf("state %v, %v", s, err)
+	}
+	other := identity
+	other.MAC = "another"
+	if _, err := h.Assume(ctx, other); !errors.Is(err, fault.Precondition) {
+		t.Errorf("another identity: %v", err)
 	}
 }
 
