@@ -104,6 +104,7 @@ func TestChecksNoticeWhatIsSpoilt(t *testing.T) {
 
 // A plugin that runs a tool, and does it well, passes what is about tools.
 func TestSkilledPluginPasses(t *testing.T) {
+	t.Parallel()
 	plan := planFor(t, "skilled")
 	plan.Only = []string{"protocol", "resilience.tool-missing", "resilience.tool-hangs", "hypervisor.create-without-tools", "hypervisor.create-hanging-tools", "network.attach-without-tools"}
 	conformance.Test(t, plan)
