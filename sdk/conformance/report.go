@@ -69,10 +69,13 @@ func explain(r Rule, err error) string {
 	return fmt.Sprintf("%s\n     got:      %s\n     expected: %s\n     contract: %s", r.About, got, want, r.Contract)
 }
 
+// Withheld reports whether the check was not made because it changes the host.
+func (r Result) Withheld() bool { return r.State == Skipped && r.withheld }
+
 // Withheld counts the checks that were not made because they change the host.
 func (r Report) Withheld() (n int) {
 	for _, one := range r.Results {
-		if one.State == Skipped && one.withheld {
+		if one.Withheld() {
 			n++
 		}
 	}
