@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/agentlab/agentlab/sdk/plugin"
@@ -55,7 +54,7 @@ func resultOf(r Rule, err error, took time.Duration) Result {
 	switch {
 	case errors.Is(err, ErrSkipped):
 		out.withheld = errors.Is(err, errDestructive)
-		out.State, out.Reason = Skipped, strings.TrimPrefix(strings.TrimPrefix(err.Error(), ErrSkipped.Error()), ": ")
+		out.State, out.Reason = Skipped, needed(err)
 	case err != nil:
 		out.State, out.Contract = Failed, r.Contract
 		out.Got, out.Expected = broken(err)

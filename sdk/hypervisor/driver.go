@@ -31,9 +31,9 @@ type Driver interface {
 	// and leaves the VM off. fault.Exists: the VMID is somebody else's, and
 	// nothing was touched. A half-made VM of the same VMID and owner is
 	// finished or made anew. fault.NotFound or fault.Invalid: there is no such
-	// template. On failure nothing stays behind, also when ctx is over: clean up
-	// under context.WithoutCancel. progress may be called from any goroutine, never
-	// after CreateVM returns.
+	// template. On failure nothing stays behind. The end of ctx is a failure, too:
+	// clean up under context.WithoutCancel. progress may be called from any
+	// goroutine, never after CreateVM returns.
 	CreateVM(ctx context.Context, req CreateRequest, progress func(Progress)) (VM, error)
 	// SetPower drives the VM to the target, and answers when it is reached. Shutdown
 	// asks the guest and forces it off once grace has passed. fault.NotFound: there
