@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(daemonEnv) == "" {
 		flag.Parse()
 		// The parallel ones mostly wait for what hangs, so that processors are no measure.
-		if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+		if err := flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))); err != nil {
 			panic(err)
 		}
 		code := m.Run()

@@ -136,11 +136,11 @@ func (m *machines) createTwice(ctx context.Context) error {
 // createAtOnce creates three VMs at the same time, one of them by two calls, as
 // when a call comes again while the first still runs.
 func (m *machines) createAtOnce(ctx context.Context) error {
-	second, err := m.open.first(ctx)
+	second, done, err := m.another(ctx)
 	if err != nil {
-		return fmt.Errorf("a second process: %w", err)
+		return err
 	}
-	defer second.close()
+	defer done()
 	var reqs []hypervisor.CreateRequest
 	for range 3 {
 		req, err := m.request(ctx)
@@ -155,7 +155,7 @@ func (m *machines) createAtOnce(ctx context.Context) error {
 	for i, req := range reqs {
 		driver := m.Driver
 		if i == len(reqs)-1 {
-			driver = second.driver
+			driver = second
 		}
 		wg.Go(func() {
 			_, err := driver.CreateVM(ctx, req, nil)
@@ -177,6 +177,19 @@ func (m *machines) createAtOnce(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// another is a second process of the plugin, or the same if it may run only once.
+func (m *machines) another(ctx context.Context) (hypervisor.Driver, func(), error) {
+	info, err := infoOf(ctx, m.Driver)
+	if err != nil || info.Exclusive {
+		return m.Driver, func() {}, err
+	}
+	second, err := m.open.first(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("a second process: %w", err)
+	}
+	return second.driver, second.close, nil
 }
 
 func (m *machines) createUnknown(ctx context.Context) error {

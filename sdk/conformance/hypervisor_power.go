@@ -220,7 +220,7 @@ func (m *machines) survives(ctx context.Context) error {
 		return err
 	}
 	came := programsOf(m.Driver).besides(earlier)
-	says, err := startsWorkloads(ctx, m.Driver)
+	info, err := infoOf(ctx, m.Driver)
 	if err != nil {
 		return err
 	}
@@ -237,7 +237,7 @@ func (m *machines) survives(ctx context.Context) error {
 		if was, is := differ(before, after); was != "" {
 			return saw("the next process sees %s", is).want("%s, as the first saw", was)
 		}
-		return came.outlive(says)
+		return came.outlive(info.Confinement.StartsWorkloads)
 	})
 	if err != nil {
 		return err

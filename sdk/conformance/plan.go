@@ -208,6 +208,7 @@ func (p Plan) Run(ctx context.Context, each func(Result)) (Report, error) {
 		if hopeless == "" || c.ID == hopeless {
 			one = p.carryOut(ctx, c)
 		}
+		report.Seconds = time.Since(start).Round(time.Millisecond).Seconds()
 		if ctx.Err() != nil {
 			return report, ctx.Err()
 		}
@@ -218,7 +219,6 @@ func (p Plan) Run(ctx context.Context, each func(Result)) (Report, error) {
 			each(one)
 		}
 	}
-	report.Seconds = time.Since(start).Round(time.Millisecond).Seconds()
 	return report, nil
 }
 

@@ -142,15 +142,15 @@ func (p programs) outlive(says bool) error {
 	return nil
 }
 
-// startsWorkloads reports whether the plugin says that it starts what outlives it.
-func startsWorkloads(ctx context.Context, d hypervisor.Driver) (bool, error) {
+// infoOf is what the plugin behind the driver says of itself; nothing without one.
+func infoOf(ctx context.Context, d hypervisor.Driver) (plugin.Info, error) {
 	b, ok := d.(*behind)
 	if !ok {
-		return true, nil
+		return plugin.Info{}, nil
 	}
 	info, err := plugin.NewClient(b.process.Conn()).Info(ctx, "")
 	if err != nil {
-		return false, fmt.Errorf("get info: %w", err)
+		return info, fmt.Errorf("get info: %w", err)
 	}
-	return info.Confinement.StartsWorkloads, nil
+	return info, nil
 }
