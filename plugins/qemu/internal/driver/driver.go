@@ -42,7 +42,7 @@ const (
 	readyTimeout   = 30 * time.Second // from start to the first answer
 	endTimeout     = 5 * time.Second  // from quit or SIGKILL to the end
 	cleanTimeout   = 15 * time.Second
-	guestTimeout   = 20 * time.Second
+	guestTimeout   = 10 * time.Second
 )
 
 // Driver implements hypervisor.Driver and the optional interfaces that are
