@@ -201,7 +201,7 @@ func (m *machines) request(ctx context.Context) (hypervisor.CreateRequest, error
 	return hypervisor.CreateRequest{
 		Ref: ref, Name: fmt.Sprintf("conformance-%d", vmid), Template: template, Cores: 1, MemoryBytes: memory, NIC: nic,
 		Seed: hypervisor.Seed{
-			UserData:      []byte("#cloud-config\n{}\n"),
+			UserData:      []byte(userData(vmid)),
 			MetaData:      fmt.Appendf(nil, `{"instance-id":"conformance-%d"}`, vmid),
 			NetworkConfig: []byte(`{"version":2}`),
 		},

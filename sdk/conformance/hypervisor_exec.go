@@ -29,6 +29,16 @@ var execRules = []ruled[*machines]{
 		(*machines).guestDisks),
 }
 
+// userData is what a guest needs to stay up: its user, and a host to wait for,
+// which is nowhere.
+func userData(vmid uint32) string {
+	bootstrap := fmt.Sprintf(`{\"token\":\"conformance\",\"controller\":\"http://127.0.0.1:9\",\"vmid\":%d,\"sandbox\":\"conformance\"}`, vmid)
+	return fmt.Sprintf(`#cloud-config
+{"users": [{"name": "agent", "shell": "/bin/bash", "lock_passwd": true}], "write_files": [
+  {"path": "/etc/agentlab/bootstrap.json", "permissions": "0600", "content": "%s"}]}
+`, bootstrap)
+}
+
 // executor is the driver, where it runs programs in guests.
 func (m *machines) executor(ctx context.Context) (hypervisor.GuestExecutor, error) {
 	e, ok := m.Driver.(hypervisor.GuestExecutor)
