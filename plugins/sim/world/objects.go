@@ -58,7 +58,7 @@ func runFile(vmid uint32) string      { return fmt.Sprintf("%s/%d.run", guests, 
 func attachmentFile(s string) string  { return attachments + "/" + s + ".json" }
 func exposureFile(port uint16) string { return fmt.Sprintf("%s/%d.json", exposures, port) }
 
-func volumeFile(id string) string     { return volumes + "/" + id + ".json" }
+func volumeFile(id string) string { return volumes + "/" + id + ".json" }
 
 const hostFile = "host.json"
 
