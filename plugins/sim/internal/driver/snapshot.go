@@ -51,7 +51,7 @@ func (h *Hypervisor) RollbackSnapshot(ctx context.Context, ref hypervisor.Ref, n
 		if err := memoryFits(tx, vm.VMID, one.WithMemory); err != nil {
 			return false, err
 		}
-		vm.Power, vm.Started = hypervisor.PowerOff, time.Time{}
+		vm.Power, vm.Started, vm.Start = hypervisor.PowerOff, time.Time{}, hypervisor.Start{}
 		if one.WithMemory {
 			vm.Power, vm.Started = hypervisor.PowerOn, time.Now().UTC()
 			vm.Boot++
