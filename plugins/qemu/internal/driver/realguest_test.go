@@ -23,13 +23,13 @@ const guestUserData = `#cloud-config
   "content": "{\"token\":\"t\",\"controller\":\"http://127.0.0.1:9\",\"vmid\":1001,\"sandbox\":\"sbx_test\"}"}]}
 `
 
-// guest is a VM of AgentLab's own image that has come up.
-type guest struct {
+// realGuest is a VM of AgentLab's own image that has come up.
+type realGuest struct {
 	*lab
 	d *Driver
 }
 
-func newGuest(t *testing.T) *guest {
+func newRealGuest(t *testing.T) *realGuest {
 	t.Helper()
 	template := os.Getenv("AGENTLAB_TEMPLATE")
 	if template == "" {
@@ -37,7 +37,7 @@ func newGuest(t *testing.T) *guest {
 	}
 	l := newLab(t, testhost.Idle)
 	l.config.Templates, l.config.TBMiB = []string{template}, 128
-	g := &guest{l, l.driver()}
+	g := &realGuest{l, l.driver()}
 	req := testRequest()
 	req.MemoryBytes, req.Cores = 256<<20, 2
 	list, err := g.d.ListTemplates(testContext(t))
@@ -55,7 +55,7 @@ func newGuest(t *testing.T) *guest {
 }
 
 // up waits until the guest runs programs.
-func (g *guest) up() {
+func (g *realGuest) up() {
 	g.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
@@ -75,7 +75,7 @@ func (g *guest) up() {
 }
 
 // try runs a script in the guest.
-func (g *guest) try(script string) (out string, code int) {
+func (g *realGuest) try(script string) (out string, code int) {
 	g.t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd := hypervisor.Command{Argv: []string{"sh", "-c", script}}
@@ -88,7 +88,7 @@ func (g *guest) try(script string) (out string, code int) {
 }
 
 // run wants it to end well.
-func (g *guest) run(script string) string {
+func (g *realGuest) run(script string) string {
 	g.t.Helper()
 	out, code := g.try(script)
 	if code != 0 {
@@ -106,7 +106,7 @@ grep -qs work $d/device/vpd_pg80 && D=/dev/${d##*/} && break 2; done; sleep 0.1;
 // What only a real guest shows: programs, a volume with a file system on it, and
 // moments to go back to. One guest, booted twice.
 func TestRealGuest(t *testing.T) {
-	g := newGuest(t)
+	g := newRealGuest(t)
 	d := g.d
 	if out, code := g.try("echo out; echo err >&2; exit 3"); code != 3 || out != "out\nerr" {
 		t.Errorf("exec: %d, %q", code, out)
@@ -154,7 +154,7 @@ func TestRealGuest(t *testing.T) {
 }
 
 // memoryGoesBack: what is in the guest's memory alone is as it was.
-func (g *guest) memoryGoesBack() {
+func (g *realGuest) memoryGoesBack() {
 	g.t.Helper()
 	g.run("echo then >/run/memory")
 	boot := g.run("cat /proc/sys/kernel/random/boot_id")
