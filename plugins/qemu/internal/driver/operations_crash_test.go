@@ -198,7 +198,7 @@ func TestSnapshotCallsConvergeAfterKill(t *testing.T) {
 			}
 		}
 	}
-	kept := l.counter(d)
+	kept := l.counterNow(d)
 	l.again(d, "keep memory")
 	for _, step := range []string{"rollback-off", "announced", "spawned", "answered", "recorded"} {
 		l.killedIn("roll back", step)
@@ -206,7 +206,7 @@ func TestSnapshotCallsConvergeAfterKill(t *testing.T) {
 		if vm, err := d.GetVM(testContext(t), testRef()); err != nil || vm.Power != hypervisor.PowerOn {
 			t.Errorf("after the rollback: %+v, %v", vm, err)
 		}
-		if now := l.counter(d); now < kept {
+		if now := l.counterNow(d); now < kept {
 			t.Errorf("killed at %s: the counter is %d, want %d or more", step, now, kept)
 		}
 	}

@@ -28,8 +28,8 @@ func (l *lab) monitor(d *Driver, command string) (out string) {
 	return out
 }
 
-// counter reads what testhost.Counter has come to.
-func (l *lab) counter(d *Driver) uint64 {
+// counterNow reads what testhost.Counter has come to.
+func (l *lab) counterNow(d *Driver) uint64 {
 	l.t.Helper()
 	out := l.monitor(d, fmt.Sprintf("xp /1wx %#x", testhost.CounterAddress))
 	_, word, _ := strings.Cut(strings.TrimSpace(out), ": ")
@@ -44,7 +44,7 @@ func (l *lab) counter(d *Driver) uint64 {
 func (l *lab) counting(d *Driver, above uint64) uint64 {
 	l.t.Helper()
 	for ctx := testContext(l.t); ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
-		if n := l.counter(d); n > above {
+		if n := l.counterNow(d); n > above {
 			return n
 		}
 	}
@@ -94,24 +94,24 @@ func TestMemoryIsKept(t *testing.T) {
 	l.power(d, hypervisor.PowerOn, 0)
 	l.counting(d, 0)
 	l.power(d, hypervisor.PowerPaused, 0)
-	paused := l.counter(d)
-	if again := l.counter(d); again != paused {
+	paused := l.counterNow(d)
+	if again := l.counterNow(d); again != paused {
 		t.Errorf("the counter of a paused guest went from %d to %d", paused, again)
 	}
 	l.keep(d, "mem", true)
-	if vm, err := d.GetVM(testContext(t), testRef()); err != nil || vm.Power != hypervisor.PowerPaused || l.counter(d) != paused {
-		t.Errorf("after the snapshot: %+v, %v, counter %d, want paused at %d", vm, err, l.counter(d), paused)
+	if vm, err := d.GetVM(testContext(t), testRef()); err != nil || vm.Power != hypervisor.PowerPaused || l.counterNow(d) != paused {
+		t.Errorf("after the snapshot: %+v, %v, counter %d, want paused at %d", vm, err, l.counterNow(d), paused)
 	}
 	l.power(d, hypervisor.PowerOn, 0)
 	// So far on that a start from nothing would take longer to get there again.
 	far := l.counting(d, paused+2_000_000)
 	l.rollBack(l.driver(), "mem", hypervisor.PowerOn)
-	if back := l.counter(d); back < paused || back >= far {
+	if back := l.counterNow(d); back < paused || back >= far {
 		t.Errorf("after the rollback the counter is %d, want about %d and less than %d", back, paused, far)
 	}
 	l.power(d, hypervisor.PowerOff, 0)
 	l.rollBack(d, "mem", hypervisor.PowerOn)
-	if back := l.counter(d); back < paused {
+	if back := l.counterNow(d); back < paused {
 		t.Errorf("after the rollback of an off vm the counter is %d, want %d or more", back, paused)
 	}
 	l.volume(d)
