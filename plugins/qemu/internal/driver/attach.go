@@ -191,7 +191,7 @@ func (d *Driver) takeOut(ctx context.Context, v *record.VM, vol *volume.Volume) 
 		return err
 	}
 	if plugged {
-		if err := d.unused(ctx, v.VMID, vol.Attached.Serial); err != nil {
+		if err := d.unused(ctx, v.VMID, *id, vol.Attached.Serial); err != nil {
 			return err
 		}
 	}
@@ -199,7 +199,7 @@ func (d *Driver) takeOut(ctx context.Context, v *record.VM, vol *volume.Volume) 
 }
 
 // unused asks the guest. One that does not answer may be using it.
-func (d *Driver) unused(ctx context.Context, vmid uint32, serial string) error {
+func (d *Driver) unused(ctx context.Context, vmid uint32, id procfs.Identity, serial string) error {
 	refuse := func(format string, args ...any) *fault.Error {
 		return fault.New(fault.Precondition, format, args...).WithResource("vm %d", vmid)
 	}
@@ -211,12 +211,12 @@ func (d *Driver) unused(ctx context.Context, vmid uint32, serial string) error {
 		return refuse("vm %d is %s, so its guest cannot say whether it uses disk %s", vmid, status, serial).
 			WithHint("resume the vm and unmount the disk, or stop the vm")
 	}
-	h, err := d.channel(ctx, vmid)
+	h, leave, err := d.channels.join(ctx, d.store.Dir(vmid), id)
 	if err != nil {
 		return refuse("the guest of vm %d cannot be asked whether it uses disk %s: %w", vmid, serial, err).
 			WithHint("stop the vm, then detach the volume")
 	}
-	defer h.Close()
+	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, d.guestWait)
 	defer cancel()
 	users, err := h.Busy(ctx, serial)

@@ -66,7 +66,7 @@ type Driver struct {
 	crash func(step string)
 
 	monitors keyed // one client of a QEMU's monitor at a time
-	channels keyed // the same for the way into its guest
+	channels channels
 
 	mu      sync.Mutex // mu guards: samples
 	samples map[uint32]sample

@@ -70,7 +70,7 @@ func (d *Driver) plugIn(ctx context.Context, v *record.VM, vol *volume.Volume) e
 		}
 		if !slices.Contains(opened, p.ID) {
 			if err := c.Execute(ctx, "blockdev-add", p.Node(), nil); err != nil {
-				return fault.New(fault.Internal, "open volume %s: %w", vol.ID, err)
+				return fault.New(classOf(err.Error()), "open volume %s: %w", vol.ID, err)
 			}
 			d.crash("volume-opened")
 		}

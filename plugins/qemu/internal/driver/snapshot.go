@@ -80,7 +80,7 @@ func (d *Driver) keep(ctx context.Context, v *record.VM, id *procfs.Identity, on
 	return d.ask(ctx, v.VMID, commandTimeout, func(ctx context.Context, c *qmp.Client) error {
 		args := map[string]any{"device": rootNode, "name": one.Name}
 		if err := c.Execute(ctx, "blockdev-snapshot-internal-sync", args, nil); err != nil {
-			return fault.New(fault.Internal, "make snapshot of vm %d: %w", v.VMID, err)
+			return fault.New(classOf(err.Error()), "make snapshot of vm %d: %w", v.VMID, err)
 		}
 		return nil
 	})

@@ -128,7 +128,7 @@ func finishJob(ctx context.Context, c *qmp.Client) error {
 				return err
 			}
 			if j.Error != "" {
-				return fault.New(fault.Internal, "qemu says: %s", j.Error)
+				return fault.New(classOf(j.Error), "qemu says: %s", j.Error)
 			}
 		}
 		if !running {
