@@ -25,14 +25,9 @@ var (
 	_ hypervisor.VolumeSnapshotter = (*Driver)(nil)
 )
 
-// keeper is the user as whom qemu-img works on volumes: one of the instance's own
-// that no VM has. At rest a volume is the plugin's.
-func (d *Driver) keeper() uint32 {
-	if d.cfg.VMIDFirst > 1 {
-		return d.uid(d.cfg.VMIDFirst - 1)
-	}
-	return d.uid(d.cfg.VMIDLast + 1)
-}
+// keeper is the user before those of VMs, as whom qemu-img works on volumes. At
+// rest a volume is the plugin's.
+func (d *Driver) keeper() uint32 { return d.uid(d.cfg.VMIDFirst - 1) }
 
 // CreateVolume implements hypervisor.VolumeKeeper.
 func (d *Driver) CreateVolume(ctx context.Context, req hypervisor.VolumeRequest) (hypervisor.Volume, error) {
