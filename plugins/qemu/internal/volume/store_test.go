@@ -71,7 +71,9 @@ func TestDamagedRecord(t *testing.T) {
 	for name, damage := range map[string]func() error{
 		"half":    func() error { return os.WriteFile(path, []byte(`{"format":1,"id"`), 0o600) },
 		"another": func() error { return os.WriteFile(path, []byte(`{"format":1,"id":"x","owner":"b"}`), 0o600) },
-		"newer":   func() error { return os.WriteFile(path, []byte(`{"format":2,"id":"`+broken.ID+`","owner":"b"}`), 0o600) },
+		"newer": func() error {
+			return os.WriteFile(path, []byte(`{"format":2,"id":"`+broken.ID+`","owner":"b"}`), 0o600)
+		},
 		"missing": func() error { return os.Remove(path) },
 		"link":    func() error { return os.Symlink("/etc/passwd", path) },
 	} {
