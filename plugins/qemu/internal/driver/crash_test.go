@@ -22,7 +22,7 @@ import (
 type plan struct {
 	Config Config
 	State  string
-	Call   string // create, start, destroy
+	Call   string // create, start, destroy, or one of operations
 	Step   string // after which it dies
 }
 
@@ -52,6 +52,8 @@ func playStandIn(text string) {
 		_, err = d.SetPower(ctx, testRef(), hypervisor.PowerOn, 0)
 	case "destroy":
 		err = d.DestroyVM(ctx, testRef())
+	default:
+		err = operations[p.Call](ctx, d)
 	}
 	fmt.Println("the call ended before its step:", err)
 }

@@ -188,6 +188,9 @@ func (d *Driver) make(
 		return err
 	}
 	d.crash("cloned")
+	if err := d.remakeSnapshots(ctx, v); err != nil {
+		return err
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}

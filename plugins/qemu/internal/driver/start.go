@@ -36,7 +36,7 @@ func (d *Driver) start(ctx context.Context, v *record.VM) error {
 	}
 	failed := map[machine.Accel]string{}
 	for i, way := range ways {
-		err = d.startWith(ctx, v, way)
+		err = d.startWith(ctx, v, way, nil)
 		if err == nil {
 			for bad, why := range failed {
 				d.chooser.Failed(bad, why)
@@ -51,9 +51,12 @@ func (d *Driver) start(ctx context.Context, v *record.VM) error {
 	return err
 }
 
-// startWith starts QEMU paused, notes it, and lets it go. Whatever happens
-// before that last step, the guest has not run, and a repeat begins anew.
-func (d *Driver) startWith(ctx context.Context, v *record.VM, way machine.Accel) (err error) {
+// startWith starts QEMU paused, does what is to be done in that state, notes it,
+// and lets it go. Whatever happens before that last step, the guest has not run,
+// and a repeat begins anew.
+func (d *Driver) startWith(
+	ctx context.Context, v *record.VM, way machine.Accel, prepare func(context.Context) error,
+) (err error) {
 	// A start cut short before its pid was noted, or a way that failed.
 	if err := d.kill(ctx, d.tenant(v)); err != nil {
 		return err
@@ -87,6 +90,11 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, way machine.Accel)
 		return err
 	}
 	d.crash("answered")
+	if prepare != nil {
+		if err := prepare(ctx); err != nil {
+			return err
+		}
+	}
 	v.Run.State, v.Booted = record.RunRunning, true
 	if err := d.store.Save(v); err != nil {
 		return err
@@ -132,6 +140,9 @@ func (d *Driver) spawn(v *record.VM, way machine.Accel) (*spawn.Program, error) 
 		}
 	}
 	m := d.machine(v, way)
+	if m.Volumes, err = d.handOver(v); err != nil {
+		return nil, err
+	}
 	return spawn.Start(spawn.Spec{
 		Path: d.cfg.QEMUBinary, Args: m.Args(), UID: v.UID, Groups: groups, Files: files,
 	})
