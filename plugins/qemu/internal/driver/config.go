@@ -16,7 +16,19 @@ type Config struct {
 	Accel       string   `json:"accel"`
 	QEMUBinary  string   `json:"qemu_binary"`
 	TBMiB       uint32   `json:"tcg_tb_mb"`
+	// MemoryTemplates is one of the modes; any other value is Off.
+	MemoryTemplates string `json:"memory_templates"`
 }
+
+// Modes of memory templates.
+const (
+	Auto   = "auto"   // made when a VM of that size has started
+	Manual = "manual" // made by WarmTemplate only
+	Off    = "off"    // neither made nor used
+)
+
+// warms reports whether VMs may start from memory.
+func (c Config) warms() bool { return c.MemoryTemplates == Auto || c.MemoryTemplates == Manual }
 
 // Problem is one remark about a configuration.
 type Problem struct{ Key, Text string }

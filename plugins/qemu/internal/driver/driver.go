@@ -13,6 +13,7 @@ import (
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/accel"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/hostcheck"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/memory"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/tap"
@@ -43,7 +44,8 @@ const (
 	cleanTimeout   = 15 * time.Second
 )
 
-// Driver implements hypervisor.Driver and hypervisor.ConsoleReader.
+// Driver implements hypervisor.Driver, hypervisor.ConsoleReader and
+// hypervisor.TemplateWarmer.
 type Driver struct {
 	cfg      Config
 	state    string
@@ -51,6 +53,8 @@ type Driver struct {
 	catalog  template.Catalog
 	chooser  *accel.Chooser
 	versions *hostcheck.Versions
+	memory   *memory.Store
+	vault    memory.Vault
 	bootID   string
 	log      hclog.Logger
 
@@ -60,14 +64,16 @@ type Driver struct {
 	crash func(step string)
 
 	monitors keyed // one client of a QEMU's monitor at a time
+	warming  warming
 
 	mu      sync.Mutex // mu guards: samples
 	samples map[uint32]sample
 }
 
 var (
-	_ hypervisor.Driver        = (*Driver)(nil)
-	_ hypervisor.ConsoleReader = (*Driver)(nil)
+	_ hypervisor.Driver         = (*Driver)(nil)
+	_ hypervisor.ConsoleReader  = (*Driver)(nil)
+	_ hypervisor.TemplateWarmer = (*Driver)(nil)
 )
 
 // New opens the state folder, which must exist, and removes what interrupted
@@ -83,12 +89,16 @@ func New(cfg Config, state string, log hclog.Logger) (*Driver, error) {
 	if err := store.Sweep(); err != nil {
 		return nil, err
 	}
+	frozen, err := memory.Open(state)
+	if err != nil {
+		return nil, err
+	}
 	bootID, err := bootID()
 	if err != nil {
 		return nil, err
 	}
 	return &Driver{
-		cfg: cfg, state: state, store: store, bootID: bootID, log: log,
+		cfg: cfg, state: state, store: store, memory: frozen, bootID: bootID, log: log,
 		catalog:  template.Catalog{Folders: cfg.Templates, Parent: cfg.TemplateDir},
 		chooser:  &accel.Chooser{Want: cfg.Accel, State: state, Device: accel.Device, Measure: accel.Measure, Log: log.Named("accel")},
 		versions: &hostcheck.Versions{},
@@ -108,7 +118,7 @@ func (d *Driver) hostCheck() hostcheck.Check {
 // CheckHost implements hypervisor.Driver.
 func (d *Driver) CheckHost(ctx context.Context) (hypervisor.HostReport, error) {
 	report := hypervisor.HostReport{
-		Findings: d.hostCheck().Findings(ctx), Cores: uint32(runtime.NumCPU()),
+		Findings: append(d.hostCheck().Findings(ctx), d.memoryFinding()), Cores: uint32(runtime.NumCPU()),
 		VMIDFirst: d.cfg.VMIDFirst, VMIDLast: d.cfg.VMIDLast, InterfacePattern: InterfacePattern,
 	}
 	// What cannot be read is a finding already; its figure stays 0.

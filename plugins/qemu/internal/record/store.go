@@ -178,7 +178,7 @@ func (s *Store) Claim(v *VM) error {
 		}
 		return Classify("claim vm", err)
 	}
-	return syncDir(s.root)
+	return SyncDir(s.root)
 }
 
 // Save replaces the record of a claimed VM and makes it last.
@@ -195,7 +195,7 @@ func (s *Store) Remove(vmid uint32) error {
 		}
 		return Classify("remove vm", err)
 	}
-	return errors.Join(syncDir(s.root), Classify("remove vm", os.RemoveAll(grave)))
+	return errors.Join(SyncDir(s.root), Classify("remove vm", os.RemoveAll(grave)))
 }
 
 // Sweep removes what interrupted calls left behind. Call it before any other
