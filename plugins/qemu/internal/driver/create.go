@@ -79,12 +79,18 @@ func (d *Driver) validate(req *hypervisor.CreateRequest) error {
 	switch {
 	case len(req.NIC.Tap) > maxInterface || strings.ContainsAny(req.NIC.Tap, "/ \t\n:%") || req.NIC.Tap == "." || req.NIC.Tap == "..":
 		return fault.New(fault.Invalid, "%q is not an interface name", req.NIC.Tap)
-	case req.Cores == 0 || req.Cores > maxCores:
-		return fault.New(fault.Invalid, "%d cores are not between 1 and %d", req.Cores, maxCores)
-	case req.MemoryBytes < minMemory:
-		return fault.New(fault.Invalid, "memory of %d bytes is less than 64 MiB", req.MemoryBytes)
 	case len(req.Seed.MetaData) == 0 || len(req.Seed.UserData) == 0:
 		return fault.New(fault.Invalid, "seed has no meta-data or no user-data")
+	}
+	return validSize(req.Cores, req.MemoryBytes)
+}
+
+func validSize(cores uint32, memoryBytes uint64) error {
+	switch {
+	case cores == 0 || cores > maxCores:
+		return fault.New(fault.Invalid, "%d cores are not between 1 and %d", cores, maxCores)
+	case memoryBytes < minMemory:
+		return fault.New(fault.Invalid, "memory of %d bytes is less than 64 MiB", memoryBytes)
 	}
 	return nil
 }

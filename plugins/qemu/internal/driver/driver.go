@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"runtime"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/tap"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/template"
+	"github.com/agentlab/agentlab/sdk/channel"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
@@ -59,6 +61,7 @@ type Driver struct {
 	log      hclog.Logger
 
 	openTap func(name string) (*os.File, error)
+	greet   func(conn net.Conn) guest
 	find    func(uid uint32) ([]procfs.Identity, error)
 	// crash is called between the steps of a call; tests end the process there.
 	crash func(step string)
@@ -103,6 +106,7 @@ func New(cfg Config, state string, log hclog.Logger) (*Driver, error) {
 		chooser:  &accel.Chooser{Want: cfg.Accel, State: state, Device: accel.Device, Measure: accel.Measure, Log: log.Named("accel")},
 		versions: &hostcheck.Versions{},
 		openTap:  tap.Open,
+		greet:    func(conn net.Conn) guest { return channel.New(conn) },
 		find:     procfs.Find,
 		crash:    func(string) {},
 		samples:  map[uint32]sample{},

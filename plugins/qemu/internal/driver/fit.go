@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os/exec"
-	"slices"
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/accel"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/machine"
@@ -108,53 +107,4 @@ func (d *Driver) whyBoot(ctx context.Context, v *record.VM) string {
 		}
 	}
 	return "there was no memory template of its image and size when it was created"
-}
-
-// collect removes memory templates that nobody can use, unless a VM's disk depends
-// on them. It is best effort: what is left goes with a later call.
-func (d *Driver) collect(ctx context.Context) {
-	// Whoever builds collects as well, so nobody waits for that here.
-	try, cancel := context.WithCancel(ctx)
-	cancel()
-	unlock, err := d.memory.LockBuild(try)
-	if errors.Is(err, fault.Locked) {
-		return
-	}
-	if err == nil {
-		defer unlock()
-		err = d.collectLocked(ctx)
-	}
-	if err != nil {
-		plugin.Log(ctx, d.log).Warn("memory templates were not collected", "err", err)
-	}
-}
-
-func (d *Driver) collectLocked(ctx context.Context) error {
-	keys, err := d.memory.List()
-	if err != nil {
-		return err
-	}
-	keys, err = d.useless(ctx, keys)
-	if err != nil || len(keys) == 0 {
-		return err
-	}
-	unlock, err := d.memory.LockUse(ctx, false)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	needed, err := d.neededMemory()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, key := range keys {
-		if slices.Contains(needed, key) {
-			continue
-		}
-		plugin.Log(ctx, d.log).Info("memory template removed", "step", key)
-		errs = append(errs, d.memory.Remove(key))
-		d.vault.Drop(key)
-	}
-	return errors.Join(errs...)
 }

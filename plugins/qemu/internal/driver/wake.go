@@ -167,13 +167,21 @@ func (d *Driver) name(ctx context.Context, v *record.VM) error {
 	}
 	id, err := d.identity(v)
 	if err != nil {
-		return err
+		return &unfitError{err}
 	}
 	if err := d.assume(ctx, v.VMID, id); err != nil {
 		return &unfitError{err}
 	}
 	d.crash("named")
 	return d.complete(ctx, v)
+}
+
+// guest is what is asked of agent-runner; tests put another in its place.
+type guest interface {
+	State(ctx context.Context) (channel.State, error)
+	AwaitReady(ctx context.Context) error
+	Assume(ctx context.Context, id channel.Identity) (channel.Assumed, error)
+	Close() error
 }
 
 func (d *Driver) assume(ctx context.Context, vmid uint32, id channel.Identity) error {
@@ -183,7 +191,7 @@ func (d *Driver) assume(ctx context.Context, vmid uint32, id channel.Identity) e
 	if err != nil {
 		return fault.New(fault.Unavailable, "connect to the guest's channel: %w", err)
 	}
-	h := channel.New(conn)
+	h := d.greet(conn)
 	defer h.Close()
 	got, err := h.Assume(ctx, id)
 	if errors.Is(err, fault.Precondition) {

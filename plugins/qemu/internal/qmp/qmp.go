@@ -39,16 +39,21 @@ type CommandError struct {
 // Error gives QEMU's words.
 func (e *CommandError) Error() string { return e.Command + ": " + e.Desc }
 
-// Dial connects to the socket name in the folder dir and completes the
-// handshake before ctx ends. The way through /proc keeps the address short
-// however long dir is. fault.Unavailable when nobody answers.
-func Dial(ctx context.Context, dir, name string) (*Client, error) {
+// Connect connects to the socket name in the folder dir. The way through /proc
+// keeps the address short however long dir is.
+func Connect(ctx context.Context, dir, name string) (net.Conn, error) {
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fault.New(fault.Unavailable, "open monitor's folder: %w", err)
+		return nil, err
 	}
 	defer unix.Close(fd)
-	conn, err := dial(ctx, "/proc/self/fd/"+strconv.Itoa(fd)+"/"+name)
+	return dial(ctx, "/proc/self/fd/"+strconv.Itoa(fd)+"/"+name)
+}
+
+// Dial connects and completes the handshake before ctx ends. fault.Unavailable
+// when nobody answers.
+func Dial(ctx context.Context, dir, name string) (*Client, error) {
+	conn, err := Connect(ctx, dir, name)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "connect to monitor: %w", err)
 	}
