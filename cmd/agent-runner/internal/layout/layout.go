@@ -11,7 +11,12 @@ import (
 )
 
 // Layout is a guest's file tree. Root is "/" in a guest and a directory in tests.
-type Layout struct{ Root string }
+type Layout struct {
+	Root string
+	// Lazy leaves what Write writes in the page cache. Who sets it calls Flush
+	// before anybody relies on the files.
+	Lazy bool
+}
 
 // At gives the path of an absolute guest path under Root.
 func (l Layout) At(path string) string { return filepath.Join(l.Root, path) }
@@ -46,6 +51,10 @@ func (l Layout) Secrets() string { return l.At("/run/agentlab/secrets") }
 
 // HostKey is the ssh host key.
 func (l Layout) HostKey() string { return l.At("/etc/ssh/ssh_host_ed25519_key") }
+
+// TemplateMark is there while this guest is to become a memory template. A
+// reboot removes it.
+func (l Layout) TemplateMark() string { return l.At("/run/agentlab/template") }
 
 // BootID gives the kernel's id of this boot, "" when it cannot be read.
 func (l Layout) BootID() string {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // Owner is who a file shall belong to. The zero value is root.
@@ -14,6 +16,25 @@ type Owner struct{ UID, GID uint32 }
 // the new one. Missing directories are made with mode 0755. Only root gives
 // files away; for others Owner is without effect.
 func WriteFile(path string, content []byte, mode os.FileMode, owner Owner) error {
+	return Layout{}.Write(path, content, mode, owner)
+}
+
+// Flush brings all that was written to disk at once, which takes a fraction of
+// the time that it takes file by file.
+func (l Layout) Flush() error {
+	d, err := os.Open(l.Root)
+	if err != nil {
+		return fmt.Errorf("open root directory: %w", err)
+	}
+	if err := errors.Join(unix.Syncfs(int(d.Fd())), d.Close()); err != nil {
+		return fmt.Errorf("flush files: %w", err)
+	}
+	return nil
+}
+
+// Write is WriteFile, which a lazy layout does not flush. The path is one that
+// the layout gave.
+func (l Layout) Write(path string, content []byte, mode os.FileMode, owner Owner) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make directory: %w", err)
@@ -30,7 +51,7 @@ func WriteFile(path string, content []byte, mode os.FileMode, owner Owner) error
 	if err == nil && os.Geteuid() == 0 {
 		err = f.Chown(int(owner.UID), int(owner.GID))
 	}
-	if err == nil {
+	if err == nil && !l.Lazy {
 		err = f.Sync()
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
@@ -38,6 +59,9 @@ func WriteFile(path string, content []byte, mode os.FileMode, owner Owner) error
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
 		return fmt.Errorf("replace file: %w", err)
+	}
+	if l.Lazy {
+		return nil
 	}
 	return syncDir(dir)
 }

@@ -1,0 +1,145 @@
+package hostcalls
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/assume"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/diskuse"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/rootexec"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/settle"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/vport"
+	"github.com/agentlab/agentlab/sdk/channel"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/version"
+)
+
+const (
+	// retryWait is between two attempts to open the port, portWait how long a
+	// port is expected to come at all.
+	retryWait = time.Second
+	portWait  = time.Minute
+)
+
+// Guest is what the host speaks to.
+type Guest struct {
+	layout layout.Layout
+	log    hclog.Logger
+	assume func(ctx context.Context, id channel.Identity, received time.Time) (channel.Assumed, error)
+	own    chan struct{} // closed when this guest has an identity
+
+	mu sync.Mutex
+	// mu guards:
+	phase channel.Phase
+	begun bool // an identity was given
+}
+
+// New finds out what this guest is.
+func New(l layout.Layout, log hclog.Logger) *Guest {
+	g := &Guest{layout: l, log: log, phase: channel.PhaseServing, own: make(chan struct{})}
+	g.assume = func(ctx context.Context, id channel.Identity, received time.Time) (channel.Assumed, error) {
+		return assume.Run(ctx, assume.Config{Layout: l, Log: log}, id, received)
+	}
+	if _, err := os.Stat(l.TemplateMark()); err == nil {
+		g.phase = channel.PhaseTemplate
+	} else {
+		close(g.own)
+	}
+	return g
+}
+
+// AwaitIdentity returns when this guest is of somebody: at once, but for a
+// template.
+func (g *Guest) AwaitIdentity(ctx context.Context) error {
+	select {
+	case <-g.own:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Serve answers the host until ctx ends. A VM without the port has nothing to
+// answer.
+func (g *Guest) Serve(ctx context.Context) {
+	for began := time.Now(); ctx.Err() == nil; {
+		port, err := vport.Open(g.layout, channel.Port)
+		switch {
+		case err == nil:
+			err = channel.Serve(ctx, port, g)
+			began = time.Now()
+		case errors.Is(err, fault.NotFound) && time.Since(began) > portWait:
+			g.log.Info("the host cannot speak to this guest", "err", err)
+			return
+		}
+		if err != nil && !errors.Is(err, fault.NotFound) {
+			g.log.Warn("channel to the host", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryWait):
+		}
+	}
+}
+
+// State tells what this guest is.
+func (g *Guest) State() channel.State {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return channel.State{Phase: g.phase, Runner: version.String()}
+}
+
+// Settle returns when this template may be frozen.
+func (g *Guest) Settle(ctx context.Context) error {
+	if g.State().Phase != channel.PhaseTemplate {
+		return notTemplate()
+	}
+	return settle.Run(ctx, g.layout, g.log)
+}
+
+// Assume gives this guest its identity. It cannot be tried again.
+func (g *Guest) Assume(ctx context.Context, id channel.Identity) (channel.Assumed, error) {
+	received := time.Now()
+	g.mu.Lock()
+	if g.phase != channel.PhaseTemplate || g.begun {
+		g.mu.Unlock()
+		return channel.Assumed{}, notTemplate()
+	}
+	g.begun = true
+	g.mu.Unlock()
+	out, err := g.assume(ctx, id, received)
+	if err != nil {
+		g.log.Error("identity is not complete", "err", err)
+		return out, err
+	}
+	g.mu.Lock()
+	g.phase = channel.PhaseServing
+	g.mu.Unlock()
+	close(g.own)
+	return out, nil
+}
+
+func notTemplate() error {
+	return fault.New(fault.Precondition, "this guest is no memory template")
+}
+
+// Busy lists the users of a disk.
+func (g *Guest) Busy(ctx context.Context, serial string) ([]string, error) {
+	return diskuse.Of(ctx, g.layout, serial)
+}
+
+// Exec runs a program as root, unless copies of this guest would have what it
+// leaves.
+func (g *Guest) Exec(ctx context.Context, e channel.Exec, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
+	if g.State().Phase == channel.PhaseTemplate {
+		return 0, fault.New(fault.Precondition, "nothing runs in a memory template")
+	}
+	return rootexec.Run(ctx, g.layout, e, stdin, stdout, stderr)
+}
