@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"golang.org/x/sys/unix"
 
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/enroll"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/seedapply"
 	"github.com/agentlab/agentlab/core/seed"
@@ -17,16 +17,24 @@ import (
 
 // Config is what Run works on.
 type Config struct {
-	Layout      layout.Layout
-	SetHostname func(string) error    // nil: the kernel's
-	SetTime     func(time.Time) error // nil: the kernel's
-	Log         hclog.Logger
+	Layout layout.Layout
+	Kernel Kernel
+	Log    hclog.Logger
+}
+
+// Kernel is what an identity changes beside files.
+type Kernel struct {
+	AddEntropy  func([]byte) error
+	SetMAC      func(mac string) error
+	Configure   func(n seed.NetworkConfig, mac string) error
+	SetHostname func(string) error
+	SetTime     func(time.Time) error
 }
 
 // duty is one part of an identity.
 type duty struct {
 	name string
-	do   func(ctx context.Context) error
+	do   func() error
 }
 
 // Run gives this guest its identity. What it was told at received is old by as
@@ -36,49 +44,34 @@ func Run(ctx context.Context, c Config, id channel.Identity, received time.Time)
 	c.Layout.Lazy = true
 	var out channel.Assumed
 	var s seed.Seed
-	var nic *card
-	defer func() { nic.close() }()
 	duties := []duty{
-		{"entropy", func(context.Context) error { return addEntropy(c.Layout, id.Entropy) }},
-		{"mac", func(context.Context) (err error) {
-			nic, err = openCard(c.Layout)
-			if err != nil {
-				return err
-			}
-			return nic.setMAC(id.MAC)
-		}},
-		{"seed", func(context.Context) (err error) {
+		{"entropy", func() error { return c.Kernel.AddEntropy(id.Entropy) }},
+		{"mac", func() error { return c.Kernel.SetMAC(id.MAC) }},
+		{"seed", func() (err error) {
 			s, err = seedapply.ApplyDocuments(
-				seedapply.Config{Layout: c.Layout, SetHostname: c.SetHostname, Log: c.Log}, seed.Documents(id.Seed))
+				seedapply.Config{Layout: c.Layout, SetHostname: c.Kernel.SetHostname, Log: c.Log}, seed.Documents(id.Seed))
 			return err
 		}},
-		{"address", func(context.Context) error { return nic.configure(c.Layout, s.Network, id.MAC) }},
-		{"machine-id", func(context.Context) error { return newMachineID(c.Layout) }},
-		{"host-key", func(context.Context) (err error) {
+		{"address", func() error { return c.Kernel.Configure(s.Network, id.MAC) }},
+		{"machine-id", func() error { return newMachineID(c.Layout) }},
+		{"host-key", func() (err error) {
 			out.HostKey, err = seedapply.NewHostKey(c.Layout)
 			return err
 		}},
-		{"disk", func(context.Context) error { return c.Layout.Flush() }},
-		{"clock", func(context.Context) error { return c.setTime(id.Time.Add(time.Since(received))) }},
-		{"mark", func(context.Context) error { return os.Remove(c.Layout.TemplateMark()) }},
+		{"credential", func() error { return enroll.EnsureCredential(c.Layout) }},
+		{"disk", func() error { return c.Layout.Flush() }},
+		{"clock", func() error { return c.Kernel.SetTime(id.Time.Add(time.Since(received))) }},
+		{"mark", func() error { return os.Remove(c.Layout.TemplateMark()) }},
 	}
 	for _, d := range duties {
 		if err := ctx.Err(); err != nil {
 			return out, err
 		}
 		began := time.Now()
-		if err := d.do(ctx); err != nil {
+		if err := d.do(); err != nil {
 			return out, fmt.Errorf("assume %s: %w", d.name, err)
 		}
 		out.Duties = append(out.Duties, channel.Duty{Name: d.name, Took: time.Since(began)})
 	}
 	return out, nil
-}
-
-func (c Config) setTime(t time.Time) error {
-	if c.SetTime != nil {
-		return c.SetTime(t)
-	}
-	ts := unix.NsecToTimespec(t.UnixNano())
-	return unix.ClockSettime(unix.CLOCK_REALTIME, &ts)
 }

@@ -45,7 +45,9 @@ type Guest struct {
 func New(l layout.Layout, log hclog.Logger) *Guest {
 	g := &Guest{layout: l, log: log, phase: channel.PhaseServing, own: make(chan struct{})}
 	g.assume = func(ctx context.Context, id channel.Identity, received time.Time) (channel.Assumed, error) {
-		return assume.Run(ctx, assume.Config{Layout: l, Log: log}, id, received)
+		kernel, done := assume.Real(l)
+		defer done()
+		return assume.Run(ctx, assume.Config{Layout: l, Kernel: kernel, Log: log}, id, received)
 	}
 	if _, err := os.Stat(l.TemplateMark()); err == nil {
 		g.phase = channel.PhaseTemplate
@@ -101,7 +103,7 @@ func (g *Guest) Settle(ctx context.Context) error {
 	if g.State().Phase != channel.PhaseTemplate {
 		return notTemplate()
 	}
-	return settle.Run(ctx, g.layout, g.log)
+	return settle.Run(ctx, g.layout, g.log, func() error { return assume.Rehearse(ctx, g.layout) })
 }
 
 // Assume gives this guest its identity. It cannot be tried again.

@@ -29,8 +29,8 @@ const (
 )
 
 // Run returns when the guest has booted and is at rest. It leaves no host key:
-// the one that sshd began with is for nobody.
-func Run(ctx context.Context, l layout.Layout, log hclog.Logger) error {
+// the one that sshd began with is for nobody. rehearse is done before the rest.
+func Run(ctx context.Context, l layout.Layout, log hclog.Logger, rehearse func() error) error {
 	if err := booted(ctx, log); err != nil {
 		return err
 	}
@@ -40,6 +40,9 @@ func Run(ctx context.Context, l layout.Layout, log hclog.Logger) error {
 		}
 	}
 	preload()
+	if err := rehearse(); err != nil {
+		return err
+	}
 	debug.FreeOSMemory()
 	if err := l.Flush(); err != nil {
 		return err
