@@ -55,7 +55,11 @@ func TestImageStartsFromMemory(t *testing.T) {
 			t.Fatalf("vm = %+v, %v", vm, err)
 		}
 		t.Logf("%s started in %s", name, time.Since(began))
-		for what, got := range l.ask(ctx, d, req.Ref.VMID) {
+	}
+	time.Sleep(pastStart)
+	for i, name := range []string{"brave-otter", "calm-heron"} {
+		l.checkPrivateMemory(d, testVMID+uint32(i))
+		for what, got := range l.ask(ctx, d, testVMID+uint32(i)) {
 			if seen[what+got] != "" {
 				t.Errorf("%s and %s have the same %s: %q", name, seen[what+got], what, got)
 			}
@@ -64,10 +68,6 @@ func TestImageStartsFromMemory(t *testing.T) {
 	}
 	if seen["hostnamebrave-otter"] == "" || seen["hostnamecalm-heron"] == "" {
 		t.Errorf("seen: %v", seen)
-	}
-	time.Sleep(pastStart)
-	for i := range 2 {
-		l.checkPrivateMemory(d, testVMID+uint32(i))
 	}
 	l.checkNoToken(d)
 }
