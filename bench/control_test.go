@@ -29,9 +29,7 @@ func BenchmarkJobToRunning(b *testing.B) {
 		if n, ok := readWAL(b, log).since(before); ok {
 			commits, counted = commits+n, counted+1
 		}
-		if _, err := s.Client.WaitJob(b.Context(), id); err != nil {
-			b.Fatal(err)
-		}
+		awaitGone(b, s, id)
 	}
 	hide(b)
 	took.report(b, "running")
@@ -61,6 +59,26 @@ func jobToRunning(b *testing.B, s *testkit.Sim) (time.Duration, string) {
 	}
 	b.Fatal("the sandbox never ran")
 	return 0, ""
+}
+
+// awaitGone returns once the job's sandbox is destroyed, so that the next job does
+// not share the processor with its end.
+func awaitGone(b *testing.B, s *testkit.Sim, id string) {
+	b.Helper()
+	job, err := s.Client.WaitJob(b.Context(), id)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var oldest int64
+	for e, err := range s.Client.Events(b.Context(), client.EventQuery{After: &oldest, SandboxID: job.SandboxID, Types: []string{lab.EventSandboxChanged}}) {
+		if err != nil {
+			b.Fatal(err)
+		}
+		if e.Fields["to"] == string(lab.SandboxDestroyed) {
+			return
+		}
+	}
+	b.Fatal("the sandbox never went")
 }
 
 // syncTime is the median of what one commit at least costs: a page and its

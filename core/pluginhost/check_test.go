@@ -43,6 +43,7 @@ func TestCheckAsksNow(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Kill(pid, unix.SIGCONT) }()
+	eventually(t, "all of it has stopped", func() bool { return stopped(t, pid) })
 	began := time.Now()
 	is("hanging", pluginhost.Degraded, "does not answer")
 	if took := time.Since(began); took > 5*time.Second {

@@ -18,10 +18,10 @@ import (
 func TestArtifactsAreKeptForTheirTime(t *testing.T) {
 	inBubble(t, "", func(b *bench) {
 		ctx := context.Background()
-		const day = 24 * time.Hour
+		const kept = 4 * time.Hour // collected every hour
 		files, broken := map[string]bool{"job_unknown": true}, false
 		b.adapt = func(c *Config) {
-			c.Timing.EventsKept = 365 * day
+			c.Timing.EventsKept = 1000 * kept
 			c.ArtifactJobs = func(context.Context) ([]string, error) { return slices.Sorted(maps.Keys(files)), nil }
 			c.CleanArtifacts = func(_ context.Context, id string) error {
 				if broken {
@@ -45,7 +45,7 @@ func TestArtifactsAreKeptForTheirTime(t *testing.T) {
 			}
 			return job.ID
 		}
-		short, ever := submit(2*day), submit(0)
+		short, ever := submit(kept), submit(0)
 		b.settle()
 		has := func(id string) [2]bool {
 			rows, err := b.store.Artifacts(ctx, id)
@@ -54,7 +54,7 @@ func TestArtifactsAreKeptForTheirTime(t *testing.T) {
 			}
 			return [2]bool{len(rows) > 0, files[id]}
 		}
-		time.Sleep(2*day - 2*time.Hour)
+		time.Sleep(kept - 2*time.Hour)
 		synctest.Wait()
 		if got := has(short); got != [2]bool{true, true} {
 			t.Errorf("before its time: rows and files %v", got)

@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 
 const planted = "planted-secret-value"
 
+// prompt keeps a race build from sleeping a second at the end of each program.
+const prompt = "GORACE=atexit_sleep_ms=0"
+
 // fakeHost is a guest API that keeps what it is told.
 type fakeHost struct {
 	t      *testing.T
@@ -177,7 +180,7 @@ func newGuest(t *testing.T, h *fakeHost) *jobrun.Runner {
 	client := guestclient.New(h.server.URL, secret.New("cred"))
 	t.Cleanup(client.Close)
 	return &jobrun.Runner{
-		Layout: l, Login: login, Host: client, Programs: programs, Exe: exe, Env: []string{"MY_KEY=" + planted},
+		Layout: l, Login: login, Host: client, Programs: programs, Exe: exe, Env: []string{"MY_KEY=" + planted, prompt},
 		Redactor: secret.NewRedactor(secret.New(planted)), Secrets: []secret.Value{secret.New(planted)}, Beat: 20 * time.Millisecond, Grace: time.Second,
 		UploadPatience: 20 * time.Second, Log: hclog.NewNullLogger(),
 	}
