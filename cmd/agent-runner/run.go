@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"runtime"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -14,6 +15,9 @@ import (
 // soon as there is one: a guest that is to become a memory template waits until
 // a copy of it gets an identity.
 func run(ctx context.Context, l layout.Layout, log hclog.Logger) error {
+	// One thread at a time is enough, and waking another processor is dear in an
+	// emulated guest.
+	runtime.GOMAXPROCS(1)
 	guest := hostcalls.New(l, log.Named("host"))
 	answering, stop := context.WithCancel(ctx)
 	var answers sync.WaitGroup

@@ -44,6 +44,7 @@ func Run(ctx context.Context, c Config, id channel.Identity, received time.Time)
 	c.Layout.Lazy = true
 	var out channel.Assumed
 	var s seed.Seed
+	flushed := make(chan error, 1)
 	duties := []duty{
 		{"entropy", func() error { return c.Kernel.AddEntropy(id.Entropy) }},
 		{"mac", func() error { return c.Kernel.SetMAC(id.MAC) }},
@@ -52,14 +53,18 @@ func Run(ctx context.Context, c Config, id channel.Identity, received time.Time)
 				seedapply.Config{Layout: c.Layout, SetHostname: c.Kernel.SetHostname, Log: c.Log}, seed.Documents(id.Seed))
 			return err
 		}},
-		{"address", func() error { return c.Kernel.Configure(s.Network, id.MAC) }},
 		{"machine-id", func() error { return newMachineID(c.Layout) }},
 		{"host-key", func() (err error) {
 			out.HostKey, err = seedapply.NewHostKey(c.Layout)
 			return err
 		}},
 		{"credential", func() error { return enroll.EnsureCredential(c.Layout) }},
-		{"disk", func() error { return c.Layout.Flush() }},
+		{"flush", func() error { // goes on beside the next one
+			go func() { flushed <- c.Layout.Flush() }()
+			return nil
+		}},
+		{"address", func() error { return c.Kernel.Configure(s.Network, id.MAC) }},
+		{"disk", func() error { return <-flushed }},
 		{"clock", func() error { return c.Kernel.SetTime(id.Time.Add(time.Since(received))) }},
 		{"mark", func() error { return os.Remove(c.Layout.TemplateMark()) }},
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -57,8 +59,33 @@ func Rehearse(ctx context.Context, l layout.Layout) (err error) {
 	if err != nil {
 		return fmt.Errorf("rehearse: %w", err)
 	}
-	_, err = json.Marshal(out)
-	return err
+	if _, err = json.Marshal(out); err != nil {
+		return fmt.Errorf("rehearse: %w", err)
+	}
+	return warm(l)
+}
+
+// warm writes a file to each directory that Run writes to, so that what the file
+// system must know for that is in memory, and removes it.
+func warm(l layout.Layout) error {
+	dirs := []string{"/etc", "/etc/agentlab", "/etc/ssh", "/etc/systemd/network", "/var/lib/agentlab"}
+	if login, err := l.Login(rehearsal.User); err == nil {
+		ssh := filepath.Join(login.Home, ".ssh")
+		if err := layout.MakeDir(l.At(ssh), 0o700, layout.Owner{UID: login.UID, GID: login.GID}); err != nil {
+			return fmt.Errorf("rehearse: %w", err)
+		}
+		dirs = append(dirs, ssh)
+	}
+	for _, dir := range dirs {
+		path := l.At(dir + "/.agentlab-rehearsal")
+		if err := l.Write(path, []byte("rehearsal\n"), 0o600, layout.Owner{}); err != nil {
+			return fmt.Errorf("rehearse: %w", err)
+		}
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("rehearse: %w", err)
+		}
+	}
+	return nil
 }
 
 // believed is a kernel that changes nothing.
@@ -71,7 +98,11 @@ func believed(l layout.Layout) Kernel {
 				return err
 			}
 			defer nic.close()
-			return nic.setMAC(nic.link.Attrs().HardwareAddr.String()) // the one it has
+			now, err := os.ReadFile(l.At("/sys/class/net/" + nic.link.Attrs().Name + "/address"))
+			if err != nil {
+				return fmt.Errorf("read MAC address: %w", err)
+			}
+			return nic.setMAC(strings.TrimSpace(string(now)))
 		},
 		Configure: func(n seed.NetworkConfig, mac string) error {
 			_, err := ethernetOf(n, mac)

@@ -23,7 +23,7 @@ const (
 	// quietShare of the processors' time at most is used in a guest at rest.
 	quietShare = 0.05
 	quietLook  = 500 * time.Millisecond
-	quietLooks = 3 // one after the other
+	quietLooks = 12 // one after the other; udev's idle programs end after some seconds
 	// quietWait is for one that does not come to rest; it is as good as it gets.
 	quietWait = 30 * time.Second
 )
@@ -39,6 +39,7 @@ func Run(ctx context.Context, l layout.Layout, log hclog.Logger, rehearse func()
 			return fmt.Errorf("remove host key: %w", err)
 		}
 	}
+	stopNetworkd(ctx, log)
 	preload()
 	if err := rehearse(); err != nil {
 		return err
@@ -64,6 +65,15 @@ func booted(ctx context.Context, log hclog.Logger) error {
 		return nil
 	default:
 		return fault.New(fault.Precondition, "systemd says %q: %v", state, err)
+	}
+}
+
+// stopNetworkd has a copy's address set by agent-runner alone: networkd would
+// only watch, and the work of watching is a good part of that of setting. The
+// next boot starts it again.
+func stopNetworkd(ctx context.Context, log hclog.Logger) {
+	if out, err := exec.CommandContext(ctx, "systemctl", "stop", "systemd-networkd.socket", "systemd-networkd.service").CombinedOutput(); err != nil {
+		log.Warn("networkd runs on", "err", err, "output", string(out))
 	}
 }
 
