@@ -38,7 +38,9 @@ func (d *Driver) builder() tenant {
 	return tenant{vmid: d.buildVMID(), uid: d.uid(d.buildVMID()), mark: d.buildMark()}
 }
 
-func (d *Driver) buildMark() string { return record.Mark(d.buildVMID(), "memory templates in "+d.state) }
+func (d *Driver) buildMark() string {
+	return record.Mark(d.buildVMID(), "memory templates in "+d.state)
+}
 
 // build makes the memory template for VMs like v.
 func (d *Driver) build(
