@@ -46,6 +46,7 @@ const (
 	endTimeout     = 5 * time.Second  // from quit or SIGKILL to the end
 	cleanTimeout   = 15 * time.Second
 	guestTimeout   = 10 * time.Second
+	healthTimeout  = 1500 * time.Millisecond
 )
 
 // Driver implements hypervisor.Driver and the optional interfaces that are
@@ -159,8 +160,11 @@ func (d *Driver) CheckHost(ctx context.Context) (hypervisor.HostReport, error) {
 }
 
 // Health tells in a few milliseconds why no VM could be started now, and what
-// to do about it; "" when one could.
+// to do about it; "" when one could. A QEMU that does not say its version by then
+// starts none.
 func (d *Driver) Health(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
 	var out []string
 	for _, f := range d.hostCheck().Unfit(ctx) {
 		out = append(out, f.Message+" ("+f.Fix+")")

@@ -68,7 +68,11 @@ func (d *Driver) startFromMemory(ctx context.Context, v *record.VM) error {
 	if err := d.memory.MarkUsed(v.Memory.Key); err != nil {
 		plugin.Log(ctx, d.log).Warn("use of memory template was not noted", "vmid", v.VMID, "err", err)
 	}
-	return d.startWith(ctx, v, s)
+	err = d.startWith(ctx, v, s)
+	if ctx.Err() == nil {
+		d.warming.tried(v.Memory.Key, err)
+	}
+	return err
 }
 
 // recall opens what the VM's memory template has, if that fits still.
