@@ -44,7 +44,7 @@ sock=$run/agentlabd.sock
 agentlab() { bin/agentlab --socket "$sock" "$@"; }
 
 stage daemon "starting in its own network namespace; the host's network is not touched"
-"${sudo[@]}" bin/agentlabd --dev --stop >/dev/null
+if [ -e /var/lib/agentlab-dev/.agentlab-dev ]; then "${sudo[@]}" bin/agentlabd --dev --stop >/dev/null; fi
 # sudo stays as its parent, so the locks must not reach even that.
 "${sudo[@]}" setsid "$PWD/bin/agentlabd" --dev --template "$template" </dev/null >>.build/daemon.log 2>&1 8>&- 9>&- &
 for _ in $(seq 100); do

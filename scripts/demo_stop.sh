@@ -9,4 +9,8 @@ if [ ! -x bin/agentlabd ]; then
   echo "bin/agentlabd is not there; run make build first" >&2
   exit 1
 fi
+if [ ! -e /var/lib/agentlab-dev/.agentlab-dev ]; then
+  echo "nothing to stop"
+  exit
+fi
 exec "${sudo[@]}" bin/agentlabd --dev --stop

@@ -20,7 +20,7 @@ const (
 )
 
 var exitCodes = map[fault.Class]int{
-	fault.Invalid: 2, fault.NotFound: 3, fault.Denied: 4,
+	fault.Invalid: 2, fault.Unsupported: 2, fault.NotFound: 3, fault.Denied: 4,
 	fault.Exists: 5, fault.Conflict: 5, fault.Locked: 5, fault.Precondition: 5,
 	fault.Unavailable: 6, fault.Exhausted: 6, fault.Timeout: 7,
 }
@@ -29,7 +29,7 @@ var exitCodes = map[fault.Class]int{
 var codes = []cli.Code{
 	{Code: 0, Meaning: "done"},
 	{Code: exitFailed, Meaning: "failed in another way than the following"},
-	{Code: 2, Meaning: "the command line or the request cannot work as it is"},
+	{Code: 2, Meaning: "the command line or the request cannot work as it is, or not here"},
 	{Code: 3, Meaning: "there is no such thing"},
 	{Code: 4, Meaning: "not allowed"},
 	{Code: 5, Meaning: "in conflict with what is there, or in the wrong state for it"},

@@ -18,7 +18,7 @@ func TestExitCodes(t *testing.T) {
 	live := context.Background()
 	want := map[fault.Class]int{
 		fault.Invalid: 2, fault.NotFound: 3, fault.Denied: 4, fault.Exists: 5, fault.Conflict: 5, fault.Locked: 5,
-		fault.Precondition: 5, fault.Unavailable: 6, fault.Exhausted: 6, fault.Timeout: 7, fault.Unsupported: 1, fault.Internal: 1,
+		fault.Precondition: 5, fault.Unavailable: 6, fault.Exhausted: 6, fault.Timeout: 7, fault.Unsupported: 2, fault.Internal: 1,
 	}
 	for _, class := range fault.Classes() {
 		err := fmt.Errorf("do it: %w", fault.New(class, "no"))

@@ -82,7 +82,7 @@ func unflagged(ctx context.Context, c *client.Client, job string, withSecrets bo
 func fetchChanges(ctx context.Context, c *client.Client, job, repo, branch string) (string, error) {
 	r, err := c.Artifact(ctx, job, guestapi.ArtifactChanges)
 	if fault.ClassOf(err) == fault.NotFound {
-		return "", fault.New(fault.NotFound, "there are none: %w", err).WithHint("agentlab job show %s tells how it ended", job)
+		return "", fault.New(fault.NotFound, "there are none: %w", err).WithHint("%s", cmp.Or(fault.HintOf(err), "agentlab job show "+job+" tells how it ended"))
 	}
 	if err != nil {
 		return "", err

@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
@@ -85,9 +84,6 @@ func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 	r.req.TTLSeconds = r.ttl.Seconds()
 	p := newProgress(env, c)
 	defer p.stop()
-	if err := r.knownProfile(ctx, c); err != nil {
-		return err
-	}
 	if err := r.acceptable(ctx, c); err != nil {
 		return r.notStarted(ctx, err)
 	}
@@ -109,24 +105,6 @@ func (r *jobRun) start(ctx context.Context, env *cli.Env) error {
 	p.line("queued", job.ID+" in sandbox "+cmp.Or(vmid(job.VMID), job.SandboxID))
 	f := follower{c: c, p: p, env: env, whole: r.req.Sandbox == "" && !r.req.Keep}
 	return f.follow(ctx, job)
-}
-
-// knownProfile spares a repository's way to the daemon when the profile cannot be
-// used. Anything else is the daemon's to say when the job is asked for.
-func (r *jobRun) knownProfile(ctx context.Context, c *client.Client) error {
-	if r.req.Profile == "" || isURL(r.repo) {
-		return nil
-	}
-	list, err := c.Profiles(ctx)
-	if err != nil || slices.ContainsFunc(list.Items, func(p api.Profile) bool { return p.Name == r.req.Profile }) {
-		return nil
-	}
-	one, err := c.CheckProfile(ctx, r.req.Profile)
-	if err != nil || len(one.Findings) == 0 {
-		return nil
-	}
-	f := one.Findings[0] // the only one: it is not there, or cannot be used
-	return fault.New(fault.Class(f.ID), "%s", f.Message).WithHint("%s", f.Fix)
 }
 
 // notStarted says what came of an interrupted command line without a job.

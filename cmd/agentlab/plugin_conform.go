@@ -33,7 +33,8 @@ func pluginChecksCommand() cli.Command {
 		Help: `
 Lists the checks of plugin test, all of them or those that are named: what each
 does, and the sentence of the contract that a failure breaks. A check is named
-by its ID or the beginning of it, such as protocol or hypervisor.`,
+by its ID; what is none names all that begin with it, such as protocol, or
+hypervisor.create- for those after hypervisor.create.`,
 		Answers: []cli.Answer{listing[ruleRow]("checks")},
 		Run: func(_ context.Context, env *cli.Env, args []string) error {
 			var rows []ruleRow
@@ -100,7 +101,7 @@ The command ends with code 1 when a check failed.`,
 			fs.IntVar(&t.level, "level", 2, "how far to go, a `level`")
 			fs.BoolVar(&t.plan.Destructive, "destructive", false, "also make things on this host, and remove them again")
 			fs.Var(&t.kinds, "kind", "test as this `kind` (default: all that it serves); may be repeated")
-			fs.Var(&t.only, "only", "make this `check`, by its ID or the beginning of it; may be repeated")
+			fs.Var(&t.only, "only", "make this `check`, by its ID, or all that begin so; may be repeated")
 			fs.Var(&t.set, "set", "a `setting`, NAME=VALUE; may be repeated")
 			fs.StringVar(&t.report, "report", "", "print a report in this `format` on standard output, the lines for people on standard error")
 			fs.BoolVar(&t.verbose, "verbose", false, "also print what the plugin logs")
@@ -131,6 +132,10 @@ func (t *pluginTest) run(ctx context.Context, env *cli.Env, args []string) error
 		each = nil
 	}
 	report, err := t.plan.Run(ctx, each)
+	if n := len(report.Results); ctx.Err() != nil && n > 0 {
+		printVerdict(env.Err, report)
+		return fmt.Errorf("interrupted after %s, all that they made is removed: %w", several(n, "check"), err)
+	}
 	if err != nil {
 		return err
 	}
@@ -198,6 +203,9 @@ func printChecked(w io.Writer, r conformance.Result) {
 	state := map[conformance.State]string{conformance.Passed: "ok", conformance.Failed: "FAILED", conformance.Skipped: "skipped"}[r.State]
 	name := conformance.Rule{ID: r.ID, Kind: r.Kind}.Name()
 	fmt.Fprintf(w, "%-7s %-36s %6.2fs  %s\n", state, name, r.Seconds, r.About)
+	if r.Withheld() { // the last line says why, once
+		return
+	}
 	for _, part := range []struct{ name, text string }{
 		{"got:", r.Got}, {"expected:", r.Expected}, {"contract:", r.Contract}, {"needs", r.Reason},
 	} {

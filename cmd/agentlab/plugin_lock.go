@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 	"github.com/agentlab/agentlab/core/config"
@@ -67,7 +69,11 @@ agentlabd.`,
 func printLock(w io.Writer, l *pin.Lock, check bool) {
 	if l.Changed() && !check {
 		fmt.Fprint(w, l.Diff())
-		fmt.Fprintln(w, l.File+": written; systemctl reload agentlabd takes it over")
+		how := "systemctl reload agentlabd takes it over"
+		if _, err := os.Stat(filepath.Join(filepath.Dir(l.File), ".agentlab-dev")); err == nil {
+			how = "kill -HUP takes it over; the next start of the dev daemon writes the file anew, without pins"
+		}
+		fmt.Fprintln(w, l.File+": written; "+how)
 		return
 	}
 	fits := 0

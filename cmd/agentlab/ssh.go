@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -82,10 +81,11 @@ func (r *sshRun) connect(ctx context.Context, env *cli.Env, ref string) error {
 	if err := reachable(s); err != nil {
 		return err
 	}
-	known, err := knownHosts(s)
+	files, err := newSSHFiles(s)
 	if err != nil {
 		return err
 	}
+	defer files.close()
 	host, err := c.Host(ctx)
 	if err != nil {
 		return err
@@ -97,18 +97,12 @@ func (r *sshRun) connect(ctx context.Context, env *cli.Env, ref string) error {
 	if asked == "" && c.Local() {
 		r.identity = readable(privateOf(host.SSHKey))
 	}
-	argv, err := r.argv(env, s, known, direct)
+	argv, err := r.argv(env, s, files.known(), direct)
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "agentlab-ssh-")
-	if err != nil {
-		return fault.New(fault.Internal, "make a temporary directory: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	said := filepath.Join(dir, "said") // what ssh itself says: not the guest's words
-	err = runSSH(ctx, env, append([]string{"-E", said}, argv...))
-	words, _ := os.ReadFile(said)
+	err = runSSH(ctx, env, append([]string{"-E", files.said()}, argv...))
+	words, _ := os.ReadFile(files.said()) // of ssh itself, not the guest's
 	_, _ = forPeople(env.Err).Write(words)
 	if exit, ok := errors.AsType[*exitError](err); ok && exit.code == exitSSH && bytes.Contains(words, []byte("Permission denied (")) {
 		return &exitError{exitSSH, fault.New(fault.Denied, "sandbox %s takes none of these keys", s.Name).

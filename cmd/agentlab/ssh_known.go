@@ -6,44 +6,87 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
-// knownFor is how long the file of a sandbox's key is kept. ssh reads it only
-// when it connects.
-const knownFor = 24 * time.Hour
+// youngest is the age from which a folder that nobody has locked is left over: its
+// maker has just made it, or was killed.
+const youngest = time.Minute
 
-// knownHosts writes the sandbox's key to a file for ssh to read, and gives its
-// path. The file stays: whoever is killed leaves one per sandbox, not one per
-// call, and the next call removes those of a day ago.
-func knownHosts(s api.Sandbox) (string, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fault.New(fault.Precondition, "there is no place for the sandbox's key: %w", err).WithHint("set HOME")
-	}
-	dir := filepath.Join(cache, "agentlab", "ssh")
-	name := s.ID + ".known_hosts"
-	if filepath.Base(name) != name {
-		return "", fault.New(fault.Internal, "the daemon gives the sandbox the id %q", s.ID)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fault.New(fault.Denied, "make a place for the sandbox's key: %w", err)
-	}
-	if err := replaceFile(filepath.Join(dir, name), []byte(s.ID+" "+s.HostKey+"\n"), 0o600); err != nil {
-		return "", err
-	}
-	forget(dir, time.Now().Add(-knownFor))
-	return filepath.Join(dir, name), nil
+// sshFiles is a folder for one call of ssh: the sandbox's key for ssh to read, and
+// what ssh itself says. close removes it; what a kill leaves, the next call does.
+type sshFiles struct {
+	dir  string
+	lock *os.File
 }
 
-// forget removes what was written before then. What cannot be removed does no
-// harm.
-func forget(dir string, before time.Time) {
-	list, _ := os.ReadDir(dir)
+func newSSHFiles(s api.Sandbox) (*sshFiles, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return nil, fault.New(fault.Precondition, "there is no place for the sandbox's key: %w", err).WithHint("set HOME")
+	}
+	base := filepath.Join(cache, "agentlab", "ssh")
+	if err := os.MkdirAll(base, 0o700); err != nil {
+		return nil, fault.New(fault.Denied, "make a place for the sandbox's key: %w", err)
+	}
+	forget(base, time.Now().Add(-youngest))
+	f := &sshFiles{}
+	if f.dir, err = os.MkdirTemp(base, "run-"); err == nil {
+		f.lock, err = lockDir(f.dir)
+	}
+	if err == nil {
+		err = os.WriteFile(f.known(), []byte(s.ID+" "+s.HostKey+"\n"), 0o600)
+	}
+	if err != nil {
+		f.close()
+		return nil, fault.New(fault.Denied, "write the sandbox's key: %w", err)
+	}
+	return f, nil
+}
+
+func (f *sshFiles) known() string { return filepath.Join(f.dir, "known_hosts") }
+func (f *sshFiles) said() string  { return filepath.Join(f.dir, "said") }
+
+func (f *sshFiles) close() {
+	_ = os.RemoveAll(f.dir)
+	if f.lock != nil {
+		_ = f.lock.Close()
+	}
+}
+
+// lockDir holds a folder for as long as the file is open; a kill lets it go.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// forget removes what is older and in nobody's use, also files of earlier versions.
+// What cannot be removed does no harm.
+func forget(base string, before time.Time) {
+	list, _ := os.ReadDir(base)
 	for _, e := range list {
-		if st, err := e.Info(); err == nil && st.Mode().IsRegular() && st.ModTime().Before(before) {
-			_ = os.Remove(filepath.Join(dir, e.Name()))
+		st, err := e.Info()
+		if err != nil || !st.ModTime().Before(before) {
+			continue
+		}
+		path := filepath.Join(base, e.Name())
+		if !st.IsDir() {
+			_ = os.Remove(path)
+			continue
+		}
+		if lock, err := lockDir(path); err == nil {
+			_ = os.RemoveAll(path)
+			_ = lock.Close()
 		}
 	}
 }

@@ -1,12 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"flag"
+	"fmt"
 	"io"
+	"time"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 )
+
+// silentFor is how long a person waits for the guest before being told.
+const silentFor = 3 * time.Second
 
 // sshStreamCommand is what ssh runs as its ProxyCommand.
 func sshStreamCommand() cli.Command {
@@ -22,6 +29,10 @@ func sshStreamCommand() cli.Command {
 			if err != nil {
 				return err
 			}
+			waiting := time.AfterFunc(silentFor, func() {
+				fmt.Fprintln(env.Err, "the sandbox has not answered yet, waiting…")
+			})
+			defer waiting.Stop()
 			conn, err := c.DialSandbox(ctx, args[0], uint16(port))
 			if err != nil {
 				return err
@@ -35,8 +46,20 @@ func sshStreamCommand() cli.Command {
 					_ = half.CloseWrite()
 				}
 			}()
-			_, err = io.Copy(env.Out, conn)
+			first := make([]byte, 1)
+			if _, err := io.ReadFull(conn, first); err != nil {
+				return unlessEOF(err)
+			}
+			waiting.Stop()
+			_, err = io.Copy(env.Out, io.MultiReader(bytes.NewReader(first), conn))
 			return err
 		},
 	}
+}
+
+func unlessEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }

@@ -30,12 +30,12 @@ func templateBuildCommand() cli.Command {
 	return cli.Command{
 		Name: "template build", Synopsis: "build the Debian guest image that sandboxes are made from",
 		Help: `
-Builds a Debian 12 guest with agent-runner in it, or finds the one that was built
-from the same recipe, packages and runner, and prints its folder. The hypervisor
-plugin for QEMU uses it from then on. It needs root and the packages that
-scripts/install_deps.sh installs, and no daemon. The builder is the one that
-belongs to this program: ../images/build.sh beside its folder, or the one in
-/usr/share/agentlab.`,
+Builds a Debian 12 guest with agent-runner in it, or finds the one that was
+built from the same recipe, packages and runner, and prints its folder. The
+hypervisor plugin for QEMU uses it from then on. It needs root and the packages
+that scripts/install_deps.sh installs, and no daemon. The builder is the one
+that belongs to this program: ../images/build.sh beside its folder, or the one
+in /usr/share/agentlab.`,
 		Answers: []cli.Answer{cli.AnswerOf[builtTemplate]("template-build")},
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&b.image, "image", "fast", "what is built: fast, which boots its kernel directly, or cloud, with firmware, GRUB and cloud-init; an image `variant`")

@@ -29,8 +29,8 @@ it does is among its settings (agentlab plugin docs hypervisor).`,
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&size.Profile, "profile", "", "`profile` whose size and template are taken")
 			fs.UintVar(&cores, "cores", 0, "`number` of cores")
-			fs.Uint64Var(&size.MemoryMB, "memory-mb", 0, "memory in `MiB`")
-			fs.Uint64Var(&size.DiskGB, "disk-gb", 0, "root disk in `GiB` (default: the template's)")
+			fs.Uint64Var(&size.MemoryMB, "memory-mb", 0, "memory, a `number` of MiB")
+			fs.Uint64Var(&size.DiskGB, "disk-gb", 0, "root disk, a `number` of GiB (default: the template's)")
 		},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			size.Cores = uint32(min(cores, 1<<16))

@@ -17,7 +17,9 @@ import (
 
 // stopDev ends everything that lives in the dev daemon's namespace and removes
 // its directories. What is in the namespace is ours: only --dev makes processes
-// there. It also cleans up after a daemon that was killed.
+// there. It also cleans up after a daemon that was killed. VMs of another
+// hypervisor than qemu are destroyed by the daemon first, since nobody here knows
+// what they are.
 func stopDev(ctx context.Context, o devOptions) error {
 	if os.Geteuid() != 0 {
 		return fault.New(fault.Denied, "the daemon runs as root").WithHint("run it with sudo, or use make demo-stop, which does")
@@ -26,10 +28,13 @@ func stopDev(ctx context.Context, o devOptions) error {
 		return err
 	}
 	if !marked(o.dir) {
-		fmt.Printf("nothing to stop: %s is not a dev daemon's; name another with --dev-dir\n", o.dir)
-		return nil
+		return fault.New(fault.NotFound, "there is no dev daemon in %s", o.dir).WithHint("name the directory that it was started with: --dev-dir")
 	}
 	o.runDir = o.lastRunDir()
+	var left error
+	if hypervisor := o.foreignHypervisor(); hypervisor != "" {
+		left = o.destroySandboxes(ctx, hypervisor)
+	}
 	pinned, err := isNamespace(o.pin())
 	if err != nil {
 		return err
@@ -52,6 +57,9 @@ func stopDev(ctx context.Context, o devOptions) error {
 		if err := os.RemoveAll(dir); err != nil {
 			return fault.New(fault.Internal, "remove %s: %w", dir, err)
 		}
+	}
+	if left != nil {
+		return fmt.Errorf("stopped, but: %w", left)
 	}
 	fmt.Println("stopped; nothing of it is left")
 	return nil

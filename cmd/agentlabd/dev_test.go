@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -87,5 +88,45 @@ func TestStopFindsTheRunDirectory(t *testing.T) {
 	}
 	if got := later.lastRunDir(); got != o.runDir {
 		t.Errorf("run directory %s, want %s", got, o.runDir)
+	}
+}
+
+// Nobody but a vendor's plugin knows what its VMs are, so --stop says when it could
+// not be asked to destroy them.
+func TestStopTellsOfVMsOfOthers(t *testing.T) {
+	o := devOptions{dir: t.TempDir(), runDir: t.TempDir()}
+	if err := os.MkdirAll(filepath.Join(o.dir, "profiles"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(o.dir, devConfig)
+	if err := writeDevConfig(o, path); err != nil {
+		t.Fatal(err)
+	}
+	if got := o.foreignHypervisor(); got != "" {
+		t.Errorf("VMs of %s are nobody's", got)
+	}
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, []byte(strings.Replace(string(text), `"qemu"`, `"tinybox"`, 1)), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := o.foreignHypervisor(); got != "tinybox" {
+		t.Errorf("the hypervisor is %q", got)
+	}
+	err = o.destroySandboxes(t.Context(), "tinybox")
+	if !errors.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "VMs of the plugin tinybox may go on") {
+		t.Errorf("without a daemon: %v", err)
+	}
+}
+
+func TestStopOfNothingFails(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	if err := stopDev(t.Context(), devOptions{dir: dir, runDir: dir}); !errors.Is(err, fault.NotFound) || fault.HintOf(err) == "" {
+		t.Errorf("stop of what is no dev daemon's: %v", err)
 	}
 }

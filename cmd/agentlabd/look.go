@@ -3,9 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/config"
+	"github.com/agentlab/agentlab/core/config/check"
 	"github.com/agentlab/agentlab/core/control"
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -13,7 +17,8 @@ import (
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
-// checkHost asks the plugins that look at the host, side by side.
+// checkHost asks the plugins that look at the host, side by side, and looks itself
+// at what the next start needs.
 func (p *parts) checkHost(ctx context.Context) []api.Finding {
 	var fromHypervisor, fromNetwork []api.Finding
 	var wait sync.WaitGroup
@@ -25,8 +30,26 @@ func (p *parts) checkHost(ctx context.Context) []api.Finding {
 		found, err := p.plugins.Network().CheckHost(ctx, hostNetwork(p.cfg))
 		fromNetwork = findings(plugin.Network, found, err)
 	})
+	fromFiles := standing(check.Standing(p.reload.settings.now()))
 	wait.Wait()
-	return append(fromHypervisor, fromNetwork...)
+	return slices.Concat(fromHypervisor, fromNetwork, fromFiles)
+}
+
+// standing makes warnings of what is no trouble yet: the daemon runs.
+func standing(diags config.Diagnostics) []api.Finding {
+	const source, id = "configuration", "files"
+	var out []api.Finding
+	for _, p := range diags.Problems() {
+		place := p.File
+		if p.Line > 0 {
+			place = fmt.Sprintf("%s:%d", p.File, p.Line)
+		}
+		out = append(out, api.Finding{Source: source, ID: id, Level: api.LevelWarning, Message: place + ": " + p.Message, Fix: p.Hint})
+	}
+	if len(out) == 0 {
+		out = append(out, api.Finding{Source: source, ID: id, Level: api.LevelOK, Message: "keys and plugins' binaries are as the next start needs them"})
+	}
+	return out
 }
 
 func findings(kind plugin.Kind, found []plugin.Finding, err error) []api.Finding {

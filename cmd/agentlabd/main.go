@@ -78,7 +78,7 @@ func parse(args []string) (options, error) {
 	fs.StringVar(&o.config, "config", config.DefaultFile, "configuration `file`")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 	fs.BoolVar(&o.dev.on, "dev", false, "throw-away daemon in a network namespace of its own; makes what it needs under --dev-dir")
-	fs.BoolVar(&o.dev.stop, "stop", false, "with --dev: end that daemon, its guests and its namespace, and remove its directories")
+	fs.BoolVar(&o.dev.stop, "stop", false, "with --dev: end that daemon, its sandboxes and its namespace, and remove its directories")
 	fs.StringVar(&o.dev.dir, "dev-dir", "/var/lib/agentlab-dev", "with --dev: `directory` of its configuration, keys and state")
 	fs.StringVar(&o.dev.runDir, "dev-run-dir", "/run/agentlab-dev", "with --dev: `directory` of its socket and namespace; keep it short")
 	fs.StringVar(&o.dev.template, "template", "", "with --dev: template `folder` for the qemu plugin")

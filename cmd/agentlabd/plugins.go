@@ -4,16 +4,23 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2/ext/typeexpr"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
 	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/pluginhost"
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
+
+// recordTimeout bounds the writing of an event.
+const recordTimeout = 5 * time.Second
 
 func (p *parts) listPlugins() []api.Plugin { return apiPlugins(p.plugins.List()) }
 
@@ -95,6 +102,38 @@ func (p *parts) restartPlugin(ctx context.Context, kindOrName string) (api.Plugi
 		return api.PluginInfo{}, err
 	}
 	return p.pluginInfo(kindOrName)
+}
+
+// recordTurn makes an event of what happened to a plugin. One that cannot be written
+// is in the log anyway.
+func (p *parts) recordTurn(ctx context.Context, t pluginhost.Turn) {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	if err := p.store.AppendEvent(ctx, turnEvent(t)); err != nil {
+		p.log.Warn("an event of a plugin is not recorded", "plugin", t.Kind+" "+t.Name, "err", err)
+	}
+}
+
+func turnEvent(t pluginhost.Turn) lab.Event {
+	name := t.Kind + " " + t.Name
+	if t.State == pluginhost.Ready {
+		return lab.Event{
+			Type: lab.EventPluginRestarted, Message: fmt.Sprintf("plugin %s is ready again, process %d", name, t.PID),
+			Fields: map[string]string{"plugin": name, "version": t.Version, "pid": strconv.Itoa(t.PID)},
+		}
+	}
+	first, _, _ := strings.Cut(t.Reason, "\n")
+	what := map[pluginhost.State]string{
+		pluginhost.Quarantined: "failed and is in quarantine", pluginhost.Failed: "does not start with this configuration",
+	}[t.State]
+	e := lab.Event{
+		Type: lab.EventPluginFailed, Message: fmt.Sprintf("plugin %s %s: %s", name, cmp.Or(what, "failed and is restarted"), first),
+		Fields: map[string]string{"plugin": name, "state": string(t.State), "reason": first},
+	}
+	if t.CrashID != "" {
+		e.Fields["crash"] = t.CrashID
+	}
+	return e
 }
 
 // configKeys flattens a schema: blocks come behind the keys beside them.

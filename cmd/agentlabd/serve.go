@@ -102,7 +102,7 @@ func (p *parts) build(ctx context.Context, dirs layout) error {
 	}
 	p.plugins = pluginhost.New(pluginhost.Config{
 		Blocks: blocks(p.cfg), PluginDir: p.cfg.PluginDir, RunDir: dirs.pluginRun(), StateDir: dirs.pluginState(),
-		HostUUID: uuid, HostVersion: version.String(),
+		HostUUID: uuid, HostVersion: version.String(), Tell: func(t pluginhost.Turn) { p.recordTurn(ctx, t) },
 	}, p.log.Named("plugin"))
 	p.notify = newNotifier(p.plugins.List, p.log)
 	host := p.cfg.GuestListen

@@ -12,6 +12,7 @@ import (
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
+	"github.com/agentlab/agentlab/sdk/plugin"
 	"github.com/agentlab/agentlab/sdk/secrets"
 )
 
@@ -101,3 +102,22 @@ func TestHungHypervisorHoldsUpNoRequestForLong(t *testing.T) {
 		}
 	})
 }
+
+// The hint offers what would work, each once.
+func TestHintOffersWholeTemplatesOnce(t *testing.T) {
+	broken := hypervisor.Template{VMID: 9001, Name: "broken", Findings: []plugin.Finding{{ID: "disk", Level: plugin.LevelMissing, Message: "no disk"}}}
+	whole := hypervisor.Template{VMID: 9000, Name: "debian-12", Findings: []plugin.Finding{{ID: "old", Level: plugin.LevelWarning, Message: "old"}}}
+	s := &Server{cfg: Config{Hypervisor: listed{whole, broken, whole}}}
+	_, err := s.findTemplate(t.Context(), "windows")
+	if got := fault.HintOf(err); got != "templates: debian-12 (9000)" {
+		t.Errorf("%v, hint %q", err, got)
+	}
+	if _, err := s.findTemplate(t.Context(), "broken"); !errors.Is(err, fault.Precondition) {
+		t.Errorf("a broken template: %v", err)
+	}
+}
+
+// listed are templates.
+type listed []hypervisor.Template
+
+func (l listed) ListTemplates(context.Context) ([]hypervisor.Template, error) { return l, nil }

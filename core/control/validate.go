@@ -174,18 +174,32 @@ func (s *Server) findTemplate(ctx context.Context, want string) (hypervisor.Temp
 	}
 	i := slices.IndexFunc(list, func(t hypervisor.Template) bool { return isTemplate(t, want) })
 	if i < 0 {
-		names := make([]string, len(list))
-		for i, t := range list {
-			names[i] = fmt.Sprintf("%s (%d)", t.Name, t.VMID)
-		}
-		return hypervisor.Template{}, fault.New(fault.Invalid, "there is no template %q", want).WithHint("templates: %s", orNone(names))
+		return hypervisor.Template{}, fault.New(fault.Invalid, "there is no template %q", want).WithHint("templates: %s", orNone(wholeOnes(list)))
 	}
-	for _, f := range list[i].Findings {
-		if f.Level == plugin.LevelMissing {
-			return list[i], fault.New(fault.Precondition, "template %q cannot be used: %s", want, f.Message).WithHint("%s", f.Fix)
-		}
+	if f := brokenBy(list[i]); f != nil {
+		return list[i], fault.New(fault.Precondition, "template %q cannot be used: %s", want, f.Message).WithHint("%s", f.Fix)
 	}
 	return list[i], nil
+}
+
+// brokenBy is why a template cannot be used; nil when it can.
+func brokenBy(t hypervisor.Template) *plugin.Finding {
+	for _, f := range t.Findings {
+		if f.Level == plugin.LevelMissing {
+			return &f
+		}
+	}
+	return nil
+}
+
+// wholeOnes names the templates that can be used, each once.
+func wholeOnes(list []hypervisor.Template) (names []string) {
+	for _, t := range list {
+		if name := fmt.Sprintf("%s (%d)", t.Name, t.VMID); brokenBy(t) == nil && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func isTemplate(t hypervisor.Template, want string) bool {

@@ -40,6 +40,8 @@ const (
 	EventConfigReloaded   = "config.reloaded"   // Fields: restart, the keys that need one
 	EventConfigRejected   = "config.rejected"   // the old configuration stays; Fields: error
 	EventVMStarted        = "vm.started"        // Fields: way (boot, memory), reason for a boot
+	EventPluginFailed     = "plugin.failed"     // it fell or did not come up; Fields: plugin, state, reason, crash
+	EventPluginRestarted  = "plugin.restarted"  // another process of it is ready; Fields: plugin, version, pid
 	EventGuestHello       = "guest.hello"       // Fields: boot_id, runner
 	EventGuestDenied      = "guest.denied"      // Fields: call, reason
 
@@ -52,6 +54,7 @@ func EventTypes() []string {
 		EventSandboxRequested, EventSandboxChanged, EventSandboxAddressed, EventVMIDBurned, EventNetworkApplied,
 		EventPolicyRestored, EventVMFound, EventJobQueued, EventJobChanged, EventJobStageStarted, EventJobReported,
 		EventCancelRequested, EventOperationCancel, EventArtifactStored, EventArtifactFlagged, EventArtifactsEnded, EventStepStarted, EventStepFinished,
-		EventStepProgressed, EventStepFailed, EventOperationEnded, EventConfigReloaded, EventConfigRejected, EventVMStarted, EventGuestHello, EventGuestDenied,
+		EventStepProgressed, EventStepFailed, EventOperationEnded, EventConfigReloaded, EventConfigRejected, EventVMStarted, EventPluginFailed, EventPluginRestarted, EventGuestHello,
+		EventGuestDenied,
 	}
 }

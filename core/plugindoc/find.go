@@ -41,7 +41,8 @@ func Find(file, nameOrPath string) (string, error) {
 		}
 	}
 	return "", fault.New(fault.NotFound, "there is no plugin %q: no block in %s, nor %s", nameOrPath, file, strings.Join(places, " or ")).
-		WithHint("name the path of its binary, as ./%s%s", plugin.BinaryPrefix, nameOrPath)
+		WithHint("name the path of its binary, as ./%s%s, or with --file the configuration of its daemon; that of a dev daemon is config.hcl in its --dev-dir",
+			plugin.BinaryPrefix, nameOrPath)
 }
 
 // Ask has the binary tell what it is. It is started for that, for a moment and

@@ -28,6 +28,9 @@ type Config struct {
 	TempDir     string  // TMPDIR of plugins; "" is /tmp
 	HostUUID    string
 	HostVersion string
+	// Tell is told of each turn, by the goroutine that keeps the plugin running. nil:
+	// nobody wants to know.
+	Tell func(Turn)
 }
 
 // Block is one plugin block of the configuration.

@@ -191,15 +191,23 @@ func (i *instance) down(err error) verdict {
 			i.status.NextStart = now.Add(v.pause)
 		}
 	})
+	i.tell(Turn{State: v.state, Reason: reason, CrashID: f.crashID})
 	return v
+}
+
+func (i *instance) tell(t Turn) {
+	if t.Kind, t.Name = i.kind, i.name; i.cfg.Tell != nil {
+		i.cfg.Tell(t)
+	}
 }
 
 // serve lets calls through to a process that is up.
 func (i *instance) serve(up *upProcess) {
 	up.since = time.Now()
 	i.learn(up)
+	again := false
 	i.change(func() {
-		if !i.status.StartedAt.IsZero() {
+		if again = i.cause != nil || !i.status.StartedAt.IsZero(); !i.status.StartedAt.IsZero() {
 			i.status.Restarts++
 		}
 		i.current, i.held, i.cause, i.tried, i.block, i.binary = up, false, nil, true, up.block, up.binary
@@ -209,6 +217,9 @@ func (i *instance) serve(up *upProcess) {
 		i.status.PID, i.status.StartedAt = up.process.PID(), up.since
 	})
 	i.log.Info("plugin is ready", "plugin", i.label(), "version", up.info.Version, "pid", up.process.PID())
+	if again {
+		i.tell(Turn{State: Ready, Version: up.info.Version, PID: up.process.PID()})
+	}
 }
 
 // become changes the state for a reason; a state that stays keeps its time.

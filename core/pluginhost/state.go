@@ -51,6 +51,15 @@ type Status struct {
 	Restarts     int       // processes after the first
 }
 
+// Turn is what an operator wants to find again later in a plugin's life: it failed,
+// or it is ready again.
+type Turn struct {
+	Kind, Name, Version string
+	State               State  // Backoff, Quarantined, Failed, Starting: at once; or Ready
+	Reason, CrashID     string // of a failure
+	PID                 int    // of the process that is ready
+}
+
 // Message says in one line why the plugin is not ready and what comes next; ""
 // when it is. Only a wrong configuration takes several lines.
 func (s Status) Message(now time.Time) string {

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/agentlab/agentlab/core/lab"
@@ -199,6 +200,30 @@ func TestFirstCrashCostsNoTime(t *testing.T) {
 		}
 		if s := wantState(t, i, Ready); s.Restarts != 1 || s.PID != 2 || s.Message(time.Now()) != "" {
 			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+// What an operator looks for later is told: each failure, and that it is over.
+func TestTurnsAreTold(t *testing.T) {
+	f := &fakes{}
+	supervised(t, f, func(t *testing.T, h *Host, i *instance) {
+		wantState(t, i, Ready) // the first start is no news
+		var told []Turn
+		h.cfg.Tell = func(turn Turn) { told = append(told, turn) }
+		for range 2 {
+			f.newest().die()
+			eventuallyState(t, i, Ready, time.Minute)
+		}
+		reports := i.records.list
+		want := []Turn{
+			{Kind: "secrets", Name: "toy", State: Starting, Reason: "killed by SIGSEGV", CrashID: reports[1].ID},
+			{Kind: "secrets", Name: "toy", State: Ready, Version: "toy", PID: 2},
+			{Kind: "secrets", Name: "toy", State: Backoff, Reason: "killed by SIGSEGV", CrashID: reports[0].ID},
+			{Kind: "secrets", Name: "toy", State: Ready, Version: "toy", PID: 3},
+		}
+		if diff := cmp.Diff(want, told); diff != "" {
+			t.Error(diff)
 		}
 	})
 }

@@ -24,18 +24,19 @@ func (s *Store) Submit(ctx context.Context, sub Submission) error {
 	return s.write(ctx, "submit", func(ctx context.Context, t *tx) error {
 		if sb := sub.Sandbox; sb != nil {
 			if err := t.insertSandbox(ctx, *sb); err != nil {
-				return named(err, "sandbox name %q is taken", sb.Name)
+				return named(err, fault.New(fault.Exists, "sandbox name %q is taken", sb.Name).
+					WithHint("choose another; agentlab sandbox show %s tells what has this one", sb.Name))
 			}
 		}
 		if j := sub.Job; j != nil {
 			if err := t.insertJob(ctx, *j); err != nil {
-				return named(err, "job %s exists", j.ID)
+				return named(err, fault.New(fault.Exists, "job %s exists", j.ID))
 			}
 		}
 		if o := sub.Operation; o != nil {
 			t.touched[o.Subject] = true
 			if err := t.insertOperation(ctx, *o, ""); err != nil {
-				return named(err, "an operation %s is already open for sandbox %s", o.Kind, o.Subject)
+				return named(err, fault.New(fault.Exists, "an operation %s is already open for sandbox %s", o.Kind, o.Subject))
 			}
 		}
 		return t.emitAll(ctx, sub.Events)
@@ -59,7 +60,7 @@ func (s *Store) SubmitJob(ctx context.Context, j lab.Job, o lab.Operation) error
 			return err
 		}
 		if err := t.insertJob(ctx, j); err != nil {
-			return named(err, "job %s exists", j.ID)
+			return named(err, fault.New(fault.Exists, "job %s exists", j.ID))
 		}
 		t.touched[o.Subject] = true
 		if err := t.exec(ctx, `UPDATE sandboxes SET job_id = ? WHERE id = ?`, j.ID, sb.ID); err != nil {
@@ -80,11 +81,11 @@ func CheckFree(sb lab.Sandbox, open []lab.Operation) error {
 }
 
 // named puts words for people in place of the database's own when something exists.
-func named(err error, format string, args ...any) error {
+func named(err error, taken *fault.Error) error {
 	if err = classify(err); !errors.Is(err, fault.Exists) {
 		return err
 	}
-	return fault.New(fault.Exists, format, args...)
+	return taken
 }
 
 // Commit is a set of changes that happen together or not at all. It is how an

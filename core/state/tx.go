@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
@@ -152,13 +153,21 @@ func classify(err error) error {
 // scanner is one row, of *sql.Row or *sql.Rows.
 type scanner interface{ Scan(dest ...any) error }
 
+// lists are the commands that show what there is of a kind.
+var lists = map[string]string{
+	"job":       "agentlab job list shows those there are",
+	"sandbox":   "agentlab sandbox list shows those there are, with --all also destroyed ones",
+	"operation": "agentlab operation list shows those there are",
+}
+
 // one runs a query for a single row; no row is fault.NotFound naming what.
 func one[T any](ctx context.Context, q queryer, scan func(scanner) (T, error), what, query string, args ...any) (T, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	v, err := scan(q.QueryRowContext(ctx, query, args...))
 	if errors.Is(err, sql.ErrNoRows) {
-		return v, fault.New(fault.NotFound, "there is no %s", what).WithResource("%s", what)
+		kind, _, _ := strings.Cut(what, " ")
+		return v, fault.New(fault.NotFound, "there is no %s", what).WithResource("%s", what).WithHint("%s", lists[kind])
 	}
 	if err != nil {
 		return v, fmt.Errorf("read %s: %w", what, classify(err))

@@ -144,15 +144,28 @@ class Hypervisor:
                       "cores": 0, "memory_bytes": 0, "mac": "", "started": 0}
                 self.store(ref.vmid, vm)
         if vm["half"]:
-            yield pb.CreateVMUpdate(progress=pb.Progress(phase="clone disk", fraction=0.5))
+            try:
+                yield pb.CreateVMUpdate(progress=pb.Progress(phase="clone disk", fraction=0.5))
+            except GeneratorExit:  # the caller has gone
+                self.discard(ref)
+                raise
             with self.locked(ref.vmid):
-                vm = self.owned(ref)  # it may have been destroyed, or finished, meanwhile
+                if self.load(ref.vmid) is None:  # by another call that was given up, or destroyed
+                    raise Fault("CONFLICT", f"vm {ref.vmid} was taken back meanwhile", resource=f"vm {ref.vmid}")
+                vm = self.owned(ref)
                 if vm["half"]:
                     vm.update(half=False, name=request.name, cores=request.cores, memory_bytes=request.memory_bytes,
                               mac=request.nic.mac, seed=request.seed.user_data.decode(errors="replace"))
                     self.store(ref.vmid, vm)
                     self.log.info("vm created", vmid=ref.vmid)
         yield pb.CreateVMUpdate(vm=present(ref.vmid, vm))
+
+    def discard(self, ref):
+        """Nothing stays behind of a create that failed."""
+        with self.locked(ref.vmid):
+            vm = self.load(ref.vmid)
+            if vm and vm["half"] and vm["owner"] == ref.expect_owner:
+                os.unlink(self.path(ref.vmid))
 
     def SetPower(self, request, _context):
         vmid, target = request.ref.vmid, request.power

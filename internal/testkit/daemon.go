@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -128,6 +129,9 @@ func (d *Daemon) Kill(t testing.TB) {
 // directories. It may be called twice.
 func (d *Daemon) Stop(t testing.TB) {
 	t.Helper()
+	if _, err := os.Stat(filepath.Join(d.Dir, ".agentlab-dev")); errors.Is(err, fs.ErrNotExist) {
+		return // it was stopped, or never came so far
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(d.bin, "agentlabd"), "--dev", "--stop", "--dev-dir", d.Dir, "--dev-run-dir", d.RunDir)

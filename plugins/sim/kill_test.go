@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,6 +36,11 @@ func TestMain(m *testing.M) {
 		plugin.Serve(spoilt(defect))
 	}
 	if os.Getenv(daemonEnv) == "" {
+		flag.Parse()
+		// The parallel ones mostly wait for what hangs, so that processors are no measure.
+		if err := flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
 		code := m.Run()
 		if path, err := built(); err == nil {
 			_ = os.RemoveAll(filepath.Dir(path))

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,6 +33,12 @@ import (
 // spoils are ways to break a promise, and the checks that must notice.
 var spoils = map[string][]string{
 	"lawless":      {"hypervisor.owner"},
+	"secretive":    {"hypervisor.owner"},
+	"willing":      {"hypervisor.pause"},
+	"leaving":      {"hypervisor.destroy", "hypervisor.killed-in-destroy"},
+	"undeclared":   {"hypervisor.survives"},
+	"leaky":        {"hypervisor.many-vms"},
+	"negligent":    {"resilience.tool-hangs"},
 	"greedy":       {"hypervisor.vmid-taken"},
 	"restarting":   {"hypervisor.create-twice"},
 	"optimistic":   {"hypervisor.get-absent", "hypervisor.destroy"},
@@ -104,6 +114,7 @@ func TestChecksNoticeWhatIsSpoilt(t *testing.T) {
 
 // A plugin that runs a tool, and does it well, passes what is about tools.
 func TestSkilledPluginPasses(t *testing.T) {
+	t.Parallel()
 	plan := planFor(t, "skilled")
 	plan.Only = []string{"protocol", "resilience.tool-missing", "resilience.tool-hangs", "hypervisor.create-without-tools", "hypervisor.create-hanging-tools", "network.attach-without-tools"}
 	conformance.Test(t, plan)
@@ -112,13 +123,57 @@ func TestSkilledPluginPasses(t *testing.T) {
 // tool is what some spoilt plugins run: it is everywhere and does nothing.
 const tool = "true"
 
+// A plugin that starts programs for its VMs, and does it well, passes what is
+// about them.
+func TestHostPasses(t *testing.T) {
+	t.Parallel()
+	plan := planFor(t, "hosting")
+	plan.Kinds = []plugin.Kind{plugin.Hypervisor}
+	plan.Only = []string{"hypervisor.destroy", "hypervisor.survives", "hypervisor.many-vms", "hypervisor.killed-in-destroy"}
+	conformance.Test(t, plan)
+}
+
+// program is what some plugins run for a VM that is on. Who forgets one has it for
+// a while only.
+type program struct{ dir string }
+
+func (p program) path(vmid uint32) string { return filepath.Join(p.dir, fmt.Sprintf("%d.pid", vmid)) }
+
+func (p program) start(vmid uint32) error {
+	if _, err := os.Stat(p.path(vmid)); err == nil {
+		return nil
+	}
+	cmd := exec.Command("sleep", "30") //nolint:noctx // it outlives the call
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() { _ = cmd.Wait() }()
+	return os.WriteFile(p.path(vmid), []byte(strconv.Itoa(cmd.Process.Pid)), 0o600)
+}
+
+func (p program) end(vmid uint32) error {
+	text, err := os.ReadFile(p.path(vmid))
+	if err != nil {
+		return nil
+	}
+	pid, err := strconv.Atoi(string(text))
+	if err != nil {
+		return err
+	}
+	_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+	return os.Remove(p.path(vmid))
+}
+
 func spoilt(defect string) plugin.Plugin {
 	p := sim()
 	p.Name = defect
 	p.Kinds = []plugin.Kind{plugin.Hypervisor, plugin.Network}
 	switch defect {
-	case "dependent", "waiting", "sloppy", "captive", "careless", "skilled":
+	case "dependent", "waiting", "negligent", "sloppy", "captive", "careless", "skilled":
 		p.Tools = []plugin.Tool{{Name: tool}}
+	case "hosting", "leaving":
+		p.Confinement.StartsWorkloads = true
 	}
 	p.Configure = func(_ context.Context, host plugin.HostContext, raw json.RawMessage, _ hclog.Logger) (plugin.Instance, error) {
 		var cfg config
@@ -138,7 +193,7 @@ func spoilt(defect string) plugin.Plugin {
 		if host.Kind == plugin.Network {
 			return plugin.Instance{Service: network.Service(&spoiltNetwork{Network: driver.NewNetwork(w), half: half, defect: defect, known: map[string]network.Attachment{}})}, nil
 		}
-		return plugin.Instance{Service: hypervisor.Service(&spoiltHypervisor{Hypervisor: driver.NewHypervisor(w, nil), half: half, defect: defect})}, nil
+		return plugin.Instance{Service: hypervisor.Service(&spoiltHypervisor{Hypervisor: driver.NewHypervisor(w, nil), half: half, defect: defect, program: program{host.StateDir}})}, nil
 	}
 	return p
 }
@@ -171,6 +226,9 @@ type spoiltHypervisor struct {
 	defect string
 	mu     sync.Mutex // of a plugin that does one thing at a time, or remembers
 	hoard  [][]byte
+	open   []*os.File
+
+	program program
 }
 
 func (h *spoiltHypervisor) ListTemplates(ctx context.Context) ([]hypervisor.Template, error) {
@@ -210,6 +268,13 @@ func (h *spoiltHypervisor) ListTemplates(ctx context.Context) ([]hypervisor.Temp
 	return h.Hypervisor.ListTemplates(ctx)
 }
 
+func (h *spoiltHypervisor) CheckHost(ctx context.Context) (hypervisor.HostReport, error) {
+	if h.defect == "negligent" {
+		_ = exec.Command(tool).Run() //nolint:noctx // that is the defect
+	}
+	return h.Hypervisor.CheckHost(ctx)
+}
+
 // runTool runs the tool as it should be run.
 func runTool(ctx context.Context) error {
 	if err := exec.CommandContext(ctx, tool).Run(); err != nil {
@@ -241,6 +306,12 @@ func (h *spoiltHypervisor) CreateVM(ctx context.Context, req hypervisor.CreateRe
 		if err := runTool(ctx); err != nil {
 			return hypervisor.VM{}, err
 		}
+	case h.defect == "leaky":
+		if f, err := os.Open(os.DevNull); err == nil {
+			h.mu.Lock()
+			h.open = append(h.open, f)
+			h.mu.Unlock()
+		}
 	}
 	vm, err := h.Hypervisor.CreateVM(ctx, req, progress)
 	switch {
@@ -258,8 +329,11 @@ func (h *spoiltHypervisor) CreateVM(ctx context.Context, req hypervisor.CreateRe
 
 func (h *spoiltHypervisor) GetVM(ctx context.Context, ref hypervisor.Ref) (hypervisor.VM, error) {
 	vm, err := h.Hypervisor.GetVM(ctx, ref)
-	if h.defect == "optimistic" && errors.Is(err, fault.NotFound) {
+	switch {
+	case h.defect == "optimistic" && errors.Is(err, fault.NotFound):
 		return hypervisor.VM{}, errors.New("vm does not exist")
+	case h.defect == "secretive" && err == nil && ref.Owner != "" && ref.Owner != vm.Ref.Owner:
+		return hypervisor.VM{}, fault.New(fault.NotFound, "vm %d of this owner does not exist", ref.VMID)
 	}
 	return vm, err
 }
@@ -276,16 +350,35 @@ func (h *spoiltHypervisor) SetPower(ctx context.Context, ref hypervisor.Ref, tar
 			_, _ = h.Hypervisor.SetPower(context.WithoutCancel(ctx), ref, target, grace)
 		}()
 		return h.Hypervisor.GetVM(ctx, ref)
+	case "willing":
+		if vm, err := h.Hypervisor.GetVM(ctx, ref); err == nil && target == hypervisor.PowerPaused && vm.Power == hypervisor.PowerOff {
+			return vm, nil
+		}
 	}
 	err = h.half.change("power", func() error {
 		vm, err = h.Hypervisor.SetPower(ctx, ref, target, grace)
 		return err
 	})
-	return vm, err
+	return vm, errors.Join(err, h.run(ref.VMID, err == nil && target == hypervisor.PowerOn))
+}
+
+// run starts or ends the program of a VM.
+func (h *spoiltHypervisor) run(vmid uint32, on bool) error {
+	switch {
+	case h.defect != "hosting" && h.defect != "leaving" && h.defect != "undeclared":
+		return nil
+	case on:
+		return h.program.start(vmid)
+	case h.defect == "leaving":
+		return os.RemoveAll(h.program.path(vmid)) // and forget it
+	}
+	return h.program.end(vmid)
 }
 
 func (h *spoiltHypervisor) DestroyVM(ctx context.Context, ref hypervisor.Ref) error {
-	return h.half.change("destroy", func() error { return h.Hypervisor.DestroyVM(ctx, ref) })
+	return h.half.change("destroy", func() error {
+		return cmp.Or(h.Hypervisor.DestroyVM(ctx, ref), h.run(ref.VMID, false))
+	})
 }
 
 type spoiltNetwork struct {

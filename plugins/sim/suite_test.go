@@ -53,6 +53,18 @@ func TestSuiteNoticesMissingTemplate(t *testing.T) {
 	}
 }
 
+// A suite that can make no VM fails once and says why; skips alone would look well.
+func TestSuiteNoticesThatNothingIsChecked(t *testing.T) {
+	d := templateless{driver.NewHypervisor(openWorld(t), nil)}
+	checks := conformance.Hypervisor(conformance.Local[hypervisor.Driver](d), conformance.HypervisorOptions{})
+	broken(t, checks, "hypervisor.create")
+	for _, c := range checks {
+		if err := c.Run(t.Context()); c.ID != "hypervisor.create" && err != nil && !errors.Is(err, conformance.ErrSkipped) {
+			t.Errorf("%s: %v", c.ID, err)
+		}
+	}
+}
+
 // mortal opens a driver that takes along at its end what it made.
 func mortal[D any](d D, end func(D) error) conformance.Open[D] {
 	return func(context.Context) (D, func(), error) {
@@ -109,6 +121,32 @@ func (s stumbler) CreateVM(ctx context.Context, req hypervisor.CreateRequest, pr
 		s.lost[req.Ref.VMID] = ctx.Err() != nil
 	}
 	return s.Driver.CreateVM(ctx, req, nil)
+}
+
+// litterer leaves what a create that was given up had made, and makes it anew when
+// it is asked again.
+type litterer struct{ hypervisor.Driver }
+
+func (l litterer) CreateVM(ctx context.Context, req hypervisor.CreateRequest, progress func(hypervisor.Progress)) (hypervisor.VM, error) {
+	if old, err := l.GetVM(ctx, req.Ref); err == nil && old.Cores != req.Cores {
+		if err := l.DestroyVM(ctx, req.Ref); err != nil {
+			return hypervisor.VM{}, err
+		}
+	}
+	if ctx.Err() == nil && progress != nil {
+		if progress(hypervisor.Progress{Phase: "clone disk"}); ctx.Err() != nil {
+			req.Cores++
+			_, err := l.Driver.CreateVM(context.WithoutCancel(ctx), req, nil)
+			return hypervisor.VM{}, errors.Join(ctx.Err(), err)
+		}
+	}
+	return l.Driver.CreateVM(ctx, req, nil)
+}
+
+func TestSuiteNoticesWhatAFailureLeaves(t *testing.T) {
+	t.Parallel()
+	d := litterer{driver.NewHypervisor(openWorld(t), nil)}
+	broken(t, conformance.Hypervisor(conformance.Local[hypervisor.Driver](d), conformance.HypervisorOptions{}), "hypervisor.create-given-up")
 }
 
 func TestSuiteNoticesHalfOfACreate(t *testing.T) {

@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	"github.com/agentlab/agentlab/sdk/exposure"
+	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 	"github.com/agentlab/agentlab/sdk/launch"
 	"github.com/agentlab/agentlab/sdk/network"
@@ -36,34 +40,38 @@ type Binary struct {
 // Hypervisor opens the binary as a hypervisor.
 func (b Binary) Hypervisor() Open[hypervisor.Driver] {
 	b.Kind = plugin.Hypervisor
-	return open(b, func(c grpc.ClientConnInterface) hypervisor.Driver { return hypervisor.NewClient(c) })
+	return open(b, hypervisorBehind)
 }
 
 // Network opens the binary as a network.
 func (b Binary) Network() Open[network.Driver] {
 	b.Kind = plugin.Network
-	return open(b, func(c grpc.ClientConnInterface) network.Driver { return network.NewClient(c) })
+	return open(b, func(p *launch.Process) network.Driver { return network.NewClient(p.Conn()) })
 }
 
 // Secrets opens the binary as a keeper of secrets.
 func (b Binary) Secrets() Open[secrets.Driver] {
 	b.Kind = plugin.Secrets
-	return open(b, func(c grpc.ClientConnInterface) secrets.Driver { return secrets.NewClient(c) })
+	return open(b, func(p *launch.Process) secrets.Driver { return secrets.NewClient(p.Conn()) })
 }
 
 // Exposure opens the binary as an exposure.
 func (b Binary) Exposure() Open[exposure.Driver] {
 	b.Kind = plugin.Exposure
-	return open(b, func(c grpc.ClientConnInterface) exposure.Driver { return exposure.NewClient(c) })
+	return open(b, func(p *launch.Process) exposure.Driver { return exposure.NewClient(p.Conn()) })
 }
 
-func open[D any](b Binary, client func(grpc.ClientConnInterface) D) Open[D] {
+func hypervisorBehind(p *launch.Process) hypervisor.Driver {
+	return &behind{hypervisor.NewClient(p.Conn()), p}
+}
+
+func open[D any](b Binary, client func(*launch.Process) D) Open[D] {
 	return func(ctx context.Context) (driver D, done func(), err error) {
 		p, _, cleanUp, err := b.start(ctx)
 		if err != nil {
 			return driver, nil, err
 		}
-		return client(p.Conn()), cleanUp, nil
+		return client(p), cleanUp, nil
 	}
 }
 
@@ -106,12 +114,64 @@ func (b Binary) start(ctx context.Context) (p *launch.Process, capabilities []st
 	return p, capabilities, done, nil
 }
 
+// content tells one build of a binary from the next, more cheaply than its sum.
+type content struct {
+	path      string
+	size, mod int64
+}
+
+// asked is what each binary asks for, by its content: to learn it takes a process
+// and a look at every byte, which would be half of what a check costs.
+var asked sync.Map
+
+// grant is what the plugin may do, as a host grants it.
+func (b Binary) grant(ctx context.Context, spec launch.Spec) (launch.Grant, error) {
+	info, err := os.Stat(b.Path)
+	if err != nil {
+		return launch.Grant{}, fault.New(fault.NotFound, "there is no plugin: %w", err)
+	}
+	key := content{b.Path, info.Size(), info.ModTime().UnixNano()}
+	if known, ok := asked.Load(key); ok {
+		return launch.GrantOf(known.(plugin.Confinement), b.StateDir)
+	}
+	spec, asks, err := launch.Confine(ctx, spec, b.StateDir, "")
+	if err == nil {
+		asked.Store(key, asks)
+	}
+	return spec.Grant, err
+}
+
+// telling adds to a failure for want of a right what rights the process had.
+func (b Binary) telling(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		err := run(ctx)
+		if err == nil || errors.Is(err, ErrSkipped) || !lacksRight(err) {
+			return err
+		}
+		g, unknown := b.grant(ctx, launch.Spec{})
+		if unknown != nil || !g.Confined || os.Geteuid() != 0 {
+			return err
+		}
+		has := "no capabilities"
+		if len(g.Capabilities) > 0 {
+			has = strings.Join(g.Capabilities, ", ")
+		}
+		return fmt.Errorf("%w (it ran as uid %d, with %s, as its Confinement asks)", err, g.UID, has)
+	}
+}
+
+func lacksRight(err error) bool {
+	text := strings.ToLower(err.Error())
+	return errors.Is(err, fault.Denied) || strings.Contains(text, unix.EACCES.Error()) || strings.Contains(text, unix.EPERM.Error())
+}
+
 // launch starts the plugin with the privileges that it asks for, as a host does.
 func (b Binary) launch(ctx context.Context, runDir string) (*launch.Process, error) {
-	spec, _, err := launch.Confine(ctx, launch.Spec{
+	spec := launch.Spec{
 		Path: b.Path, Kind: string(b.Kind), Name: "conformance", RunDir: runDir, Log: b.Log, Env: b.environment(),
-	}, b.StateDir, "")
-	if err != nil {
+	}
+	var err error
+	if spec.Grant, err = b.grant(ctx, spec); err != nil {
 		return nil, err
 	}
 	if b.StateDir != "" {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -37,12 +38,17 @@ func Run[S T[S]](t S, checks []Check) {
 			defer cancel()
 			switch err := c.Run(ctx); {
 			case errors.Is(err, ErrSkipped):
-				t.Skip("needs " + err.Error())
+				t.Skip("needs " + needed(err))
 			case err != nil:
 				t.Fatal(explain(c.Rule, err))
 			}
 		})
 	}
+}
+
+// needed is what a check that was skipped would need.
+func needed(err error) string {
+	return strings.TrimPrefix(strings.TrimPrefix(err.Error(), ErrSkipped.Error()), ": ")
 }
 
 // Open gives a driver for one check; done ends what is behind it. What was made

@@ -6,14 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
-// errIncomplete is a configuration without what the schema requires.
-var errIncomplete = errors.New("the plugin's configuration lacks what its schema requires")
+// errUnfit is a configuration that a host would not send.
+var errUnfit = errors.New("the plugin's configuration does not fit its schema")
 
 // whole is the configuration as a host would send it: by the schema, with
 // defaults filled in.
@@ -30,18 +32,19 @@ func (b Binary) whole(ctx context.Context, base plugin.Base) (json.RawMessage, e
 			return nil, fault.New(fault.Invalid, "the plugin's configuration is not a JSON object")
 		}
 	}
-	if missing := complete(schema.Block, fields, ""); len(missing) > 0 {
-		return nil, fault.New(fault.Invalid, "%w: %s", errIncomplete, strings.Join(missing, ", ")).
-			WithHint("give a JSON object with what the plugin's config block would hold: --config FILE")
+	if wrong := complete(schema.Block, fields, ""); len(wrong) > 0 {
+		return nil, fault.New(fault.Invalid, "%w: %s", errUnfit, strings.Join(wrong, "; ")).
+			WithHint("give a JSON object with what the plugin's config block would hold (--config FILE); what is absent has its default")
 	}
 	return json.Marshal(fields)
 }
 
-// complete fills in defaults, leaves out what is null, and gives the paths of
-// what is required and absent.
-func complete(b plugin.Block, fields map[string]any, at string) (missing []string) {
+// complete fills in defaults, leaves out what is null, and tells what a host would
+// refuse.
+func complete(b plugin.Block, fields map[string]any, at string) (wrong []string) {
 	for _, a := range b.Attributes {
-		if fields[a.Name] != nil {
+		if value := fields[a.Name]; value != nil {
+			wrong = append(wrong, unfit(a, value, at+a.Name)...)
 			continue
 		}
 		delete(fields, a.Name)
@@ -49,19 +52,56 @@ func complete(b plugin.Block, fields map[string]any, at string) (missing []strin
 		case ok && string(def) != "null":
 			fields[a.Name] = def
 		case a.Required:
-			missing = append(missing, at+a.Name)
+			wrong = append(wrong, at+a.Name+" is required")
 		}
 	}
 	for _, n := range b.Blocks {
-		missing = append(missing, completeNested(n, fields, at+n.Name)...)
+		wrong = append(wrong, completeNested(n, fields, at+n.Name)...)
 	}
-	return missing
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if !known(b, name) {
+			wrong = append(wrong, "there is no key "+at+name)
+		}
+	}
+	return wrong
 }
 
-func completeNested(n plugin.NestedBlock, fields map[string]any, at string) (missing []string) {
+func known(b plugin.Block, name string) bool {
+	return slices.ContainsFunc(b.Attributes, func(a plugin.Attribute) bool { return a.Name == name }) ||
+		slices.ContainsFunc(b.Blocks, func(n plugin.NestedBlock) bool { return n.Name == name })
+}
+
+// unfit tells what is wrong with a value, or with what it consists of.
+func unfit(a plugin.Attribute, value any, at string) (wrong []string) {
+	var kind any
+	if err := json.Unmarshal(a.Type.JSON(), &kind); err == nil && !fitsType(value, kind) {
+		return []string{fmt.Sprintf("%s is no %s", at, a.Type.JSON())}
+	}
+	switch value := value.(type) {
+	case string:
+		if len(a.OneOf) > 0 && !slices.Contains(a.OneOf, value) {
+			wrong = append(wrong, fmt.Sprintf("%s is none of %s", at, strings.Join(a.OneOf, ", ")))
+		}
+	case json.Number:
+		switch n, _ := value.Float64(); {
+		case a.Min != nil && n < *a.Min:
+			wrong = append(wrong, fmt.Sprintf("%s: %s is below %v", at, value, *a.Min))
+		case a.Max != nil && n > *a.Max:
+			wrong = append(wrong, fmt.Sprintf("%s: %s is above %v", at, value, *a.Max))
+		}
+	case []any:
+		a.Type = plugin.Type{} // said of the whole
+		for i, item := range value {
+			wrong = append(wrong, unfit(a, item, fmt.Sprintf("%s[%d]", at, i))...)
+		}
+	}
+	return wrong
+}
+
+func completeNested(n plugin.NestedBlock, fields map[string]any, at string) (wrong []string) {
 	inner := func(value any, at string) {
 		if object, ok := value.(map[string]any); ok {
-			missing = append(missing, complete(n.Block, object, at+".")...)
+			wrong = append(wrong, complete(n.Block, object, at+".")...)
 		}
 	}
 	switch value := fields[n.Name].(type) {
@@ -69,7 +109,7 @@ func completeNested(n plugin.NestedBlock, fields map[string]any, at string) (mis
 		delete(fields, n.Name)
 		switch {
 		case n.MinItems > 0:
-			missing = append(missing, at)
+			wrong = append(wrong, at+" is required")
 		case n.Nesting == plugin.NestingList:
 			fields[n.Name] = []any{}
 		case n.Nesting == plugin.NestingMap:
@@ -88,5 +128,5 @@ func completeNested(n plugin.NestedBlock, fields map[string]any, at string) (mis
 			inner(item, at+"."+key)
 		}
 	}
-	return missing
+	return wrong
 }

@@ -7,7 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
+
+	"github.com/agentlab/agentlab/sdk/launch"
 )
 
 // moments are the parts of a call's usual time after which its process is
@@ -18,7 +19,7 @@ var moments = []float64{0, 0.1, 0.25, 0.5, 0.75, 0.95}
 // by one, each after the end of the one before.
 type crashing[D any] struct {
 	Binary
-	client func(grpc.ClientConnInterface) D
+	client func(*launch.Process) D
 }
 
 // with runs fn against a process of its own.
@@ -28,7 +29,7 @@ func (c *crashing[D]) with(ctx context.Context, fn func(D) error) error {
 		return err
 	}
 	defer done()
-	return fn(c.client(p.Conn()))
+	return fn(c.client(p))
 }
 
 // killed begins a call and kills its process after a while, or when the call
@@ -42,7 +43,7 @@ func (c *crashing[D]) killed(ctx context.Context, after time.Duration, call func
 	over, signed := make(chan struct{}), make(chan struct{}, 1)
 	go func() {
 		defer close(over)
-		_ = call(c.client(p.Conn()), func() { // that it may fail is the point
+		_ = call(c.client(p), func() { // that it may fail is the point
 			select {
 			case signed <- struct{}{}:
 			default:

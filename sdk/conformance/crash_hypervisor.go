@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
@@ -25,7 +23,7 @@ func HypervisorCrashes(b Binary, opts HypervisorOptions) []Check {
 	s := &hypervisorSuite{open: b.Hypervisor(), opts: opts, run: unique()}
 	return bind(b.Kind, slices.Concat(machineCrashRules, storageCrashRules), func(ctx context.Context, _ Rule, fn func(*machineCrash, context.Context) error) error {
 		return fn(&machineCrash{
-			crashing: crashing[hypervisor.Driver]{b, func(c grpc.ClientConnInterface) hypervisor.Driver { return hypervisor.NewClient(c) }}, suite: s,
+			crashing: crashing[hypervisor.Driver]{b, hypervisorBehind}, suite: s,
 		}, ctx)
 	})
 }
@@ -38,7 +36,9 @@ var machineCrashRules = []ruled[*machineCrash]{
 	changes("hypervisor.killed-in-destroy", 3, "kills the process at six moments of a destroy, and destroys again",
 		"Gone is success, but whatever is left of it, such as a program that runs on, is ended and freed.", (*machineCrash).inDestroy),
 	changes("hypervisor.crowd", 3, "creates and destroys 32 VMs at the same time",
-		"Calls on one VM are serialised by the core; calls on different VMs are concurrent.", (*machineCrash).crowd),
+		"Calls on different VMs are concurrent.", (*machineCrash).crowd),
+	changes("hypervisor.many-vms", 3, "creates, switches off and destroys 12 VMs, and compares descriptors and children; if there are more, once again",
+		"A plugin runs for months: a call leaves nothing behind in its process.", (*machineCrash).manyVMs),
 	changes("hypervisor.create-without-tools", 3, "creates with a PATH that lacks its tools, and then with them",
 		"On failure nothing stays behind.", (*machineCrash).withoutTools),
 	changes("hypervisor.create-hanging-tools", 3, "creates with tools that never end, under a deadline, and then with whole ones",
@@ -143,11 +143,15 @@ func (c *machineCrash) inPower(ctx context.Context) error {
 
 func (c *machineCrash) inDestroy(ctx context.Context) error {
 	return c.each(ctx, func(m *machines, req hypervisor.CreateRequest) error {
+		var started programs
 		ready := func(d hypervisor.Driver) error {
+			before := programsOf(d)
 			if _, err := d.CreateVM(ctx, req, nil); err != nil {
 				return fmt.Errorf("create: %w", err)
 			}
-			return m.on(d).turn(ctx, req.Ref, hypervisor.PowerOn, hypervisor.PowerOn)
+			err := m.on(d).turn(ctx, req.Ref, hypervisor.PowerOn, hypervisor.PowerOn)
+			started = programsOf(d).besides(before)
+			return err
 		}
 		if err := c.with(ctx, ready); err != nil {
 			return err
@@ -161,30 +165,22 @@ func (c *machineCrash) inDestroy(ctx context.Context) error {
 				return err
 			}
 			err := c.killed(ctx, after, func(d hypervisor.Driver, _ func()) error { return d.DestroyVM(ctx, req.Ref) })
-			return errors.Join(err, c.with(ctx, func(d hypervisor.Driver) error { return m.on(d).destroyed(ctx, req.Ref) }))
+			err = errors.Join(err, c.with(ctx, func(d hypervisor.Driver) error { return m.on(d).destroyed(ctx, req.Ref) }))
+			if left := started.ended(); err == nil && len(left) > 0 {
+				return saw("after the destroy %s runs on, which came with the vm", left).want("no program of the vm")
+			}
+			return err
 		})
 	})
 }
 
 func (c *machineCrash) crowd(ctx context.Context) error {
 	return c.suite.check(ctx, Rule{}, func(m *machines, ctx context.Context) error {
-		reqs := make([]hypervisor.CreateRequest, crowd)
-		for i := range reqs {
-			var err error
-			if reqs[i], err = m.request(ctx); err != nil {
-				return err
-			}
+		reqs, err := m.requests(ctx, crowd)
+		if err != nil {
+			return err
 		}
-		errs := make([]error, crowd)
-		all := func(call func(req hypervisor.CreateRequest) error) error {
-			var wg sync.WaitGroup
-			for i, req := range reqs {
-				wg.Go(func() { errs[i] = call(req) })
-			}
-			wg.Wait()
-			return cmp.Or(errs...)
-		}
-		err := all(func(req hypervisor.CreateRequest) error {
+		err = atOnce(reqs, func(req hypervisor.CreateRequest) error {
 			vm, err := m.CreateVM(ctx, req, nil)
 			if err != nil {
 				return fmt.Errorf("create one of %d: %w", crowd, err)
@@ -194,7 +190,74 @@ func (c *machineCrash) crowd(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return all(func(req hypervisor.CreateRequest) error { return m.destroyed(ctx, req.Ref) })
+		return atOnce(reqs, func(req hypervisor.CreateRequest) error { return m.destroyed(ctx, req.Ref) })
+	})
+}
+
+func (m *machines) requests(ctx context.Context, n int) ([]hypervisor.CreateRequest, error) {
+	out := make([]hypervisor.CreateRequest, n)
+	for i := range out {
+		var err error
+		if out[i], err = m.request(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// atOnce makes the calls at the same time and gives the first error.
+func atOnce(reqs []hypervisor.CreateRequest, call func(req hypervisor.CreateRequest) error) error {
+	errs := make([]error, len(reqs))
+	var wg sync.WaitGroup
+	for i, req := range reqs {
+		wg.Go(func() { errs[i] = call(req) })
+	}
+	wg.Wait()
+	return cmp.Or(errs...)
+}
+
+// manyVMs: what a plugin keeps for good, such as a connection, it has after the
+// first round, so that only a second one that adds to it tells of a leak.
+func (c *machineCrash) manyVMs(ctx context.Context) error {
+	return c.suite.check(ctx, Rule{}, func(m *machines, ctx context.Context) error {
+		p, ok := m.Driver.(*behind)
+		if !ok {
+			return fmt.Errorf("%w: a plugin with a process of its own", ErrSkipped)
+		}
+		pid := p.process.PID()
+		before, err := measure(pid)
+		for round := 0; err == nil; round++ {
+			if err = m.fewVMs(ctx); err != nil {
+				break
+			}
+			var after usage
+			after, err = settled(pid, before, usage.kept)
+			switch {
+			case err != nil || !after.kept().grown(before.kept()):
+				return err
+			case round > 0:
+				return saw("after %d vms were created, switched off and destroyed it has %s", few, after).want("about what it had before them: %s", before)
+			}
+			before = after
+		}
+		return err
+	})
+}
+
+// fewVMs takes some VMs through a life of three calls.
+func (m *machines) fewVMs(ctx context.Context) error {
+	reqs, err := m.requests(ctx, few)
+	if err != nil {
+		return err
+	}
+	return atOnce(reqs, func(req hypervisor.CreateRequest) error {
+		if _, err := m.CreateVM(ctx, req, nil); err != nil {
+			return fmt.Errorf("create one of %d: %w", few, err)
+		}
+		if _, err := m.SetPower(ctx, req.Ref, hypervisor.PowerOff, 0); err != nil {
+			return fmt.Errorf("set power of a vm that is off to off: %w", err)
+		}
+		return m.destroyed(ctx, req.Ref)
 	})
 }
 

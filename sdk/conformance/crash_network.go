@@ -8,8 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
+	"github.com/agentlab/agentlab/sdk/launch"
 	"github.com/agentlab/agentlab/sdk/network"
 )
 
@@ -27,7 +26,7 @@ func NetworkCrashes(b Binary, opts NetworkOptions) []Check {
 	s := &networkSuite{open: b.Network(), opts: opts, run: unique()}
 	return bind(b.Kind, portCrashRules, func(ctx context.Context, _ Rule, fn func(*portCrash, context.Context) error) error {
 		return fn(&portCrash{
-			crashing[network.Driver]{b, func(c grpc.ClientConnInterface) network.Driver { return network.NewClient(c) }}, s,
+			crashing[network.Driver]{b, func(p *launch.Process) network.Driver { return network.NewClient(p.Conn()) }}, s,
 		}, ctx)
 	})
 }

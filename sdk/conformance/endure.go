@@ -17,6 +17,7 @@ import (
 
 const (
 	crowd      = 32 // callers at a time
+	few        = 12 // VMs of which a descriptor each would be noticed
 	manyCalls  = 10_000
 	manyTime   = time.Minute // for a plugin whose calls take long
 	callLimit  = 30 * time.Second
@@ -56,8 +57,18 @@ var endureRules = []ruled[*lasting]{
 		"After a pause of its process it goes on as if nothing had happened.", (*lasting).stopped),
 	reads("resilience.tool-missing", 3, "starts it with a PATH that lacks its tools",
 		"A tool that is missing is found_path \"\", a finding or a health that says so, and an error with a class; it is no reason not to start.", (*lasting).toolMissing),
-	reads("resilience.tool-hangs", 3, "starts it with tools that never end",
+	reads("resilience.tool-hangs", 3, "starts it with tools that never end, and looks whether they end with each call that reads",
 		"A tool that hangs does not make its caller hang: what a call started ends with the call.", (*lasting).toolHangs),
+}
+
+// readAll makes each call that changes nothing, at the same time. That they may
+// fail is no wonder.
+func (s *subject) readAll(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, call := range readCalls(s.Kind, s.conn) {
+		wg.Go(func() { _ = call(ctx) })
+	}
+	wg.Wait()
 }
 
 func (l *lasting) read(ctx context.Context) error {
@@ -128,19 +139,20 @@ func (l *lasting) unchanged(ctx context.Context, fn func() error) error {
 	if err := fn(); err != nil {
 		return err
 	}
-	deadline := time.Now().Add(settleTime)
-	for {
-		after, err := measure(l.process.PID())
-		if err != nil {
-			return err
+	after, err := settled(l.process.PID(), before, func(u usage) usage { return u })
+	if err == nil && after.grown(before) {
+		return saw("afterwards it has %s", after).want("about what it had before: %s", before)
+	}
+	return err
+}
+
+// settled measures a process until what is asked about has not grown, for a while.
+func settled(pid int, before usage, part func(usage) usage) (usage, error) {
+	for deadline := time.Now().Add(settleTime); ; time.Sleep(settleTime / 20) {
+		after, err := measure(pid)
+		if err != nil || !part(after).grown(part(before)) || time.Now().After(deadline) {
+			return after, err
 		}
-		if !after.grown(before) {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return saw("afterwards it has %s", after).want("about what it had before: %s", before)
-		}
-		time.Sleep(settleTime / 20)
 	}
 }
 
@@ -261,7 +273,7 @@ func (l *lasting) toolHangs(ctx context.Context) error {
 		start = time.Now()
 		read, cancel := context.WithTimeout(ctx, 3*time.Second)
 		defer cancel()
-		_ = s.read(read) // that it may fail is no wonder
+		s.readAll(read)
 	}
 	if took := time.Since(start); took > 5*time.Second {
 		return saw("a call with a deadline of 3 seconds took %s", took).want("3 seconds")

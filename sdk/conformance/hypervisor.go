@@ -19,7 +19,7 @@ import (
 // HypervisorOptions fit the suite to a host.
 type HypervisorOptions struct {
 	// Template is one that must be there, by name or VMID. "": the first that is
-	// whole, and where there is none most checks are skipped.
+	// whole. Where there is none hypervisor.create fails and others are skipped.
 	Template    string
 	MemoryBytes uint64 // of each VM, 0: 256 MiB
 	// NIC makes what a VM's network card needs on the host, as the network
@@ -49,16 +49,16 @@ var hypervisorRules = []ruled[*machines]{
 		"NOT_FOUND only when the VM is certainly gone.", (*machines).getAbsent),
 	changes("hypervisor.absent-vm", 2, "powers and destroys a VM that is not there",
 		"Gone is success", (*machines).absent),
-	changes("hypervisor.create", 2, "creates a VM and compares the answer, what is read back, and the progress",
+	changes("hypervisor.create", 2, "creates a VM and compares the answer, what is read back, and the progress; not what is in its seed and its disk",
 		"Clone + resources + NIC + seed + owner mark in one call. VM stays off.", (*machines).create),
 	changes("hypervisor.create-twice", 2, "repeats a create, once with the VM off and once with it on",
 		"A repeat converges and answers the current state", (*machines).createTwice),
-	changes("hypervisor.create-at-once", 2, "creates three VMs at the same time, one of them by two calls",
-		"Calls on one VM are serialised by the core; calls on different VMs are concurrent.", (*machines).createAtOnce),
+	changes("hypervisor.create-at-once", 2, "creates three VMs at the same time, one of them by two calls, through two processes",
+		"The same call may come twice at once, also to two processes.", (*machines).createAtOnce),
 	changes("hypervisor.create-unknown-template", 2, "creates from a template that does not exist",
 		"On failure nothing stays behind.", (*machines).createUnknown),
-	changes("hypervisor.create-given-up", 2, "cancels a create before and in its middle, then creates again",
-		"A half-made VM of the same (vmid, owner) is finished or made anew.", (*machines).createGivenUp),
+	changes("hypervisor.create-given-up", 2, "cancels a create before and in its middle, looks for what stays of it, then creates again",
+		"On failure nothing stays behind.", (*machines).createGivenUp),
 	changes("hypervisor.vmid-taken", 2, "creates on a VMID that another owner has",
 		"The VMID is the core's choice: EXISTS means it belongs to somebody else.", (*machines).taken),
 	changes("hypervisor.list", 2, "lists by prefix, by owner, and with foreign VMs",
@@ -71,15 +71,15 @@ var hypervisorRules = []ruled[*machines]{
 		"ask the guest, then hard after grace", (*machines).shutdown),
 	changes("hypervisor.unsupported-power", 2, "asks for a state that does not exist, and for hibernation",
 		"What a plugin cannot do is UNSUPPORTED, at once and without a change.", (*machines).hibernate),
-	changes("hypervisor.owner", 2, "powers and destroys a VM under other owner marks",
+	changes("hypervisor.owner", 2, "reads, powers and destroys a VM under other owner marks",
 		"PRECONDITION unless the stored owner equals ref.expect_owner.", (*machines).foreign),
-	changes("hypervisor.destroy", 2, "destroys a running VM, and again",
+	changes("hypervisor.destroy", 2, "destroys a running VM, and again, and looks for the programs that came with it",
 		"Gone is success, but whatever is left of it, such as a program that runs on, is ended and freed.", (*machines).destroy),
 	changes("hypervisor.stats", 2, "asks for counters of VMs that are on, off and unknown",
 		"Leaves out VMs that are off or unknown.", (*machines).stats),
 	changes("hypervisor.console", 2, "reads the console, where the hypervisor keeps it",
 		"What the guest printed on its console, newest last, at most 64 KiB.", (*machines).console),
-	changes("hypervisor.survives", 2, "ends and then kills the plugin's process beside a running VM",
+	changes("hypervisor.survives", 2, "ends and then kills the plugin's process beside a running VM; whose programs go on says so in its Confinement",
 		"What a plugin made is there, and goes on, when the process that made it has ended.", (*machines).survives),
 }
 
@@ -157,23 +157,37 @@ func tap(ctx context.Context, verb, name string) error {
 
 func (m *machines) prefix() string { return "agentlab:conformance-" + m.run + "/" }
 
-// request asks for a VM that does not exist. It is destroyed after the check.
-func (m *machines) request(ctx context.Context) (hypervisor.CreateRequest, error) {
+// unused names a VM that does not exist. It is destroyed after the check.
+func (m *machines) unused(ctx context.Context) (hypervisor.Ref, error) {
 	all, err := m.ListVMs(ctx, "", true)
 	if err != nil {
-		return hypervisor.CreateRequest{}, fmt.Errorf("list vms: %w", err)
+		return hypervisor.Ref{}, fmt.Errorf("list vms: %w", err)
 	}
 	vmid := m.host.VMIDLast - m.next.Add(1) + 1
 	for slices.ContainsFunc(all, func(v hypervisor.VM) bool { return v.Ref.VMID == vmid }) {
 		vmid = m.host.VMIDLast - m.next.Add(1) + 1
 	}
 	if vmid < m.host.VMIDFirst {
-		return hypervisor.CreateRequest{}, fmt.Errorf("%w: no vmid is free", ErrSkipped)
+		return hypervisor.Ref{}, fmt.Errorf("%w: a vmid that is free", ErrSkipped)
 	}
+	ref := hypervisor.Ref{RequestID: "conformance", VMID: vmid, Owner: fmt.Sprintf("%ssbx_%d", m.prefix(), vmid)}
+	m.mu.Lock()
+	m.made = append(m.made, ref)
+	m.mu.Unlock()
+	return ref, nil
+}
+
+// request asks for such a VM.
+func (m *machines) request(ctx context.Context) (hypervisor.CreateRequest, error) {
 	template, err := m.template(ctx)
 	if err != nil {
 		return hypervisor.CreateRequest{}, err
 	}
+	ref, err := m.unused(ctx)
+	if err != nil {
+		return hypervisor.CreateRequest{}, err
+	}
+	vmid := ref.VMID
 	nic := hypervisor.NIC{MAC: fmt.Sprintf("02:c0:f0:00:%02x:%02x", vmid>>8&0xff, vmid&0xff)}
 	iface := fmt.Sprintf(m.host.InterfacePattern, vmid)
 	switch {
@@ -194,10 +208,6 @@ func (m *machines) request(ctx context.Context) (hypervisor.CreateRequest, error
 	if memory == 0 {
 		memory = 256 << 20
 	}
-	ref := hypervisor.Ref{RequestID: "conformance", VMID: vmid, Owner: fmt.Sprintf("%ssbx_%d", m.prefix(), vmid)}
-	m.mu.Lock()
-	m.made = append(m.made, ref)
-	m.mu.Unlock()
 	return hypervisor.CreateRequest{
 		Ref: ref, Name: fmt.Sprintf("conformance-%d", vmid), Template: template, Cores: 1, MemoryBytes: memory, NIC: nic,
 		Seed: hypervisor.Seed{
@@ -221,8 +231,10 @@ func (m *machines) template(ctx context.Context) (string, error) {
 			return t.Name, nil
 		}
 	}
-	return "", fmt.Errorf("%w: a template that is whole", ErrSkipped)
+	return "", fmt.Errorf("%w: %w", ErrSkipped, errNoTemplate)
 }
+
+var errNoTemplate = errors.New("a template that is whole")
 
 func isWhole(t hypervisor.Template) bool {
 	return !slices.ContainsFunc(t.Findings, func(f plugin.Finding) bool { return f.Level == plugin.LevelMissing })
@@ -300,7 +312,7 @@ func checkFindings(list []plugin.Finding) error {
 	for _, f := range list {
 		switch {
 		case f.ID == "" || f.Message == "":
-			return saw("finding %+v", f).want("an id and a message")
+			return saw("a finding has id %q and message %q", f.ID, f.Message).want("an id and a message")
 		case f.Level != plugin.LevelOK && f.Level != plugin.LevelWarning && f.Level != plugin.LevelMissing:
 			return saw("finding %s has level %q", f.ID, f.Level).want("ok, warning or missing")
 		case f.Level == plugin.LevelMissing && f.Fix == "":
@@ -319,17 +331,19 @@ func (m *machines) templates(ctx context.Context) error {
 		return fmt.Errorf("%w: a template", ErrSkipped)
 	}
 	found := m.opts.Template == ""
+	var all []string
 	for _, t := range list {
 		found = found || isWhole(t) && (t.Name == m.opts.Template || fmt.Sprint(t.VMID) == m.opts.Template)
+		all = append(all, t.Name)
 		if t.Name == "" {
-			return saw("template %+v", t).want("a name")
+			return saw("template %d has no name", t.VMID).want("a name")
 		}
 		if err := checkFindings(t.Findings); err != nil {
 			return fmt.Errorf("template %s: %w", t.Name, err)
 		}
 	}
 	if !found {
-		return saw("templates are %+v", list).want("%s among them, without a finding that something is missing", m.opts.Template)
+		return saw("templates are %q", all).want("%s among them, without a finding that something is missing", m.opts.Template)
 	}
 	return nil
 }

@@ -12,8 +12,12 @@ import (
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
-// busyTimeout is how long a VM may be busy with a call that nobody waits for.
-const busyTimeout = 30 * time.Second
+const (
+	// busyTimeout is how long a VM may be busy with a call that nobody waits for.
+	busyTimeout = 30 * time.Second
+	// tidyTimeout is how long such a call may take to clean up.
+	tidyTimeout = 10 * time.Second
+)
 
 func (m *machines) getAbsent(ctx context.Context) error {
 	all, err := m.ListVMs(ctx, "", true)
@@ -30,19 +34,19 @@ func (m *machines) getAbsent(ctx context.Context) error {
 }
 
 func (m *machines) absent(ctx context.Context) error {
-	req, err := m.request(ctx)
+	ref, err := m.unused(ctx)
 	if err != nil {
 		return err
 	}
-	if err := m.wantGone(ctx, req.Ref); err != nil {
+	if err := m.wantGone(ctx, ref); err != nil {
 		return err
 	}
-	_, err = m.SetPower(ctx, req.Ref, hypervisor.PowerOn, 0)
+	_, err = m.SetPower(ctx, ref, hypervisor.PowerOn, 0)
 	if err := wantClass("set power of an absent vm", err, fault.NotFound); err != nil {
 		return err
 	}
 	return m.opts.Effects.unchanged(ctx, "destroy of an absent vm", func() error {
-		if err := m.DestroyVM(ctx, req.Ref); err != nil {
+		if err := m.DestroyVM(ctx, ref); err != nil {
 			return fmt.Errorf("destroy of an absent vm: %w", err)
 		}
 		return nil
@@ -51,6 +55,9 @@ func (m *machines) absent(ctx context.Context) error {
 
 func (m *machines) create(ctx context.Context) error {
 	req, err := m.request(ctx)
+	if errors.Is(err, errNoTemplate) {
+		return saw("no template is whole, so nothing of CreateVM was checked").want("one: make it, or name it with --set template=NAME (HypervisorOptions.Template)")
+	}
 	if err != nil {
 		return err
 	}
@@ -112,7 +119,7 @@ func (m *machines) createTwice(ctx context.Context) error {
 				return fmt.Errorf("repeat create: %w", err)
 			}
 			if vm.Power != want || vm.Ref.Owner != req.Ref.Owner {
-				return saw("a repeated create answers %+v", vm).want("the present state, which is %s", want)
+				return saw("a repeated create answers a vm that is %s, of %q", vm.Power, vm.Ref.Owner).want("the present state: %s, %q", want, req.Ref.Owner)
 			}
 			return nil
 		})
@@ -129,6 +136,11 @@ func (m *machines) createTwice(ctx context.Context) error {
 // createAtOnce creates three VMs at the same time, one of them by two calls, as
 // when a call comes again while the first still runs.
 func (m *machines) createAtOnce(ctx context.Context) error {
+	second, done, err := m.another(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	var reqs []hypervisor.CreateRequest
 	for range 3 {
 		req, err := m.request(ctx)
@@ -141,8 +153,12 @@ func (m *machines) createAtOnce(ctx context.Context) error {
 	errs := make([]error, len(reqs))
 	var wg sync.WaitGroup
 	for i, req := range reqs {
+		driver := m.Driver
+		if i == len(reqs)-1 {
+			driver = second
+		}
 		wg.Go(func() {
-			_, err := m.CreateVM(ctx, req, nil)
+			_, err := driver.CreateVM(ctx, req, nil)
 			// The VM may be busy with the other call; nothing else is an excuse.
 			if err != nil && !(i%3 == 0 && (errors.Is(err, fault.Locked) || errors.Is(err, fault.Conflict))) {
 				errs[i] = fmt.Errorf("create vm %d beside others: %w", req.Ref.VMID, err)
@@ -156,10 +172,24 @@ func (m *machines) createAtOnce(ctx context.Context) error {
 	for _, req := range reqs {
 		vm, err := m.CreateVM(ctx, req, nil)
 		if err != nil || vm.Ref.Owner != req.Ref.Owner || vm.Power != hypervisor.PowerOff {
-			return saw("vm %d after creates at the same time: %+v, %v", req.Ref.VMID, vm, err).want("it whole, off, with its owner")
+			return saw("vm %d after creates at the same time: %s, of %q, %v", req.Ref.VMID, vm.Power, vm.Ref.Owner, err).
+				want("it whole, off, of %q", req.Ref.Owner)
 		}
 	}
 	return nil
+}
+
+// another is a second process of the plugin, or the same if it may run only once.
+func (m *machines) another(ctx context.Context) (hypervisor.Driver, func(), error) {
+	info, err := infoOf(ctx, m.Driver)
+	if err != nil || info.Exclusive {
+		return m.Driver, func() {}, err
+	}
+	second, err := m.open.first(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("a second process: %w", err)
+	}
+	return second.driver, second.close, nil
 }
 
 func (m *machines) createUnknown(ctx context.Context) error {
@@ -193,6 +223,11 @@ func (m *machines) createGivenUp(ctx context.Context) error {
 		if err == nil && when == "before" {
 			return saw("create with a cancelled context succeeded").want("an error")
 		}
+		if err != nil {
+			if err := m.wantNoHalf(ctx, req); err != nil {
+				return fmt.Errorf("after a create that was given up %s the call: %w", when, err)
+			}
+		}
 		if err := m.createAfter(ctx, req); err != nil {
 			return fmt.Errorf("create after one that was given up %s the call: %w", when, err)
 		}
@@ -204,6 +239,23 @@ func (m *machines) createGivenUp(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// wantNoHalf waits until a create that failed has left nothing, or was done before
+// it heard of its end.
+func (m *machines) wantNoHalf(ctx context.Context, req hypervisor.CreateRequest) error {
+	for deadline := time.Now().Add(tidyTimeout); ; time.Sleep(50 * time.Millisecond) {
+		vm, err := m.GetVM(ctx, req.Ref)
+		if errors.Is(err, fault.NotFound) {
+			return m.wantGone(ctx, req.Ref)
+		}
+		if err == nil && vm.Lock == "" && fits(vm, req, fmt.Sprintf(m.host.InterfacePattern, req.Ref.VMID)) == nil {
+			return nil
+		}
+		if !time.Now().Before(deadline) {
+			return saw("half of vm %d is there: name %q, %d cores, lock %q, %v", req.Ref.VMID, vm.Name, vm.Cores, vm.Lock, err).want("nothing, or the whole vm")
+		}
+	}
 }
 
 // createAfter creates while an earlier create may not have ended yet.
@@ -250,10 +302,30 @@ func (m *machines) same(ctx context.Context, before hypervisor.VM) error {
 	if err != nil {
 		return fmt.Errorf("get vm: %w", err)
 	}
-	if after.Ref.Owner != before.Ref.Owner || after.Name != before.Name || after.Cores != before.Cores || after.Power != before.Power {
-		return saw("a refused call changed the vm to %+v", after).want("it as it was: %+v", before)
+	if was, is := differ(before, after); was != "" {
+		return saw("a refused call changed the vm: %s", is).want("%s, as it was", was)
 	}
 	return nil
+}
+
+// differ names the first thing in which two views of a VM differ; "" for none.
+func differ(a, b hypervisor.VM) (inA, inB string) {
+	for _, part := range []struct {
+		name string
+		a, b any
+	}{
+		{"owner", a.Ref.Owner, b.Ref.Owner},
+		{"name", a.Name, b.Name},
+		{"cores", a.Cores, b.Cores},
+		{"memory", a.MemoryBytes, b.MemoryBytes},
+		{"power", a.Power, b.Power},
+		{"started", a.Started.UTC(), b.Started.UTC()},
+	} {
+		if part.a != part.b {
+			return fmt.Sprintf("%s %v", part.name, part.a), fmt.Sprintf("%s %v", part.name, part.b)
+		}
+	}
+	return "", ""
 }
 
 func (m *machines) list(ctx context.Context) error {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -20,7 +22,7 @@ type Plan struct {
 	Kinds       []plugin.Kind // empty: all that it serves
 	Level       Level         // 0: LevelResilience
 	Destructive bool          // also checks that make things on this host
-	Only        []string      // IDs, or beginnings of IDs up to a dot; empty: all
+	Only        []string      // each an ID, or the beginning of some; empty: all
 
 	Hypervisor HypervisorOptions
 	Network    NetworkOptions
@@ -45,11 +47,15 @@ func (p Plan) Checks(ctx context.Context) ([]Check, plugin.Info, error) {
 	p.Path = path
 	p.Level = cmp.Or(p.Level, LevelResilience)
 	info, err := p.ask(ctx)
-	if errors.Is(err, errIncomplete) {
+	if errors.Is(err, errUnfit) {
 		return nil, info, err
 	}
 	if err != nil {
-		return p.choose(Base(p.Binary)), plugin.Info{}, nil
+		checks := p.choose(Base(p.Binary))
+		if len(checks) == 0 {
+			return nil, plugin.Info{}, err
+		}
+		return checks, plugin.Info{}, nil
 	}
 	kinds := p.Kinds
 	if len(kinds) == 0 {
@@ -70,15 +76,48 @@ func (p Plan) Checks(ctx context.Context) ([]Check, plugin.Info, error) {
 	if len(kinds) == 0 {
 		out = Base(p.Binary)
 	}
+	if err := p.findOnly(out); err != nil {
+		return nil, info, err
+	}
 	return p.choose(out), info, nil
 }
 
+// findOnly refuses a part of Only that names none of the plan's checks.
+func (p Plan) findOnly(all []Check) error {
+	for _, o := range p.Only {
+		var at Level // of the first such check that is above the plan's
+		found := slices.ContainsFunc(all, func(c Check) bool {
+			named := names(o, c.ID)
+			if named && at == 0 {
+				at = c.Level
+			}
+			return named && c.Level <= p.Level
+		})
+		other := slices.ContainsFunc(ids(), func(id string) bool { return names(o, id) })
+		switch {
+		case found:
+		case at > 0:
+			return fault.New(fault.Invalid, "level %d has no check that is named %q", p.Level, o).WithHint("level %d has: --level %d", at, at)
+		case other:
+			return fault.New(fault.Invalid, "%q names checks of another kind of plugin", o).WithHint("agentlab plugin checks %s lists them", o)
+		default:
+			return fault.New(fault.Invalid, "no check is named %q", o).WithHint("agentlab plugin checks lists all")
+		}
+	}
+	return nil
+}
+
 // ofKind lists the checks of one kind, levels 2 and 3.
-func (p Plan) ofKind(b Binary) []Check {
-	out := append(Capabilities(b), Endurance(b)...)
+func (p Plan) ofKind(b Binary) (out []Check) {
+	out = append(Capabilities(b), Endurance(b)...)
 	for i := range out {
 		out[i].Kind = b.Kind
 	}
+	defer func() {
+		for i := range out {
+			out[i].Run = b.telling(out[i].Run)
+		}
+	}()
 	switch b.Kind {
 	case plugin.Hypervisor:
 		out = append(out, Hypervisor(b.Hypervisor(), p.Hypervisor)...)
@@ -130,10 +169,21 @@ func (p Plan) choose(all []Check) (out []Check) {
 
 // Wants reports whether Only names the check.
 func (p Plan) Wants(id string) bool {
-	return len(p.Only) == 0 || slices.ContainsFunc(p.Only, func(o string) bool {
-		return id == o || len(id) > len(o) && id[:len(o)] == o && id[len(o)] == '.'
-	})
+	return len(p.Only) == 0 || slices.ContainsFunc(p.Only, func(o string) bool { return names(o, id) })
 }
+
+// names reports whether text is the ID, or begins it and is no other's.
+func names(text, id string) bool {
+	return text == id || strings.HasPrefix(id, text) && !slices.Contains(ids(), text)
+}
+
+// ids are those of the catalogue.
+var ids = sync.OnceValue(func() (out []string) {
+	for _, r := range Catalogue() {
+		out = append(out, r.ID)
+	}
+	return out
+})
 
 // Run makes the checks one after the other and tells each result, when it has
 // one. A failure is no error; an error is a plan that cannot be carried out.
@@ -162,6 +212,7 @@ func (p Plan) Run(ctx context.Context, each func(Result)) (Report, error) {
 		if hopeless == "" || c.ID == hopeless {
 			one = p.carryOut(ctx, c)
 		}
+		report.Seconds = time.Since(start).Round(time.Millisecond).Seconds()
 		if ctx.Err() != nil {
 			return report, ctx.Err()
 		}
@@ -172,7 +223,6 @@ func (p Plan) Run(ctx context.Context, each func(Result)) (Report, error) {
 			each(one)
 		}
 	}
-	report.Seconds = time.Since(start).Round(time.Millisecond).Seconds()
 	return report, nil
 }
 

@@ -116,23 +116,40 @@ func (s *subject) base() plugin.Base { return plugin.NewClient(s.conn) }
 // read makes a call of the kind that changes nothing.
 func (s *subject) read(ctx context.Context) error { return readCall(ctx, s.Kind, s.conn) }
 
-func readCall(ctx context.Context, kind plugin.Kind, conn caller) (err error) {
-	switch kind {
-	case plugin.Hypervisor:
-		_, err = hypervisor.NewClient(conn).ListTemplates(ctx)
-	case plugin.Network:
-		_, err = network.NewClient(conn).ListAttachments(ctx, "")
-	case plugin.Secrets:
-		_, err = secrets.NewClient(conn).List(ctx)
-	case plugin.Exposure:
-		_, err = exposure.NewClient(conn).List(ctx, "")
-	default:
-		err = fault.New(fault.Unsupported, "there is no kind %q", kind)
+func readCall(ctx context.Context, kind plugin.Kind, conn caller) error {
+	calls := readCalls(kind, conn)
+	if len(calls) == 0 {
+		return fault.New(fault.Unsupported, "there is no kind %q", kind)
 	}
-	return err
+	return calls[0](ctx)
 }
 
-// byHandOutput runs the binary without a host.
+// readCalls are calls of the kind that every plugin has and that change nothing.
+func readCalls(kind plugin.Kind, conn caller) []func(context.Context) error {
+	switch kind {
+	case plugin.Hypervisor:
+		h := hypervisor.NewClient(conn)
+		return []func(context.Context) error{
+			func(ctx context.Context) error { _, err := h.ListTemplates(ctx); return err },
+			func(ctx context.Context) error { _, err := h.CheckHost(ctx); return err },
+			func(ctx context.Context) error { _, err := h.ListVMs(ctx, "", true); return err },
+			func(ctx context.Context) error { _, err := h.GetStats(ctx, nil); return err },
+		}
+	case plugin.Network:
+		n := network.NewClient(conn)
+		return []func(context.Context) error{
+			func(ctx context.Context) error { _, err := n.ListAttachments(ctx, ""); return err },
+			func(ctx context.Context) error { _, err := n.CheckHost(ctx, DefaultHost); return err },
+		}
+	case plugin.Secrets:
+		return []func(context.Context) error{func(ctx context.Context) error { _, err := secrets.NewClient(conn).List(ctx); return err }}
+	case plugin.Exposure:
+		return []func(context.Context) error{func(ctx context.Context) error { _, err := exposure.NewClient(conn).List(ctx, ""); return err }}
+	}
+	return nil
+}
+
+// run runs the binary without a host.
 func (s *subject) run(ctx context.Context, args ...string) (stdout, stderr string, state *os.ProcessState, err error) {
 	ctx, cancel := context.WithTimeout(ctx, handTimeout)
 	defer cancel()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/agentlab/agentlab/sdk/plugin"
@@ -55,7 +54,7 @@ func resultOf(r Rule, err error, took time.Duration) Result {
 	switch {
 	case errors.Is(err, ErrSkipped):
 		out.withheld = errors.Is(err, errDestructive)
-		out.State, out.Reason = Skipped, strings.TrimPrefix(strings.TrimPrefix(err.Error(), ErrSkipped.Error()), ": ")
+		out.State, out.Reason = Skipped, needed(err)
 	case err != nil:
 		out.State, out.Contract = Failed, r.Contract
 		out.Got, out.Expected = broken(err)
@@ -69,10 +68,13 @@ func explain(r Rule, err error) string {
 	return fmt.Sprintf("%s\n     got:      %s\n     expected: %s\n     contract: %s", r.About, got, want, r.Contract)
 }
 
+// Withheld reports whether the check was not made because it changes the host.
+func (r Result) Withheld() bool { return r.State == Skipped && r.withheld }
+
 // Withheld counts the checks that were not made because they change the host.
 func (r Report) Withheld() (n int) {
 	for _, one := range r.Results {
-		if one.State == Skipped && one.withheld {
+		if one.Withheld() {
 			n++
 		}
 	}

@@ -113,7 +113,7 @@ func fitsType(value, kind any) bool {
 		switch value.(type) {
 		case string:
 			return kind == "string" || kind == "dynamic"
-		case float64:
+		case float64, json.Number:
 			return kind == "number" || kind == "dynamic"
 		case bool:
 			return kind == "bool" || kind == "dynamic"

@@ -40,12 +40,15 @@ func wantClass(what string, err error, classes ...fault.Class) error {
 	return saw("%s: %v (class %s)", what, err, fault.ClassOf(err)).want("%s", want)
 }
 
+// oneLine keeps errors that were joined apart.
+func oneLine(err error) string { return strings.Join(strings.Split(err.Error(), "\n"), "; ") }
+
 // broken tells what came and what was expected. A call that failed and should
 // not have has nothing else to say than how.
 func broken(err error) (got, want string) {
 	var v *Violation
 	if !errors.As(err, &v) {
-		return fmt.Sprintf("%v (class %s)", err, fault.ClassOf(err)), "success"
+		return fmt.Sprintf("%s (class %s)", oneLine(err), fault.ClassOf(err)), "success"
 	}
-	return strings.Replace(err.Error(), v.Error(), v.Got, 1), v.Want
+	return strings.Replace(oneLine(err), oneLine(v), v.Got, 1), v.Want
 }

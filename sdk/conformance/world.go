@@ -26,6 +26,10 @@ func (u usage) grown(from usage) bool {
 	return u.rss > from.rss+growthRSS || u.fds > from.fds+growthFew || u.threads > from.threads+growthFew || u.children > from.children
 }
 
+// kept is the part of it that is given back when a call is over, however many
+// calls there were at a time.
+func (u usage) kept() usage { return usage{fds: u.fds, children: u.children} }
+
 // measure reads what the kernel knows about a process.
 func measure(pid int) (u usage, err error) {
 	dir := fmt.Sprintf("/proc/%d", pid)
@@ -55,15 +59,8 @@ func measure(pid int) (u usage, err error) {
 
 // children counts the processes whose parent is pid.
 func children(pid int) (n int) {
-	all, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range all {
-		stat, err := os.ReadFile(path)
-		if err != nil {
-			continue // it ended
-		}
-		// pid (name) state ppid …; the name may have anything in it
-		rest := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-		if len(rest) > 1 && rest[1] == strconv.Itoa(pid) {
+	for _, p := range running() {
+		if p.parent == pid {
 			n++
 		}
 	}

@@ -9,8 +9,13 @@
 // the first is still running. Idempotence is by what is named: CreateVM by
 // (VMID, owner), SetPower by target state, DestroyVM by (VMID, owner) where
 // gone is success. A repeat converges and answers the present state, so a
-// driver needs no journal. Calls on one VM are serialised by the core, calls on
-// different VMs are concurrent.
+// driver needs no journal.
+//
+// Calls on different VMs are concurrent. Calls on one VM come one after the other,
+// but a caller that gave up or a process that was replaced may have left one
+// running: The same call may come twice at once, also to two processes. Take a
+// lock per VM that holds across processes, such as flock(2) on a file; the second
+// call waits for it, or answers fault.Locked or fault.Conflict.
 //
 // # Ownership
 //

@@ -16,20 +16,30 @@ type Driver interface {
 	// with findings that say why.
 	ListTemplates(ctx context.Context) ([]Template, error)
 	// ListVMs lists every VM whose owner mark begins with the prefix; with
-	// foreign, also all others the hypervisor knows.
+	// foreign, also all others the hypervisor knows. A half-made VM is among them,
+	// as in GetVM.
 	ListVMs(ctx context.Context, ownerPrefix string, foreign bool) ([]VM, error)
-	// GetVM answers fault.NotFound only when the VM is certainly gone.
+	// GetVM answers fault.NotFound only when the VM is certainly gone. It answers
+	// whoever owns the VM: ref.Owner is not compared, VM.Ref.Owner says whose it
+	// is. A half-made VM is there, off, with its owner and a Lock that says so;
+	// where nothing but parts without a mark are left it is NotFound, and DestroyVM
+	// frees them all the same.
 	GetVM(ctx context.Context, ref Ref) (VM, error)
 	// GetStats leaves out VMs that are off or unknown.
 	GetStats(ctx context.Context, vmids []uint32) (map[uint32]Stats, error)
 	// CreateVM clones the template, sets resources, NIC, seed and owner mark,
 	// and leaves the VM off. fault.Exists: the VMID is somebody else's, and
 	// nothing was touched. A half-made VM of the same VMID and owner is
-	// finished or made anew. On failure nothing stays behind. progress may be
-	// called from any goroutine, never after CreateVM returns.
+	// finished or made anew. fault.NotFound or fault.Invalid: there is no such
+	// template. On failure nothing stays behind. The end of ctx is a failure, too:
+	// clean up under context.WithoutCancel. progress may be called from any
+	// goroutine, never after CreateVM returns.
 	CreateVM(ctx context.Context, req CreateRequest, progress func(Progress)) (VM, error)
-	// SetPower drives the VM to the target. Shutdown asks the guest and forces
-	// it off once grace has passed.
+	// SetPower drives the VM to the target, and answers when it is reached. Shutdown
+	// asks the guest and forces it off once grace has passed. fault.NotFound: there
+	// is no such VM. fault.Precondition: the owner is another, or the VM is off and
+	// to be paused, or half-made and to be started. fault.Unsupported: a target that
+	// this hypervisor does not have.
 	SetPower(ctx context.Context, ref Ref, target Power, grace time.Duration) (VM, error)
 	// DestroyVM frees the VM, its own disks and its seed, never an attached
 	// volume. A running VM is stopped hard first. Gone is success, but whatever
@@ -45,7 +55,7 @@ type ConsoleReader interface {
 }
 
 // Ref names one VM. Owner is compared with the mark stored in the VM before
-// anything is changed; reading calls ignore an empty one.
+// anything is changed; calls that only read do not compare it.
 type Ref struct {
 	RequestID string // operation/step/attempt, for logs only
 	VMID      uint32
@@ -75,7 +85,7 @@ type VM struct {
 	Cores         uint32
 	MemoryBytes   uint64
 	Started       time.Time // zero when off
-	HostInterface string    // the tap's name on the host
+	HostInterface string    // the tap's name: what HostReport.InterfacePattern gives
 	Start         Start     // zero when off, or where it makes no difference
 }
 
@@ -98,7 +108,7 @@ type Start struct {
 type NIC struct {
 	Bridge      string
 	MAC         string // never empty
-	Tap         string // wish; VM.HostInterface is the answer
+	Tap         string // HostReport.InterfacePattern's name, if it is there already
 	AddressCIDR string // "10.77.0.12/16"
 	Gateway     string
 	DNS         []string

@@ -8,11 +8,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
 // Verify tells whether Start would take the binary: it is there, nobody but root
@@ -65,8 +67,11 @@ func checkFile(f *os.File, path string) error {
 		return fault.New(fault.Denied, "plugin binary %s: %w", path, err)
 	}
 	if !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0 {
-		return fault.New(fault.Denied, "plugin binary %s is not an executable file", path).
-			WithHint("chmod 755 %s, if it is a plugin", path)
+		err := fault.New(fault.Denied, "plugin binary %s is not an executable file", path)
+		if !strings.HasPrefix(filepath.Base(path), plugin.BinaryPrefix) {
+			return err.WithHint("name the plugin's binary with path in its block; it is called %sNAME", plugin.BinaryPrefix)
+		}
+		return err.WithHint("chmod 755 %s", path)
 	}
 	if err := checkWriters(info, path); err != nil {
 		return err

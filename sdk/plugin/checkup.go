@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	healthTime = 2 * time.Second // of a question that comes without a deadline
+	healthTime = 2 * time.Second // for a question, however patient the caller is
 	// healthSpare is left of it for the way back: who gets no answer takes the
 	// process for one that hangs.
 	healthSpare = 500 * time.Millisecond
@@ -30,9 +30,9 @@ type checkup struct {
 // itself when the check takes too long, unless it is stuck.
 func (b *base) checkup(ctx context.Context, check func(context.Context) Health) (Health, error) {
 	began := time.Now()
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = began.Add(healthTime)
+	deadline := began.Add(healthTime)
+	if own, ok := ctx.Deadline(); ok && own.Before(deadline) {
+		deadline = own
 	}
 	deadline = deadline.Add(-min(healthSpare, time.Until(deadline)/4))
 	b.mu.Lock()

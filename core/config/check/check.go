@@ -67,6 +67,16 @@ func Reload(cfg *config.Config) config.Diagnostics {
 	return c.sorted()
 }
 
+// Standing checks what the next start of a daemon that runs depends on, and who may
+// read its keys: its own, and those beside them.
+func Standing(cfg *config.Config) config.Diagnostics {
+	c := &checker{cfg: cfg}
+	c.owners()
+	c.keys()
+	c.plugins()
+	return c.sorted()
+}
+
 type checker struct {
 	cfg   *config.Config
 	diags config.Diagnostics

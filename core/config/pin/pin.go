@@ -2,7 +2,9 @@ package pin
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,6 +42,10 @@ type Lock struct {
 // kind or name, of all when none is. A binary that somebody else could change is
 // not pinned; the error says so.
 func Look(file string, names []string) (*Lock, error) {
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.NotFound, "there is no configuration %s", file).
+			WithHint("name the daemon's with --file; that of a dev daemon is config.hcl in its --dev-dir")
+	}
 	cfg, diags := config.Load(file)
 	if err := diags.Err(); err != nil {
 		return nil, err
@@ -130,7 +136,15 @@ func (l *Lock) Check() error {
 		return nil
 	}
 	return fault.New(fault.Conflict, "%s", strings.Join(wrong, "\n")).
-		WithHint("if these are the binaries that you want, run agentlab plugin lock")
+		WithHint("if these are the binaries that you want, run agentlab plugin lock%s", fileFlag(l.File))
+}
+
+// fileFlag is what a command needs to work on the file.
+func fileFlag(file string) string {
+	if file == config.DefaultFile {
+		return ""
+	}
+	return " --file " + file
 }
 
 // Write puts the pins into the file, whose owner and mode stay: the old content

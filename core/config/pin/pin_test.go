@@ -160,7 +160,7 @@ func TestWhatIsNotPinned(t *testing.T) {
 		{"missing", func(dir, _ string) error { return os.Remove(dir + "/agentlab-plugin-a") }, fault.NotFound, "config.hcl:3: plugin binary"},
 		{"open", func(dir, _ string) error { return os.Chmod(dir+"/agentlab-plugin-a", 0o757) }, fault.Denied, "config.hcl:3: "},
 		{"wrong file", func(_, file string) error { return os.WriteFile(file, []byte("plugin {"), 0o600) }, fault.Invalid, "config.hcl:1"},
-		{"no file", func(_, file string) error { return os.Remove(file) }, fault.Invalid, "no such file"},
+		{"no file", func(_, file string) error { return os.Remove(file) }, fault.NotFound, "there is no configuration"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -11,10 +11,14 @@
 // of either side. Idempotence is by what is named: Create by (vmid, owner),
 // SetPower by target, Destroy by (vmid, owner) where gone is success, snapshots
 // by (owner, name), volumes by owner. A repeat converges and answers the
-// current state; request_id is for logs only. Calls on one VM are serialised by
-// the core; calls on different VMs are concurrent. Every answer carries the
-// stored owner. Errors carry agentlab.plugin.v1.PluginError. An RPC that names
-// a capability is optional: without it the plugin answers UNIMPLEMENTED.
+// current state; request_id is for logs only. Calls on different VMs are
+// concurrent. Calls on one VM come one after the other, but a caller that gave up
+// or a process that was replaced may have left one running: The same call may
+// come twice at once, also to two processes. Take a lock per VM that holds across
+// processes; the second call waits for it, or answers LOCKED or CONFLICT. Every
+// answer carries the stored owner. Errors carry agentlab.plugin.v1.PluginError.
+// An RPC that names a capability is optional: without it the plugin answers
+// UNIMPLEMENTED.
 
 package hypervisorv1
 
@@ -200,7 +204,7 @@ type VMRef struct {
 	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"` // operation/step/attempt, for logs only
 	Vmid          uint32                 `protobuf:"varint,2,opt,name=vmid,proto3" json:"vmid,omitempty"`
 	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`                                  // empty on a single host
-	ExpectOwner   string                 `protobuf:"bytes,4,opt,name=expect_owner,json=expectOwner,proto3" json:"expect_owner,omitempty"` // "agentlab:<host uuid>/<sandbox id>"; reads ignore an empty one
+	ExpectOwner   string                 `protobuf:"bytes,4,opt,name=expect_owner,json=expectOwner,proto3" json:"expect_owner,omitempty"` // "agentlab:<host uuid>/<sandbox id>"; calls that only read do not compare it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -273,7 +277,7 @@ type VM struct {
 	Cores         uint32                 `protobuf:"varint,6,opt,name=cores,proto3" json:"cores,omitempty"`
 	MemoryBytes   uint64                 `protobuf:"varint,7,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	Started       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started,proto3" json:"started,omitempty"`                                  // absent when off
-	HostInterface string                 `protobuf:"bytes,9,opt,name=host_interface,json=hostInterface,proto3" json:"host_interface,omitempty"` // tap, for the network plugin
+	HostInterface string                 `protobuf:"bytes,9,opt,name=host_interface,json=hostInterface,proto3" json:"host_interface,omitempty"` // tap, for the network plugin: what interface_pattern gives for the VMID
 	Start         *Start                 `protobuf:"bytes,10,opt,name=start,proto3" json:"start,omitempty"`                                     // absent when off, or where it makes no difference
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -436,7 +440,7 @@ type Nic struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Bridge        string                 `protobuf:"bytes,1,opt,name=bridge,proto3" json:"bridge,omitempty"`
 	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"` // always set by the core
-	Tap           string                 `protobuf:"bytes,3,opt,name=tap,proto3" json:"tap,omitempty"` // wish; the answer is VM.host_interface
+	Tap           string                 `protobuf:"bytes,3,opt,name=tap,proto3" json:"tap,omitempty"` // as interface_pattern gives it, if it is there already; VM.host_interface is that name in any case
 	AddressCidr   string                 `protobuf:"bytes,4,opt,name=address_cidr,json=addressCidr,proto3" json:"address_cidr,omitempty"`
 	Gateway       string                 `protobuf:"bytes,5,opt,name=gateway,proto3" json:"gateway,omitempty"`
 	Dns           []string               `protobuf:"bytes,6,rep,name=dns,proto3" json:"dns,omitempty"`

@@ -11,10 +11,14 @@
 // of either side. Idempotence is by what is named: Create by (vmid, owner),
 // SetPower by target, Destroy by (vmid, owner) where gone is success, snapshots
 // by (owner, name), volumes by owner. A repeat converges and answers the
-// current state; request_id is for logs only. Calls on one VM are serialised by
-// the core; calls on different VMs are concurrent. Every answer carries the
-// stored owner. Errors carry agentlab.plugin.v1.PluginError. An RPC that names
-// a capability is optional: without it the plugin answers UNIMPLEMENTED.
+// current state; request_id is for logs only. Calls on different VMs are
+// concurrent. Calls on one VM come one after the other, but a caller that gave up
+// or a process that was replaced may have left one running: The same call may
+// come twice at once, also to two processes. Take a lock per VM that holds across
+// processes; the second call waits for it, or answers LOCKED or CONFLICT. Every
+// answer carries the stored owner. Errors carry agentlab.plugin.v1.PluginError.
+// An RPC that names a capability is optional: without it the plugin answers
+// UNIMPLEMENTED.
 
 package hypervisorv1
 
@@ -75,19 +79,27 @@ type HypervisorServiceClient interface {
 	WarmTemplate(ctx context.Context, in *WarmTemplateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BuildTemplateUpdate], error)
 	// Broken templates too, with findings that say why.
 	ListTemplates(ctx context.Context, in *ListTemplatesRequest, opts ...grpc.CallOption) (*ListTemplatesResponse, error)
-	// Every VM with an owner mark of this host; include_foreign adds the rest.
+	// Every VM with an owner mark of this host; include_foreign adds the rest. A
+	// half-made VM is among them, as in GetVM.
 	ListVMs(ctx context.Context, in *ListVMsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VM], error)
-	// NOT_FOUND only when the VM is certainly gone.
+	// NOT_FOUND only when the VM is certainly gone. Answers whoever owns it:
+	// ref.expect_owner is not compared, the VM's own ref says whose it is. A
+	// half-made VM is there, off, with its owner and a lock that says so; where
+	// nothing but parts without a mark are left it is NOT_FOUND, and DestroyVM
+	// frees them all the same.
 	GetVM(ctx context.Context, in *VMRef, opts ...grpc.CallOption) (*VM, error)
 	// Leaves out VMs that are off or unknown.
 	GetStats(ctx context.Context, in *GetStatsRequest, opts ...grpc.CallOption) (*GetStatsResponse, error)
 	// Clone + resources + NIC + seed + owner mark in one call. VM stays off. The
 	// VMID is the core's choice: EXISTS means it belongs to somebody else. A
-	// half-made VM of the same (vmid, owner) is finished or made anew. Updates:
-	// any number of progress, then one vm.
+	// half-made VM of the same (vmid, owner) is finished or made anew. NOT_FOUND
+	// or INVALID for a template that is not there. On failure nothing stays behind.
+	// A caller that has gone is a failure, too. Updates: any number of progress,
+	// then one vm.
 	CreateVM(ctx context.Context, in *CreateVMRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CreateVMUpdate], error)
 	// PRECONDITION unless the stored owner equals ref.expect_owner. Answers when
-	// the target is reached.
+	// the target is reached. NOT_FOUND when there is no such VM; PRECONDITION to
+	// pause one that is off, and to start one that is half-made.
 	SetPower(ctx context.Context, in *SetPowerRequest, opts ...grpc.CallOption) (*VM, error)
 	// PRECONDITION unless the stored owner equals ref.expect_owner. Stops a
 	// running VM hard. Frees the seed and the VM's own disks, never an attached
@@ -440,19 +452,27 @@ type HypervisorServiceServer interface {
 	WarmTemplate(*WarmTemplateRequest, grpc.ServerStreamingServer[BuildTemplateUpdate]) error
 	// Broken templates too, with findings that say why.
 	ListTemplates(context.Context, *ListTemplatesRequest) (*ListTemplatesResponse, error)
-	// Every VM with an owner mark of this host; include_foreign adds the rest.
+	// Every VM with an owner mark of this host; include_foreign adds the rest. A
+	// half-made VM is among them, as in GetVM.
 	ListVMs(*ListVMsRequest, grpc.ServerStreamingServer[VM]) error
-	// NOT_FOUND only when the VM is certainly gone.
+	// NOT_FOUND only when the VM is certainly gone. Answers whoever owns it:
+	// ref.expect_owner is not compared, the VM's own ref says whose it is. A
+	// half-made VM is there, off, with its owner and a lock that says so; where
+	// nothing but parts without a mark are left it is NOT_FOUND, and DestroyVM
+	// frees them all the same.
 	GetVM(context.Context, *VMRef) (*VM, error)
 	// Leaves out VMs that are off or unknown.
 	GetStats(context.Context, *GetStatsRequest) (*GetStatsResponse, error)
 	// Clone + resources + NIC + seed + owner mark in one call. VM stays off. The
 	// VMID is the core's choice: EXISTS means it belongs to somebody else. A
-	// half-made VM of the same (vmid, owner) is finished or made anew. Updates:
-	// any number of progress, then one vm.
+	// half-made VM of the same (vmid, owner) is finished or made anew. NOT_FOUND
+	// or INVALID for a template that is not there. On failure nothing stays behind.
+	// A caller that has gone is a failure, too. Updates: any number of progress,
+	// then one vm.
 	CreateVM(*CreateVMRequest, grpc.ServerStreamingServer[CreateVMUpdate]) error
 	// PRECONDITION unless the stored owner equals ref.expect_owner. Answers when
-	// the target is reached.
+	// the target is reached. NOT_FOUND when there is no such VM; PRECONDITION to
+	// pause one that is off, and to start one that is half-made.
 	SetPower(context.Context, *SetPowerRequest) (*VM, error)
 	// PRECONDITION unless the stored owner equals ref.expect_owner. Stops a
 	// running VM hard. Frees the seed and the VM's own disks, never an attached
