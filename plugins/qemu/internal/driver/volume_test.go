@@ -186,8 +186,9 @@ func TestAttachColdAndHot(t *testing.T) {
 	if _, err := d.SetPower(testContext(t), testRef(), hypervisor.PowerPaused, 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.DetachVolume(testContext(t), testRef(), volumeRef()); !errors.Is(err, fault.Precondition) {
-		t.Errorf("detach from a paused guest: %v, want precondition", err)
+	_, err := d.DetachVolume(testContext(t), testRef(), volumeRef())
+	if !errors.Is(err, fault.Precondition) || !strings.Contains(err.Error(), "paused") {
+		t.Errorf("detach from a paused guest: %v, want precondition that says so", err)
 	}
 	if got := l.guestSees(d); !slices.Equal(got, []string{"cold"}) {
 		t.Errorf("after refused detaches: %v", got)
@@ -215,6 +216,10 @@ func TestAttachColdAndHot(t *testing.T) {
 		t.Errorf("delete while attached: %v, want precondition", err)
 	}
 	// The VM goes, the volume stays.
+	if err := d.DestroyVM(testContext(t), testRef()); err != nil {
+		t.Fatal(err)
+	}
+	l.ownedBy(d, 0) // by that call, not by one that comes again
 	l.destroyAndCheck(d)
 	v, err := d.GetVolume(testContext(t), volumeRef())
 	if err != nil || v.AttachedVMID != 0 {
