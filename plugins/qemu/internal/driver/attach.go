@@ -15,11 +15,18 @@ import (
 )
 
 // settled gives the VM's running program, nil when the VM is off. A start that
-// was cut short is undone. Caller holds the VM's lock.
+// was cut short is undone, or brought to its end where it cannot be. Caller holds the VM's lock.
 func (d *Driver) settled(ctx context.Context, v *record.VM) (*procfs.Identity, error) {
 	id, err := d.program(v)
-	if err != nil || id == nil || v.Run.State == record.RunRunning {
+	switch {
+	case err != nil || id == nil || v.Run.State == record.RunRunning:
 		return id, err
+	case v.Run.State == record.RunNaming:
+		// Its guest may have become somebody already.
+		if err := d.goOn(ctx, v); err != nil {
+			return nil, err
+		}
+		return d.program(v)
 	}
 	return nil, d.powerOff(ctx, v, 0)
 }

@@ -41,5 +41,11 @@ func (d *Driver) DestroyVM(ctx context.Context, ref hypervisor.Ref) error {
 		return err
 	}
 	d.crash("volumes-freed")
-	return d.store.Remove(ref.VMID)
+	if err := d.store.Remove(ref.VMID); err != nil {
+		return err
+	}
+	if v.Memory != nil {
+		d.collect(ctx) // it may have been the last that needed its memory template
+	}
+	return nil
 }

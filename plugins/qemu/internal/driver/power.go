@@ -61,6 +61,9 @@ func (d *Driver) powerOn(ctx context.Context, v *record.VM, _ time.Duration) err
 	if id == nil || v.Run.State == record.RunStarting {
 		return d.start(ctx, v)
 	}
+	if v.Run.State == record.RunNaming {
+		return d.goOn(ctx, v)
+	}
 	status, err := d.status(ctx, v.VMID)
 	if err != nil {
 		return err
@@ -80,7 +83,7 @@ func (d *Driver) pause(ctx context.Context, v *record.VM, _ time.Duration) error
 	if err != nil {
 		return err
 	}
-	if id == nil || v.Run.State == record.RunStarting {
+	if id == nil || !v.Run.Complete() {
 		return fault.New(fault.Precondition, "vm %d is off", v.VMID).WithHint("start it first")
 	}
 	if err := d.command(ctx, v.VMID, "stop"); err != nil {

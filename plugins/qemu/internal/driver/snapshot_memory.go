@@ -156,11 +156,11 @@ func (d *Driver) resume(ctx context.Context, v *record.VM, one record.Snapshot) 
 		return err
 	}
 	d.crash("rollback-off")
-	return d.startWith(ctx, v, way, func(ctx context.Context) error {
+	return d.startWith(ctx, v, start{way: way, prepare: func(ctx context.Context) error {
 		return d.ask(ctx, v.VMID, snapshotTimeout, func(ctx context.Context, c *qmp.Client) error {
 			return job(ctx, c, "snapshot-load", one.Name)
 		})
-	})
+	}})
 }
 
 // wayOf finds the way to execute the guest in which its memory was kept.

@@ -37,5 +37,5 @@ func (v Volume) args() []string {
 	if err != nil {
 		panic(err) // strings only
 	}
-	return append(node(v.Node()).arg(), "-device", string(device))
+	return append(node(v.Node()).arg("-blockdev"), "-device", string(device))
 }

@@ -39,8 +39,8 @@ type CommandError struct {
 // Error gives QEMU's words.
 func (e *CommandError) Error() string { return e.Command + ": " + e.Desc }
 
-// Dial connects to the monitor's socket in the folder dir and completes the
-// handshake before ctx ends. fault.Unavailable when nobody answers.
+// Dial connects and completes the handshake before ctx ends. fault.Unavailable
+// when nobody answers.
 func Dial(ctx context.Context, dir, name string) (*Client, error) {
 	conn, err := Connect(ctx, dir, name)
 	if err != nil {

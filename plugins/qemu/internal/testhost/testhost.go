@@ -15,10 +15,20 @@ import (
 
 const inNamespace = "AGENTLAB_TEST_NETNS"
 
+// CounterAt is where Count counts.
+const CounterAt = 0x600
+
 // Boot sectors: what a guest does. Idle waits for ever, Busy does so with a
 // full core, PowerOff and Reboot do it at once, Counter adds to CounterAddress for
-// ever.
+// ever. Count counts the ticks of its clock, 18 in a second, in four bytes at
+// CounterAt.
 var (
+	Count = []byte{
+		0xfb, 0x31, 0xc0, 0x8e, 0xd8, // sti; xor ax, ax; mov ds, ax
+		0x66, 0xc7, 0x06, 0x00, 0x06, 0, 0, 0, 0, // mov dword [0x600], 0
+		0x66, 0xff, 0x06, 0x00, 0x06, 0xf4, 0xeb, 0xf8, // inc dword [0x600]; hlt; jmp to inc
+	}
+
 	Idle     = []byte{0xfb, 0xf4, 0xeb, 0xfc}                                           // sti; hlt; jmp
 	Busy     = []byte{0xeb, 0xfe}                                                       // jmp $
 	PowerOff = []byte{0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4}                   // out 0x604, 0x2000
