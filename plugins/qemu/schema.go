@@ -53,6 +53,10 @@ func schema() *plugin.Schema {
 				Name: "memory_templates", Type: plugin.String, Default: driver.Auto, OneOf: []string{driver.Auto, driver.Manual, driver.Off},
 				Description: "Whether VMs start from the memory of one that has booted already, instead of booting: `auto` makes such a template in the background once a VM of a new image or size has booted, `manual` only by `agentlab template warm`, `off` neither makes nor uses one. One takes about 200 MB of disk, and as much memory while VMs start from it.",
 			},
+			{
+				Name: "memory_cache", Type: plugin.String, Default: "/var/cache/agentlab/memory",
+				Description: "Folder through which the daemons of this host share memory templates, and in which they outlive a throw-away daemon. Empty for none.",
+			},
 		},
 	}}
 }

@@ -79,14 +79,15 @@ func TestVM(t *testing.T) {
 	l.WriteProfile(t, "test", profiles)
 	startOutside(t, l)
 
-	ignore := regexp.MustCompile(`/(agentlab\.db(-wal|-shm)?|artifacts/.*|agentlabd\.log|hypervisor-qemu/(lock|accel\.json))$`)
+	ignore := regexp.MustCompile(`/(agentlab\.db(-wal|-shm)?|artifacts/.*|agentlabd\.log|hypervisor-qemu/(lock|accel\.json|memory(/.*)?))$`)
 	clean := testkit.Observe(t, l.Pin(), ignore, l.Dir)
 
 	t.Run("local repository, killed daemon", l.testLocalJob)
 	t.Run("shared guest", l.testSharedGuest)
 	t.Run("nothing is left", func(t *testing.T) {
 		var after testkit.World
-		deadline := time.Now().Add(30 * time.Second)
+		// A memory template may still be in the making.
+		deadline := time.Now().Add(2 * time.Minute)
 		for {
 			after = testkit.Observe(t, l.Pin(), ignore, l.Dir)
 			if cmp.Equal(clean, after) || time.Now().After(deadline) {

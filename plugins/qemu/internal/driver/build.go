@@ -60,6 +60,9 @@ func (d *Driver) build(
 	if err := d.tidyLocked(ctx); err != nil {
 		return t, err
 	}
+	if t, err = d.adoptLocked(fit.Key()); err == nil {
+		return t, nil
+	}
 	if err := d.roomToBuild(fit); err != nil {
 		return t, err
 	}
@@ -81,6 +84,7 @@ func (d *Driver) build(
 		return t, errors.Join(err, draft.Discard())
 	}
 	d.crash("committed")
+	d.publish(ctx, t.Key)
 	tell("done", 1)
 	return t, nil
 }

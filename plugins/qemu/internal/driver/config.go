@@ -18,6 +18,7 @@ type Config struct {
 	TBMiB       uint32   `json:"tcg_tb_mb"`
 	// MemoryTemplates is one of the modes; any other value is Off.
 	MemoryTemplates string `json:"memory_templates"`
+	MemoryCache     string `json:"memory_cache"` // "" for none
 }
 
 // Modes of memory templates.
@@ -49,6 +50,7 @@ func (c Config) Problems() []Problem {
 	add(len(fmt.Sprintf(InterfacePattern, c.VMIDLast)) > maxInterface, "vmid_last",
 		"vmid_last %d makes interface names of more than %d characters", c.VMIDLast, maxInterface)
 	add(c.TemplateDir != "" && !filepath.IsAbs(c.TemplateDir), "template_dir", "%q is not an absolute path", c.TemplateDir)
+	add(c.MemoryCache != "" && !filepath.IsAbs(c.MemoryCache), "memory_cache", "%q is not an absolute path", c.MemoryCache)
 	for _, dir := range c.Templates {
 		add(!filepath.IsAbs(dir), "templates", "%q is not an absolute path", dir)
 	}

@@ -56,6 +56,7 @@ type Driver struct {
 	chooser  *accel.Chooser
 	versions *hostcheck.Versions
 	memory   *memory.Store
+	cache    *memory.Store // shared with other state folders; may be nil
 	vault    memory.Vault
 	bootID   string
 	log      hclog.Logger
@@ -101,7 +102,7 @@ func New(cfg Config, state string, log hclog.Logger) (*Driver, error) {
 		return nil, err
 	}
 	return &Driver{
-		cfg: cfg, state: state, store: store, memory: frozen, bootID: bootID, log: log,
+		cfg: cfg, state: state, store: store, memory: frozen, cache: openCache(cfg, log), bootID: bootID, log: log,
 		catalog:  template.Catalog{Folders: cfg.Templates, Parent: cfg.TemplateDir},
 		chooser:  &accel.Chooser{Want: cfg.Accel, State: state, Device: accel.Device, Measure: accel.Measure, Log: log.Named("accel")},
 		versions: &hostcheck.Versions{},
@@ -111,6 +112,19 @@ func New(cfg Config, state string, log hclog.Logger) (*Driver, error) {
 		crash:    func(string) {},
 		samples:  map[uint32]sample{},
 	}, nil
+}
+
+// openCache gives nil for none. Without it templates are made once more.
+func openCache(cfg Config, log hclog.Logger) *memory.Store {
+	if cfg.MemoryCache == "" || !cfg.warms() {
+		return nil
+	}
+	cache, err := memory.OpenCache(cfg.MemoryCache)
+	if err != nil {
+		log.Warn("memory templates are not shared", "err", err, "hint", fault.HintOf(err))
+		return nil
+	}
+	return cache
 }
 
 func (d *Driver) hostCheck() hostcheck.Check {

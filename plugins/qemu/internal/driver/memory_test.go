@@ -423,6 +423,29 @@ func TestOneBuilderPerKey(t *testing.T) {
 	}
 }
 
+// A throw-away daemon leaves its template to the next one.
+func TestTemplatesAreShared(t *testing.T) {
+	l := newMemoryLab(t)
+	l.config.MemoryCache = filepath.Join(l.state, "cache")
+	l.warm(l.driver())
+	if err := os.RemoveAll(filepath.Join(l.state, "memory")); err != nil {
+		t.Fatal(err)
+	}
+	d := l.driver()
+	l.create(d)
+	if vm := l.power(d, hypervisor.PowerOn, 0); vm.Start.Way != hypervisor.WayMemory {
+		t.Errorf("start = %+v", vm.Start)
+	}
+	l.destroyAndCheck(d)
+	if err := d.memory.Remove(l.keys(d)[0]); err != nil {
+		t.Fatal(err)
+	}
+	l.warm(d)
+	if l.guest.settled != 1 {
+		t.Errorf("%d builds", l.guest.settled)
+	}
+}
+
 func TestBuildEndsWithItsCaller(t *testing.T) {
 	l := newMemoryLab(t)
 	l.guest.ready = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
