@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/agentlab/agentlab/bench/internal/record"
 )
@@ -18,21 +19,40 @@ const (
 	top, bottom   = 64, 56
 )
 
-// style is legible on white and on black: a picture shown as an image does not know
-// on which it is, so it brings its own ground and follows what the reader prefers.
-const style = `<style>
- svg { --ground: #ffffff; --ink: #1f2328; --faint: #d1d9e0; --soft: #59636e; --c0: #0969da; --c1: #bc4c00; --c2: #1a7f37; --c3: #8250df; --c4: #cf222e; --c5: #6e5800 }
- @media (prefers-color-scheme: dark) {
-  svg { --ground: #0d1117; --ink: #f0f6fc; --faint: #3d444d; --soft: #9198a1; --c0: #58a6ff; --c1: #f0883e; --c2: #3fb950; --c3: #bc8cff; --c4: #ff7b72; --c5: #e3b341 }
- }
- text { font: 13px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; fill: var(--ink) }
- .title { font-size: 16px; font-weight: 600 }
- .soft { fill: var(--soft) }
- .grid { stroke: var(--faint); stroke-width: 1 }
- .axis { stroke: var(--soft); stroke-width: 1 }
- .curve { fill: none; stroke-width: 2.5; stroke-linejoin: round }
-</style>
-`
+// roles are the colours, legible on white and on black. A picture shown as an image
+// does not know on which it is, so it brings its own ground and follows what the reader
+// prefers; programs that know no style sheets show the light ones.
+var roles = []struct{ name, attribute, light, dark string }{
+	{"ground", "fill", "#ffffff", "#0d1117"},
+	{"ink", "fill", "#1f2328", "#f0f6fc"},
+	{"soft", "fill", "#59636e", "#9198a1"},
+	{"grid", "stroke", "#d1d9e0", "#3d444d"},
+	{"c0", "stroke", "#0969da", "#58a6ff"},
+	{"c1", "stroke", "#bc4c00", "#f0883e"},
+	{"c2", "stroke", "#1a7f37", "#3fb950"},
+	{"c3", "stroke", "#8250df", "#bc8cff"},
+}
+
+// as paints an element in a role.
+func as(role string) string {
+	for _, r := range roles {
+		if r.name == role {
+			return fmt.Sprintf(`class="%s" %s="%s"`, role, r.attribute, r.light)
+		}
+	}
+	panic("no role " + role)
+}
+
+func style() string {
+	var b strings.Builder
+	b.WriteString("<style>@media (prefers-color-scheme: dark) {")
+	for _, r := range roles {
+		fmt.Fprintf(&b, " .%s { %s: %s }", r.name, r.attribute, r.dark)
+	}
+	return b.String() + " }</style>\n"
+}
+
+const font = `font-family="system-ui, -apple-system, Segoe UI, DejaVu Sans, sans-serif" font-size="13"`
 
 // curve is a line through points, or a step curve of sorted samples.
 type curve struct {
@@ -68,7 +88,7 @@ func drawings(f record.File) map[string][]byte {
 		"memory": start["exec"], "cold": start["cold"], "restore": f.Sets["libvirt"].Series["restore_exec"], "cloud": f.Sets["cloud"].Series["ssh"],
 	}
 	add("ways", chart{
-		title: "The same on other ways", x: "seconds (each step is ten times more)", y: "share of the starts", logX: true,
+		title: "The same in other ways", x: "seconds, logarithmic", y: "share of the starts", logX: true,
 		curves: shares(all, [][3]string{
 			{"memory", "from memory"}, {"restore", "virsh restore"}, {"cold", "by a boot"}, {"cloud", "cloud image, cloud-init"},
 		}),
@@ -115,14 +135,15 @@ func shares(series map[string][]float64, names [][3]string) []curve {
 func (c chart) svg() []byte {
 	var b bytes.Buffer
 	rows := (len(c.curves) + 1) / 2
-	head := top + 20*rows
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-label="%s">`+"\n%s", width, height+20*rows, html.EscapeString(c.title), style)
-	fmt.Fprintf(&b, `<rect width="%d" height="%d" rx="6" style="fill: var(--ground)"/>`+"\n", width, height+20*rows)
-	fmt.Fprintf(&b, `<text class="title" x="%d" y="30">%s</text>`+"\n", left, html.EscapeString(c.title))
+	tall := height + 20*rows
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-label="%s" %s>`+"\n%s",
+		width, tall, html.EscapeString(c.title), font, style())
+	fmt.Fprintf(&b, `<rect width="%d" height="%d" rx="6" %s/>`+"\n", width, tall, as("ground"))
+	fmt.Fprintf(&b, `<text x="%d" y="30" font-size="16" font-weight="600" %s>%s</text>`+"\n", left, as("ink"), html.EscapeString(c.title))
 	c.legend(&b)
-	at := c.axes(&b, head)
+	at := c.axes(&b, top+20*rows)
 	for i, line := range c.curves {
-		fmt.Fprintf(&b, `<polyline class="curve" style="stroke: var(--c%d)"%s points="`, i, dash(line))
+		fmt.Fprintf(&b, `<polyline fill="none" stroke-linejoin="round" %s points="`, stroke(i, line))
 		for _, p := range line.points {
 			x, y := at(p[0], p[1])
 			fmt.Fprintf(&b, "%.1f,%.1f ", x, y)
@@ -133,23 +154,24 @@ func (c chart) svg() []byte {
 	return b.Bytes()
 }
 
-func dash(c curve) string {
+func stroke(i int, c curve) string {
+	s := `stroke-width="2.5" ` + as("c"+strconv.Itoa(i))
 	if c.dashed {
-		return ` stroke-dasharray="6 5"`
+		s += ` stroke-dasharray="6 5"`
 	}
-	return ""
+	return s
 }
 
 // legend puts two names in a row.
 func (c chart) legend(b *bytes.Buffer) {
 	for i, line := range c.curves {
 		x, y := left+i%2*330, 54+i/2*20
-		fmt.Fprintf(b, `<line class="curve" style="stroke: var(--c%d)"%s x1="%d" y1="%d" x2="%d" y2="%d"/>`, i, dash(line), x, y-4, x+34, y-4)
+		fmt.Fprintf(b, `<line %s x1="%d" y1="%d" x2="%d" y2="%d"/>`, stroke(i, line), x, y-4, x+34, y-4)
 		label := line.name
 		if n := len(line.points); n > 0 && line.points[n-1][1] == 1 {
 			label += fmt.Sprintf(" (median %s)", figure(middle(line.points)))
 		}
-		fmt.Fprintf(b, `<text x="%d" y="%d">%s</text>`+"\n", x+42, y, html.EscapeString(label))
+		fmt.Fprintf(b, `<text x="%d" y="%d" %s>%s</text>`+"\n", x+42, y, as("ink"), html.EscapeString(label))
 	}
 }
 
@@ -193,19 +215,24 @@ func (c chart) axes(b *bytes.Buffer, head int) func(x, y float64) (px, py float6
 	at := func(x, y float64) (px, py float64) {
 		return left + share(x)*(width-left-right), foot - y/marksY[len(marksY)-1]*(foot-float64(head))
 	}
+	line := func(from, to [2]float64) {
+		fmt.Fprintf(b, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" %s/>`, from[0], from[1], to[0], to[1], as("grid"))
+	}
+	label := func(x, y, v float64, anchor string) {
+		fmt.Fprintf(b, `<text text-anchor="%s" x="%.1f" y="%.1f" %s>%s</text>`+"\n", anchor, x, y, as("soft"), strconv.FormatFloat(v, 'g', 4, 64))
+	}
 	for _, v := range marksY {
 		_, y := at(marksX[0], v)
-		fmt.Fprintf(b, `<line class="grid" x1="%d" y1="%.1f" x2="%d" y2="%.1f"/><text class="soft" text-anchor="end" x="%d" y="%.1f">%s</text>`+"\n",
-			left, y, width-right, y, left-8, y+4, strconv.FormatFloat(v, 'g', 4, 64))
+		line([2]float64{left, y}, [2]float64{width - right, y})
+		label(left-8, y+4, v, "end")
 	}
 	for _, v := range marksX {
 		x, _ := at(v, 0)
-		fmt.Fprintf(b, `<line class="grid" x1="%.1f" y1="%d" x2="%.1f" y2="%.1f"/><text class="soft" text-anchor="middle" x="%.1f" y="%.1f">%s</text>`+"\n",
-			x, head, x, foot, x, foot+20, strconv.FormatFloat(v, 'g', 4, 64))
+		line([2]float64{x, float64(head)}, [2]float64{x, foot})
+		label(x, foot+20, v, "middle")
 	}
-	fmt.Fprintf(b, `<line class="axis" x1="%d" y1="%.1f" x2="%d" y2="%.1f"/>`+"\n", left, foot, width-right, foot)
-	fmt.Fprintf(b, `<text text-anchor="middle" x="%d" y="%.1f">%s</text>`+"\n", (left+width-right)/2, foot+42, html.EscapeString(c.x))
-	fmt.Fprintf(b, `<text text-anchor="middle" transform="translate(18 %.1f) rotate(-90)">%s</text>`+"\n", (float64(head)+foot)/2, html.EscapeString(c.y))
+	fmt.Fprintf(b, `<text text-anchor="middle" x="%d" y="%.1f" %s>%s</text>`+"\n", (left+width-right)/2, foot+42, as("ink"), html.EscapeString(c.x))
+	fmt.Fprintf(b, `<text text-anchor="middle" transform="translate(18 %.1f) rotate(-90)" %s>%s</text>`+"\n", (float64(head)+foot)/2, as("ink"), html.EscapeString(c.y))
 	return at
 }
 
