@@ -36,8 +36,11 @@ var roles = []struct{ name, attribute, light, dark string }{
 // as paints an element in a role.
 func as(role string) string {
 	for _, r := range roles {
+		if r.name == role && r.attribute == "fill" {
+			return fmt.Sprintf(`class="%s" fill="%s" stroke="none"`, role, r.light)
+		}
 		if r.name == role {
-			return fmt.Sprintf(`class="%s" %s="%s"`, role, r.attribute, r.light)
+			return fmt.Sprintf(`class="%s" stroke="%s"`, role, r.light)
 		}
 	}
 	panic("no role " + role)
@@ -264,7 +267,7 @@ func decades(from, to float64) []float64 {
 	var out []float64
 	for e := math.Floor(math.Log10(from)); ; e++ {
 		for _, m := range []float64{1, 3} {
-			v := m * math.Pow(10, e)
+			v, _ := strconv.ParseFloat(fmt.Sprintf("%ge%g", m, e), 64) // 3 times 0.1 is not 0.3
 			if v*3.4 > from {
 				out = append(out, v)
 			}
