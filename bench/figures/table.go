@@ -92,8 +92,10 @@ func idleTable(f record.File) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "| %d sandboxes of 512 MiB | p50 | largest |\n|---|--:|--:|\n", len(s.Series["private"]))
 	for _, row := range [][2]string{
-		{"private", "private memory of a QEMU"}, {"guest", "of that: pages that its guest changed"},
-		{"translated", "of that: translated code"}, {"rest", "of that: QEMU's own"},
+		{"private", "private memory of a QEMU"},
+		{"guest", "of that: pages that its guest changed"},
+		{"translated", "of that: translated code"},
+		{"rest", "of that: QEMU's own"},
 	} {
 		all := s.Series[row[0]]
 		fmt.Fprintf(&b, "| %s | %.0f MiB | %.0f MiB |\n", row[1], quantile(all, 0.5), quantile(all, 1))
