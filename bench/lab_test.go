@@ -103,7 +103,8 @@ type started struct {
 	vm     time.Duration
 	ready  time.Duration
 	output time.Duration
-	cpu    time.Duration // of QEMU until the output
+	cpu    time.Duration            // of QEMU until the output
+	steps  map[string]time.Duration // of the operation, by the daemon's clock
 }
 
 // create makes a sandbox and runs a command in it as soon as it is READY.
@@ -133,10 +134,14 @@ func (l *labDaemon) create(ctx context.Context, first command) (s started, err e
 // follow waits for READY.
 func (l *labDaemon) follow(ctx context.Context, id string, began time.Time, s *started) error {
 	var oldest int64
+	s.steps = map[string]time.Duration{}
 	for e, err := range l.c.Events(ctx, client.EventQuery{After: &oldest, SandboxID: id}) {
 		switch {
 		case err != nil:
 			return err
+		case e.Type == lab.EventStepFinished:
+			ms, _ := strconv.Atoi(e.Fields["took_ms"])
+			s.steps[e.Fields["step"]] = time.Duration(ms) * time.Millisecond
 		case e.Type == lab.EventVMStarted:
 			s.way, s.vm = e.Fields["way"], time.Since(began)
 		case e.Type == lab.EventSandboxChanged && e.Fields["to"] == string(lab.SandboxReady):

@@ -33,10 +33,14 @@ func BenchmarkStart(b *testing.B) {
 	starts, boots := count(b, "AGENTLAB_BENCH_STARTS", 20), count(b, "AGENTLAB_BENCH_BOOTS", 3)
 	var vm, ready, execs, sshs, handExecs, handSSHs, cold samples
 	var cpu samples
+	steps := map[string]samples{}
 	var h *hand
 	for range starts {
 		one := l.memoryStart(b, overChannel)
 		vm, ready, execs, cpu = append(vm, one.vm), append(ready, one.ready), append(execs, one.output), append(cpu, one.cpu)
+		for name, took := range one.steps {
+			steps[name] = append(steps[name], took)
+		}
 		if h == nil {
 			h = newHand(b, l, one.pid)
 		}
@@ -50,6 +54,9 @@ func BenchmarkStart(b *testing.B) {
 	l.withoutMemory(b)
 	for range boots {
 		one := l.start(b, overChannel)
+		if one.way != "boot" {
+			b.Fatalf("%s came up from %s", one.Name, one.way)
+		}
 		cold = append(cold, one.output)
 		l.destroy(b, one)
 	}
@@ -63,13 +70,15 @@ func BenchmarkStart(b *testing.B) {
 	cold.report(b, "cold")
 	b.ReportMetric(execs.over(handExecs), "×hand-exec")
 	b.ReportMetric(sshs.over(handSSHs), "×hand-ssh")
-	keep(b, "start", record.Set{
-		Series: map[string][]float64{
-			"vm_on": vm.seconds(), "ready": ready.seconds(), "exec": execs.seconds(), "hand_exec": handExecs.seconds(),
-			"ssh": sshs.seconds(), "hand_ssh": handSSHs.seconds(), "cold": cold.seconds(), "cpu": cpu.seconds(),
-		},
-		Values: map[string]float64{"warm": took.Seconds()},
-	})
+	series := map[string][]float64{
+		"vm_on": vm.seconds(), "ready": ready.seconds(), "exec": execs.seconds(), "hand_exec": handExecs.seconds(),
+		"ssh": sshs.seconds(), "hand_ssh": handSSHs.seconds(), "cold": cold.seconds(), "cpu": cpu.seconds(),
+	}
+	for name, took := range steps {
+		took.report(b, "step-"+name)
+		series["step "+name] = took.seconds()
+	}
+	keep(b, "start", record.Set{Series: series, Values: map[string]float64{"warm": took.Seconds()}})
 }
 
 func (l *labDaemon) start(b *testing.B, first command) started {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -49,8 +50,13 @@ func startTable(f record.File) string {
 	row("the same by hand", start.Series["hand_exec"], "baseline")
 	row("**from memory**, command over SSH", start.Series["ssh"], times(start.Series["ssh"], start.Series["hand_ssh"]))
 	row("the same by hand", start.Series["hand_ssh"], "baseline")
-	row("of that: VM on, with its identity", start.Series["vm_on"], "")
-	row("of that: sandbox READY", start.Series["ready"], "")
+	row("of the first: VM on, with its identity", start.Series["vm_on"], "")
+	row("of the first: sandbox READY", start.Series["ready"], "")
+	for _, name := range slices.Sorted(maps.Keys(start.Series)) {
+		if step, ok := strings.CutPrefix(name, "step "); ok {
+			row("of the first: step "+step, start.Series[name], "")
+		}
+	}
 	row("by a boot, command over the channel", start.Series["cold"], times(start.Series["cold"], start.Series["exec"], "from memory"))
 	row("`virsh restore`, command over the channel", lv.Series["restore_exec"], lv.Skipped+times(lv.Series["restore_exec"], start.Series["exec"], "from memory"))
 	row("cloud image with cloud-init, command over SSH", cloud.Series["ssh"], cloud.Skipped+times(cloud.Series["ssh"], start.Series["ssh"], "from memory"))
