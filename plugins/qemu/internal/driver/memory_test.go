@@ -153,7 +153,7 @@ func (l *lab) hasCounted(ctx context.Context) error {
 
 func (l *lab) builders() []procfs.Identity {
 	l.t.Helper()
-	found, err := procfs.Find(l.config.UIDBase)
+	found, err := procfs.Find(l.config.UIDBase + l.config.VMIDLast + 1)
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -92,10 +92,14 @@ func MemoryMiB(bytes uint64) uint64 { return (bytes + 1<<20 - 1) >> 20 }
 func (m Machine) board() string {
 	board := "q35,usb=off,sata=off,smbus=off,i8042=off,smm=off,vmport=off,hpet=off,graphics=off,dump-guest-core=off"
 	if m.RAM != nil {
-		board += ",memory-backend=ram"
+		board += ",memory-backend=" + ramName
 	}
 	return board
 }
+
+// ramName is what QEMU calls its own memory: what was saved with the one can be
+// loaded with the other.
+const ramName = "pc.ram"
 
 // memory opens the descriptor anew, since QEMU takes only a path, and always for
 // writing. A sealed file lets itself be opened so, and be written by nobody.
@@ -104,7 +108,7 @@ func (m Machine) memory() []string {
 		return nil
 	}
 	args := node{
-		"qom-type": "memory-backend-file", "id": "ram", "mem-path": "/proc/self/fd/" + strconv.Itoa(m.RAM.File),
+		"qom-type": "memory-backend-file", "id": ramName, "x-use-canonical-path-for-ramblock-id": false, "mem-path": "/proc/self/fd/" + strconv.Itoa(m.RAM.File),
 		"share": m.RAM.Shared, "size": MemoryMiB(m.MemoryBytes) << 20,
 	}.arg("-object")
 	if !m.RAM.Shared {
