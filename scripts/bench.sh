@@ -13,13 +13,20 @@ if [ "${1:-}" = --write ]; then
 fi
 which=${1:-.}
 
+runs() { grep -qE "$which" <<<"Benchmark$1"; }
+
 scripts/install_deps.sh all
-scripts/install_deps.sh bench || echo "bench: going on without libvirt; its comparison will be left out" >&2
 AGENTLAB_TEMPLATE=$(scripts/image.sh)
-AGENTLAB_CLOUD_TEMPLATE=${AGENTLAB_CLOUD_TEMPLATE:-$(scripts/image.sh --kind cloud)}
+if runs Libvirt && ! scripts/install_deps.sh bench; then
+	echo "bench: going on without libvirt; its comparison will be left out" >&2
+fi
+if runs CloudImage && [ -z "${AGENTLAB_CLOUD_TEMPLATE:-}" ]; then
+	AGENTLAB_CLOUD_TEMPLATE=$(scripts/image.sh --kind cloud)
+	export AGENTLAB_CLOUD_TEMPLATE
+fi
 AGENTLAB_BENCH_OUT=$(mktemp -d)
 trap 'rm -rf "$AGENTLAB_BENCH_OUT"' EXIT
-export AGENTLAB_TEMPLATE AGENTLAB_CLOUD_TEMPLATE AGENTLAB_BENCH_OUT AGENTLAB_BIN="$PWD/bin"
+export AGENTLAB_TEMPLATE AGENTLAB_BENCH_OUT AGENTLAB_BIN="$PWD/bin"
 
 kvm=no
 if [ -e /dev/kvm ]; then kvm="there is /dev/kvm; agentlab doctor tells whether it is used"; fi
