@@ -35,7 +35,7 @@ func schema() *plugin.Schema {
 			},
 			{
 				Name: "uid_base", Type: plugin.Number, Default: uidBase, Min: plugin.Limit(1000), Max: plugin.Limit(2_000_000_000),
-				Description: "The QEMU of a VM runs as user and group `uid_base` + VMID, that of a memory template in the making as `uid_base` + `vmid_last` + 1. No account may use these numbers, nor have them in /etc/subuid, and no other instance on this host.",
+				Description: "The QEMU of a VM runs as user and group `uid_base` + VMID, that of a memory template in the making as `uid_base` + `vmid_last` + 1, and `qemu-img` on volumes as `uid_base` + `vmid_first` - 1. No account may use these numbers, nor have them in /etc/subuid, and no other instance on this host.",
 			},
 			{
 				Name: "accel", Type: plugin.String, Default: "auto", OneOf: []string{"auto", "kvm", "tcg"},

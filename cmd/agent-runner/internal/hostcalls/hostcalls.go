@@ -81,6 +81,7 @@ func (g *Guest) AwaitIdentity(ctx context.Context) error {
 // Serve answers the host until ctx ends. A VM without the port has nothing to
 // answer.
 func (g *Guest) Serve(ctx context.Context) {
+	rootexec.Sweep(g.layout)
 	for began := time.Now(); ctx.Err() == nil; {
 		port, err := vport.Open(g.layout, channel.Port)
 		switch {

@@ -99,15 +99,25 @@ func find(name string) (string, error) {
 	return "", fault.New(fault.NotFound, "this guest has no program %s", name)
 }
 
+// Sweep ends the programs of a runner that was killed.
+func Sweep(l layout.Layout) {
+	left, _ := filepath.Glob(l.At("/sys/fs/cgroup/" + groupPrefix + "*"))
+	for _, dir := range left {
+		(&group{dir}).end()
+	}
+}
+
 // group is a control group for one program; nil where there are none.
 type group struct{ dir string }
+
+const groupPrefix = "agentlab-exec-"
 
 func newGroup(l layout.Layout) *group {
 	top := l.At("/sys/fs/cgroup")
 	if _, err := os.Stat(filepath.Join(top, "cgroup.controllers")); err != nil {
 		return nil
 	}
-	g := &group{filepath.Join(top, "agentlab-exec-"+strings.ToLower(rand.Text()[:10]))}
+	g := &group{filepath.Join(top, groupPrefix+strings.ToLower(rand.Text()[:10]))}
 	if os.Mkdir(g.dir, 0o755) != nil {
 		return nil
 	}

@@ -116,3 +116,19 @@ func (w *pidWriter) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// The groups that a killed runner left are removed, others not.
+func TestSweep(t *testing.T) {
+	l := layout.Layout{Root: t.TempDir()}
+	left, other := l.At("/sys/fs/cgroup/agentlab-exec-x"), l.At("/sys/fs/cgroup/agentlab-job")
+	if err := errors.Join(os.MkdirAll(left, 0o755), os.MkdirAll(other, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	Sweep(l)
+	if _, err := os.Stat(left); err == nil {
+		t.Error("the group is still there")
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Error("a group of somebody else is gone")
+	}
+}

@@ -27,6 +27,10 @@ const (
 	buildMAC = "52:54:00:00:00:00"
 	// spareDisk is what a build leaves free beside the guest's memory.
 	spareDisk = 1 << 30
+	// bootMemory is more than a guest has written to when it has booted, and
+	// spareMemory more than QEMU needs beside that.
+	bootMemory  = 1 << 30
+	spareMemory = 512 << 20
 )
 
 // buildVMID stands for the guest that becomes a template: the number behind those
@@ -38,7 +42,9 @@ func (d *Driver) builder() tenant {
 	return tenant{vmid: d.buildVMID(), uid: d.uid(d.buildVMID()), mark: d.buildMark()}
 }
 
-func (d *Driver) buildMark() string { return record.Mark(d.buildVMID(), "memory templates in "+d.state) }
+func (d *Driver) buildMark() string {
+	return record.Mark(d.buildVMID(), "memory templates in "+d.state)
+}
 
 // build makes the memory template for VMs like v.
 func (d *Driver) build(
@@ -91,7 +97,7 @@ func (d *Driver) build(
 	return t, nil
 }
 
-// roomToBuild refuses what would fill the host's disk.
+// roomToBuild refuses what would fill the host's disk or memory.
 func (d *Driver) roomToBuild(fit memory.Fit) error {
 	free, err := hostcheck.DiskFree(d.state)
 	if err != nil {
@@ -100,6 +106,15 @@ func (d *Driver) roomToBuild(fit memory.Fit) error {
 	if need := fit.MemoryMiB<<20 + spareDisk; free < need {
 		return fault.New(fault.Exhausted, "a memory template may take %d MiB, and %d MiB of disk are free", need>>20, free>>20).
 			WithHint("free space on the file system of the plugin's state folder")
+	}
+	_, available, err := hostcheck.Memory()
+	if err != nil {
+		return fault.New(fault.Unavailable, "build memory template: %w", err)
+	}
+	// A guest that has only booted has used little of a large memory.
+	if need := min(fit.MemoryMiB<<20, bootMemory) + spareMemory; available < need {
+		return fault.New(fault.Exhausted, "a memory template may take %d MiB of memory while it is made, and %d are free", need>>20, available>>20).
+			WithHint("stop a VM, or make it later")
 	}
 	return d.unusedUser(d.buildVMID())
 }

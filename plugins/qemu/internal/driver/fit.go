@@ -73,6 +73,9 @@ func (d *Driver) choose(ctx context.Context, v *record.VM) error {
 		plugin.Log(ctx, d.log).Warn("memory template was not looked for", "vmid", v.VMID, "err", err)
 		return ctx.Err()
 	}
+	if d.warming.avoid(fit.Key()) {
+		return nil
+	}
 	t, err := d.memory.Find(fit.Key())
 	if errors.Is(err, fault.NotFound) {
 		t, err = d.adopt(ctx, fit.Key())
@@ -106,7 +109,7 @@ func (d *Driver) whyBoot(ctx context.Context, v *record.VM) string {
 	}
 	if fit, err := d.fit(ctx, v); err == nil {
 		if why := d.warming.failure(fit.Key()); why != nil {
-			return "its memory template could not be made: " + why.Error()
+			return "its memory template could not be made or used: " + why.Error()
 		}
 	}
 	return "there was no memory template of its image and size when it was created"

@@ -68,7 +68,11 @@ func (d *Driver) startFromMemory(ctx context.Context, v *record.VM) error {
 	if err := d.memory.MarkUsed(v.Memory.Key); err != nil {
 		plugin.Log(ctx, d.log).Warn("use of memory template was not noted", "vmid", v.VMID, "err", err)
 	}
-	return d.startWith(ctx, v, s)
+	err = d.startWith(ctx, v, s)
+	if ctx.Err() == nil {
+		d.warming.tried(v.Memory.Key, err)
+	}
+	return err
 }
 
 // recall opens what the VM's memory template has, if that fits still.
@@ -118,12 +122,25 @@ func (d *Driver) wake(ctx context.Context, v *record.VM, p *spawn.Program) error
 		return &unfitError{fmt.Errorf("load memory template: %w", err)}
 	}
 	d.crash("loaded")
+	if err := d.plugAll(ctx, v); err != nil {
+		return &unfitError{err}
+	}
 	v.Run.State = record.RunNaming
 	if err := d.store.Save(v); err != nil {
 		return err
 	}
 	d.crash("naming")
 	return d.name(ctx, v)
+}
+
+// plugAll gives a guest that was loaded the disks that the frozen one did not have.
+// It finds them when it goes on.
+func (d *Driver) plugAll(ctx context.Context, v *record.VM) error {
+	volumes, err := d.volumes.Of(v.VMID, v.Owner)
+	for i := 0; err == nil && i < len(volumes); i++ {
+		err = d.plugIn(ctx, v, volumes[i])
+	}
+	return err
 }
 
 func (d *Driver) load(ctx context.Context, vmid uint32) error {

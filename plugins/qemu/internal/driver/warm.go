@@ -13,15 +13,21 @@ import (
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
-// retryFailed is how long a template that could not be made is not tried again
-// unasked.
-const retryFailed = time.Hour
+const (
+	// retryFailed is how long a template that could not be made, or from which
+	// nothing starts, is not tried again unasked.
+	retryFailed = time.Hour
+	// maxMisses is how many starts in a row may fail, each of which costs its VM
+	// time, until a template is left alone. A busy host may be the cause of one.
+	maxMisses = 3
+)
 
 // warming is the build in the background, and what became of earlier ones.
 type warming struct {
 	mu sync.Mutex
 	// mu guards:
 	failed map[string]failedBuild // by key
+	misses map[string]int         // starts from a template that failed one after the other
 	last   string                 // key of the newest failure
 	cancel context.CancelFunc     // not nil while a build runs
 	closed bool
@@ -42,10 +48,41 @@ func (w *warming) note(key string, err error) {
 		delete(w.failed, key)
 		return
 	}
+	w.fail(key, err)
+}
+
+// tried notes how a start from the template ended. A template from which nothing
+// starts counts as one that could not be made.
+func (w *warming) tried(key string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err == nil {
+		delete(w.misses, key)
+		return
+	}
+	if w.misses == nil {
+		w.misses = map[string]int{}
+	}
+	if w.misses[key]++; w.misses[key] >= maxMisses {
+		delete(w.misses, key)
+		w.fail(key, err)
+	}
+}
+
+// fail is called with mu held.
+func (w *warming) fail(key string, err error) {
 	if w.failed == nil {
 		w.failed = map[string]failedBuild{}
 	}
 	w.failed[key], w.last = failedBuild{err, time.Now()}, key
+}
+
+// avoid reports whether a template of this key is better left alone for now.
+func (w *warming) avoid(key string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f, failed := w.failed[key]
+	return failed && time.Since(f.at) < retryFailed
 }
 
 // failure is why the last build of this key failed, nil if it did not.
@@ -66,8 +103,7 @@ func (w *warming) newest() error {
 func (w *warming) begin(ctx context.Context, key string, build func(context.Context)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f, failed := w.failed[key]
-	if w.closed || w.cancel != nil || failed && time.Since(f.at) < retryFailed {
+	if f, failed := w.failed[key]; w.closed || w.cancel != nil || failed && time.Since(f.at) < retryFailed {
 		return
 	}
 	// It goes on when the call that gave rise to it is over.
@@ -125,6 +161,9 @@ func (d *Driver) warm(ctx context.Context, v *record.VM, progress func(hyperviso
 		return memory.Template{}, err
 	}
 	t, err := d.memory.Find(fit.Key())
+	if err == nil {
+		d.warming.note(t.Key, nil) // it was asked for, so it gets another chance
+	}
 	if !errors.Is(err, fault.NotFound) {
 		return t, err
 	}
@@ -176,9 +215,9 @@ func (d *Driver) memoryFinding() plugin.Finding {
 		return f
 	}
 	if err := d.warming.newest(); err != nil {
-		f.Message, f.Fix = "the last memory template could not be made, so VMs of that size boot: "+err.Error(), fault.HintOf(err)
+		f.Message, f.Fix = "the last memory template is of no use, so VMs of that size boot: "+err.Error(), fault.HintOf(err)
 		if f.Fix == "" {
-			f.Fix = "agentlab template warm makes it again and shows where it stops"
+			f.Fix = "agentlab template warm tries it again and shows where it stops"
 		}
 		return f
 	}

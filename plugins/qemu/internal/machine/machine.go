@@ -55,6 +55,7 @@ type Machine struct {
 	Monitor int // descriptors as QEMU sees them
 	Channel int
 	Tap     int
+	Volumes []Volume
 	RAM     *RAM // nil: QEMU's own
 }
 
@@ -202,13 +203,16 @@ func (m Machine) devices() []string {
 		"-object", "rng-builtin,id=rng0",
 		"-device", "virtio-rng-pci,rng=rng0,disable-legacy=on",
 	}
-	if m.Bus != VirtioSCSI {
-		return args
+	if m.Bus == VirtioSCSI {
+		args = append(args,
+			"-device", "scsi-hd,id=disk0,bus=scsi0.0,scsi-id=0,drive=root,serial=root,bootindex=1",
+			"-device", "scsi-cd,id=disk1,bus=scsi0.0,scsi-id=1,drive=seed,serial=seed",
+		)
 	}
-	return append(args,
-		"-device", "scsi-hd,id=disk0,bus=scsi0.0,scsi-id=0,drive=root,serial=root,bootindex=1",
-		"-device", "scsi-cd,id=disk1,bus=scsi0.0,scsi-id=1,drive=seed,serial=seed",
-	)
+	for _, v := range m.Volumes {
+		args = append(args, v.args()...)
+	}
+	return args
 }
 
 // console is the quick one where the kernel is told of it, and otherwise the
