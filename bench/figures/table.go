@@ -86,6 +86,8 @@ func burstTable(f record.File) string {
 | cores ÷ CPU-seconds of one start alone (%.2f s) | %.2f per second |
 | ratio | %.2f |
 | first command's output, p50 and last | %s, %s |
+
+![Sandboxes up over time](performance/burst.svg)
 `, s.Values["n"], len(s.Series["exec"]), s.Values["rate"], quantile(s.Series["cpu_alone"], 0.5), s.Values["bound"],
 		s.Values["rate"]/s.Values["bound"], seconds(quantile(s.Series["exec"], 0.5)), seconds(quantile(s.Series["exec"], 1)))
 }
@@ -107,5 +109,6 @@ func idleTable(f record.File) string {
 		fmt.Fprintf(&b, "| %s | %.0f MiB | %.0f MiB |\n", row[1], quantile(all, 0.5), quantile(all, 1))
 	}
 	fmt.Fprintf(&b, "| processor, of one core | %.2f %% | %.2f %% |\n", quantile(s.Series["cpu"], 0.5), quantile(s.Series["cpu"], 1))
+	b.WriteString("\n![Distribution of private memory](performance/idle.svg)\n")
 	return b.String()
 }
