@@ -76,7 +76,7 @@ func times(all, baseline []float64, of ...string) string {
 func burstTable(f record.File) string {
 	s := f.Sets["burst"]
 	if len(s.Series["exec"]) == 0 {
-		return "Not measured. " + s.Skipped + "\n"
+		return strings.TrimSpace("Not measured. "+s.Skipped) + "\n"
 	}
 	return fmt.Sprintf(`| | |
 |---|--:|
@@ -95,7 +95,7 @@ func burstTable(f record.File) string {
 func idleTable(f record.File) string {
 	s := f.Sets["idle"]
 	if len(s.Series["private"]) == 0 {
-		return "Not measured. " + s.Skipped + "\n"
+		return strings.TrimSpace("Not measured. "+s.Skipped) + "\n"
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "| %d sandboxes of 512 MiB | p50 | largest |\n|---|--:|--:|\n", len(s.Series["private"]))
