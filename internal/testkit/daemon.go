@@ -125,6 +125,14 @@ func (d *Daemon) Kill(t testing.TB) {
 	_ = d.cmd.Wait()
 }
 
+// Hangup has the daemon read its configuration again.
+func (d *Daemon) Hangup(t testing.TB) {
+	t.Helper()
+	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Stop ends the daemon, its guests and its namespace and removes its
 // directories. It may be called twice.
 func (d *Daemon) Stop(t testing.TB) {
