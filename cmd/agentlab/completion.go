@@ -63,6 +63,8 @@ func kinds() map[string]cli.Kind {
 		"plugin":     named(pluginNames),
 		"crash":      named(crashNames),
 		"profile":    named(profileNames),
+		"template":   named(templateNames),
+		"variant":    cli.Words("fast", "cloud"),
 		"path":       named(artifactNames),
 		"type":       cli.Words(eventWords()...),
 		"mode":       cli.Words("default", "dangerous"),

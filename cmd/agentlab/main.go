@@ -49,6 +49,8 @@ func app() *cli.App {
 			pluginNewCommand(), pluginTestCommand(), pluginChecksCommand(),
 			{Name: "profile", Heading: headPlugins, Synopsis: "look at profiles and check them"},
 			profileListCommand(), profileCheckCommand(),
+			{Name: "template", Heading: headPlugins, Synopsis: "build, check and warm what sandboxes are made from"},
+			templateListCommand(), templateValidateCommand(), templateWarmCommand(), templateBuildCommand(),
 			{Name: "config", Heading: headHost, Synopsis: "check and convert the daemon's configuration"},
 			configCheckCommand(), configConvertCommand(), configSchemaCommand(),
 			under(headClient, completionCommand()), completeCommand(), under(headClient, versionCommand()),
@@ -58,7 +60,7 @@ func app() *cli.App {
 
 // later is what the README's "Not there yet" speaks of, as it will be called.
 var later = []string{
-	"init", "bootstrap", "connect", "disconnect", "session", "workspace", "template", "network", "secrets",
+	"init", "bootstrap", "connect", "disconnect", "session", "workspace", "network", "secrets",
 	"expose", "unexpose", "exposures", "sandbox start", "sandbox stop", "sandbox suspend", "sandbox resume",
 	"sandbox lease", "sandbox snapshot", "sandbox rollback", "sandbox prune",
 	"--branch", "--workspace", "--workspace-create", "--workspace-size", "--workspace-storage", "--jump-host", "--jump-user",

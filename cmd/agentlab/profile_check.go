@@ -153,12 +153,7 @@ func lineFindings(source string, lines []string) []api.Finding {
 
 func (k *profileCheck) print(w io.Writer) {
 	for _, one := range k.checked {
-		level := api.LevelOK
-		for _, f := range one.Findings {
-			if f.Level != api.LevelOK && level != api.LevelError {
-				level = f.Level
-			}
-		}
+		level := worst(one.Findings)
 		state := map[string]string{api.LevelOK: "ok", api.LevelWarning: "warning", api.LevelError: "wrong"}[level]
 		fmt.Fprintf(w, "%s %s\n", coloured(w, levelColours[level], fmt.Sprintf("%-8s", state)), oneLine(one.Name))
 		for _, f := range one.Findings {

@@ -171,6 +171,8 @@ func (p *progress) event(e api.Event) {
 	case lab.EventStepFailed:
 		p.running("")
 		p.paint(red, f["step"], failed+f["error"])
+	case lab.EventVMStarted:
+		p.line(f["step"], "started "+e.Message)
 	case lab.EventGuestHello:
 		p.line("hello", "from the guest, runner "+f["runner"])
 	case lab.EventJobStageStarted:

@@ -104,6 +104,10 @@ var answered = []struct{ line, answer string }{
 	{"plugin docs $PLUGIN", "plugin-docs"},
 	{"profile list", "profiles"},
 	{"profile check", "profile-checks"},
+	{"template list", "templates"},
+	{"template validate", "templates"},
+	{"template warm --profile plain", "template"},
+	{"template build", "template-build"},
 	{"job validate --repo $REPO --profile sim --task t", "job-plan"},
 	{"sandbox new --profile plain --name fox", "sandbox"},
 	{"sandbox list", "sandboxes"},
@@ -136,6 +140,7 @@ var answered = []struct{ line, answer string }{
 func TestAnswersAreAsDescribed(t *testing.T) {
 	t.Parallel()
 	all := readSchemas(t)
+	stubBuilder(t)
 	sim := testkit.NewSim(t)
 	sim.Start(t)
 	crashAll(t, sim)

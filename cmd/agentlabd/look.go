@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/control"
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
@@ -28,10 +29,6 @@ func (p *parts) checkHost(ctx context.Context) []api.Finding {
 	return append(fromHypervisor, fromNetwork...)
 }
 
-var levels = map[plugin.Level]string{
-	plugin.LevelOK: api.LevelOK, plugin.LevelWarning: api.LevelWarning, plugin.LevelMissing: api.LevelError,
-}
-
 func findings(kind plugin.Kind, found []plugin.Finding, err error) []api.Finding {
 	if err != nil {
 		return []api.Finding{{
@@ -41,11 +38,7 @@ func findings(kind plugin.Kind, found []plugin.Finding, err error) []api.Finding
 	}
 	var out []api.Finding
 	for _, f := range found {
-		one := api.Finding{Source: string(kind), ID: f.ID, Level: levels[f.Level], Message: f.Message, Fix: f.Fix}
-		if one.Level == "" { // of a newer plugin
-			one.Level = api.LevelWarning
-		}
-		out = append(out, one)
+		out = append(out, control.FindingOf(string(kind), f))
 	}
 	return out
 }

@@ -70,6 +70,21 @@ func (c *Client) Plugin(ctx context.Context, kindOrName string) (api.PluginInfo,
 	return get[api.PluginInfo](ctx, c, "/v1/plugins/"+url.PathEscape(kindOrName), nil)
 }
 
+// Templates lists what sandboxes are made from; asks the hypervisor plugin.
+func (c *Client) Templates(ctx context.Context) ([]api.Template, error) {
+	return list[api.Template](ctx, c, "/v1/templates", nil)
+}
+
+// warmLimit is how long a memory template's making may take.
+const warmLimit = 10*time.Minute + 10*time.Second
+
+// WarmTemplate returns when sandboxes of the size start from memory.
+func (c *Client) WarmTemplate(ctx context.Context, name string, size api.TemplateWarm) (api.Template, error) {
+	var out api.Template
+	err := c.callWithin(ctx, warmLimit, http.MethodPost, "/v1/templates/"+url.PathEscape(name)+"/warm", nil, size, &out)
+	return out, err
+}
+
 // Profiles lists the usable profiles, by name, and why others are not.
 func (c *Client) Profiles(ctx context.Context) (api.Profiles, error) {
 	return get[api.Profiles](ctx, c, "/v1/profiles", nil)

@@ -34,6 +34,9 @@ func (s *Server) table() []route {
 		read("/v1/profiles", "profile-list", PermRead, "Usable profiles, by name, and what is wrong with others.", s.profiles),
 		read("/v1/profiles/{name}/check", "profile-check", PermRead,
 			"Whether all that a profile names is there; asks plugins.", s.profileCheck),
+		read("/v1/templates", "template-list", PermRead, "What sandboxes are made from; asks a plugin.", s.templateList),
+		ask("/v1/templates/{name}/warm", "template-warm",
+			"Have sandboxes of a size start from memory; answers when they do, and is given up when the caller goes.", s.warmTemplate, s),
 
 		create("/v1/sandboxes", "sandbox-create", "Make a sandbox without a job.", s.createSandbox, s),
 		read("/v1/sandboxes", "sandbox-list", PermRead, "Sandboxes that live.", s.sandboxes).with(

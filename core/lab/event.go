@@ -39,6 +39,7 @@ const (
 	EventOperationEnded   = "operation.ended"   // Fields: kind, state, error, hint
 	EventConfigReloaded   = "config.reloaded"   // Fields: restart, the keys that need one
 	EventConfigRejected   = "config.rejected"   // the old configuration stays; Fields: error
+	EventVMStarted        = "vm.started"        // Fields: way (boot, memory), reason for a boot
 	EventGuestHello       = "guest.hello"       // Fields: boot_id, runner
 	EventGuestDenied      = "guest.denied"      // Fields: call, reason
 
@@ -51,6 +52,6 @@ func EventTypes() []string {
 		EventSandboxRequested, EventSandboxChanged, EventSandboxAddressed, EventVMIDBurned, EventNetworkApplied,
 		EventPolicyRestored, EventVMFound, EventJobQueued, EventJobChanged, EventJobStageStarted, EventJobReported,
 		EventCancelRequested, EventOperationCancel, EventArtifactStored, EventArtifactFlagged, EventArtifactsEnded, EventStepStarted, EventStepFinished,
-		EventStepProgressed, EventStepFailed, EventOperationEnded, EventConfigReloaded, EventConfigRejected, EventGuestHello, EventGuestDenied,
+		EventStepProgressed, EventStepFailed, EventOperationEnded, EventConfigReloaded, EventConfigRejected, EventVMStarted, EventGuestHello, EventGuestDenied,
 	}
 }

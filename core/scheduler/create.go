@@ -164,8 +164,20 @@ func extendTokens(w *work) state.Commit {
 }
 
 func startVM(ctx context.Context, w *work) (state.Commit, error) {
-	_, err := w.cfg.Hypervisor.SetPower(ctx, w.ref(), hypervisor.PowerOn, 0)
-	return state.Commit{}, err
+	vm, err := w.cfg.Hypervisor.SetPower(ctx, w.ref(), hypervisor.PowerOn, 0)
+	if err != nil || vm.Start.Way == "" {
+		return state.Commit{}, err
+	}
+	fields := map[string]string{"way": string(vm.Start.Way)}
+	text := "from memory"
+	if vm.Start.Way == hypervisor.WayBoot {
+		text = "by a boot"
+	}
+	if vm.Start.Reason != "" {
+		text += ": " + vm.Start.Reason
+		fields["reason"] = vm.Start.Reason
+	}
+	return state.Commit{Events: []lab.Event{w.event(lab.EventVMStarted, w.op, text, fields)}}, nil
 }
 
 func readyLimit(w *work) time.Duration {

@@ -28,6 +28,7 @@ type VM struct {
 	Seed          hypervisor.Seed  `json:"seed"`
 	Boot          uint64           `json:"boot"` // counts power-ons
 	Started       time.Time        `json:"started,omitzero"`
+	Start         hypervisor.Start `json:"start,omitzero"`
 	Deaf          bool             `json:"deaf,omitempty"` // ignores a request to shut down
 }
 
@@ -50,7 +51,10 @@ func runFile(vmid uint32) string      { return fmt.Sprintf("%s/%d.run", guests, 
 func attachmentFile(s string) string  { return attachments + "/" + s + ".json" }
 func exposureFile(port uint16) string { return fmt.Sprintf("%s/%d.json", exposures, port) }
 
-const hostFile = "host.json"
+const (
+	hostFile   = "host.json"
+	memoryFile = "memory.json"
+)
 
 // VM finds a machine.
 func (tx *Tx) VM(vmid uint32) (vm VM, found bool, err error) {
@@ -100,6 +104,15 @@ func (tx *Tx) Attachments() ([]Attachment, error) {
 	})
 	return out, err
 }
+
+// Memory lists the sizes of machines that start from memory.
+func (tx *Tx) Memory() (all []hypervisor.MemoryTemplate, err error) {
+	_, err = tx.get(memoryFile, &all)
+	return all, err
+}
+
+// PutMemory stages that list.
+func (tx *Tx) PutMemory(all []hypervisor.MemoryTemplate) error { return tx.put(memoryFile, all) }
 
 // Host finds the network set-up of the host.
 func (tx *Tx) Host() (h network.Host, found bool, err error) {

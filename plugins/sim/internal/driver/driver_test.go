@@ -159,3 +159,37 @@ func TestBrokenOrderIsNoted(t *testing.T) {
 		t.Errorf("detach of a running vm, which shuts it in: %q", broken())
 	}
 }
+
+func TestMachinesStartFromMemoryOnce(t *testing.T) {
+	_, h, _ := open(t)
+	ctx := t.Context()
+	warm := hypervisor.WarmRequest{Template: "9000", Cores: 1, MemoryBytes: 1 << 30}
+	for range 2 {
+		if got, err := h.WarmTemplate(ctx, warm, nil); err != nil || len(got.Memory) != 1 {
+			t.Fatalf("warm: %+v, %v", got, err)
+		}
+	}
+	start := func(power hypervisor.Power) hypervisor.Start {
+		t.Helper()
+		vm, err := h.SetPower(ctx, ref, power, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return vm.Start
+	}
+	if _, err := h.CreateVM(ctx, create(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := start(hypervisor.PowerOn); got != (hypervisor.Start{Way: hypervisor.WayMemory}) {
+		t.Errorf("first start %+v", got)
+	}
+	if got := start(hypervisor.PowerOff); got != (hypervisor.Start{}) {
+		t.Errorf("off %+v", got)
+	}
+	if got := start(hypervisor.PowerOn); got.Way != hypervisor.WayBoot || got.Reason == "" {
+		t.Errorf("second start %+v", got)
+	}
+	if _, err := h.WarmTemplate(ctx, hypervisor.WarmRequest{Template: "none", Cores: 1, MemoryBytes: 1}, nil); !errors.Is(err, fault.NotFound) {
+		t.Errorf("unknown template: %v", err)
+	}
+}

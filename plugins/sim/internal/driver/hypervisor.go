@@ -29,8 +29,9 @@ type Hypervisor struct {
 }
 
 var (
-	_ hypervisor.Driver        = (*Hypervisor)(nil)
-	_ hypervisor.ConsoleReader = (*Hypervisor)(nil)
+	_ hypervisor.Driver         = (*Hypervisor)(nil)
+	_ hypervisor.ConsoleReader  = (*Hypervisor)(nil)
+	_ hypervisor.TemplateWarmer = (*Hypervisor)(nil)
 )
 
 // NewHypervisor makes the driver. wake is called after each change of power, so
@@ -61,7 +62,12 @@ func (h *Hypervisor) ListTemplates(ctx context.Context) ([]hypervisor.Template, 
 	if err := h.world.Reach(ctx, "template.list", ""); err != nil {
 		return nil, err
 	}
-	return []hypervisor.Template{world.Template}, nil
+	t := world.Template
+	err := h.world.View(ctx, func(tx *world.Tx) (err error) {
+		t.Memory, err = tx.Memory()
+		return err
+	})
+	return []hypervisor.Template{t}, err
 }
 
 // ListVMs lists machines by owner.
@@ -156,11 +162,16 @@ func checkCreate(req hypervisor.CreateRequest) error {
 		return fault.New(fault.Invalid, "a machine needs cores and memory")
 	case req.NIC.MAC == "":
 		return fault.New(fault.Invalid, "a machine needs a MAC address")
-	case req.Template != world.Template.Name && req.Template != subject(world.Template.VMID):
-		return fault.New(fault.NotFound, "template %s does not exist", req.Template).
-			WithHint("there is: %d (%s)", world.Template.VMID, world.Template.Name)
 	}
-	return nil
+	return checkTemplate(req.Template)
+}
+
+func checkTemplate(name string) error {
+	if name == world.Template.Name || name == subject(world.Template.VMID) {
+		return nil
+	}
+	return fault.New(fault.NotFound, "template %s does not exist", name).
+		WithHint("there is: %d (%s)", world.Template.VMID, world.Template.Name)
 }
 
 // reserve takes the VMID, or finds what the owner has there already.
@@ -274,7 +285,7 @@ func present(vm world.VM) hypervisor.VM {
 	}
 	return hypervisor.VM{
 		Ref: hypervisor.Ref{VMID: vm.VMID, Owner: vm.Owner}, Name: vm.Name, Power: vm.Power, Lock: vm.Lock,
-		NIC: vm.NIC, Cores: vm.Cores, MemoryBytes: vm.MemoryBytes, Started: vm.Started,
+		NIC: vm.NIC, Cores: vm.Cores, MemoryBytes: vm.MemoryBytes, Started: vm.Started, Start: vm.Start,
 		HostInterface: fmt.Sprintf("tap%di0", vm.VMID),
 	}
 }

@@ -36,13 +36,14 @@ func (h *Hypervisor) SetPower(ctx context.Context, ref hypervisor.Ref, target hy
 
 // turn stages the change of power, if it is one.
 func turn(tx *world.Tx, vm *world.VM, target hypervisor.Power) error {
+	var err error
 	e := world.Effect{Op: "vm.power", Subject: subject(vm.VMID), Owner: vm.Owner, Detail: string(target)}
 	switch target {
 	case hypervisor.PowerOff, hypervisor.PowerShutdown:
 		if vm.Power == hypervisor.PowerOff {
 			return nil
 		}
-		vm.Power, vm.Started = hypervisor.PowerOff, time.Time{}
+		vm.Power, vm.Started, vm.Start = hypervisor.PowerOff, time.Time{}, hypervisor.Start{}
 	case hypervisor.PowerPaused:
 		if vm.Power == hypervisor.PowerPaused {
 			return nil
@@ -59,11 +60,13 @@ func turn(tx *world.Tx, vm *world.VM, target hypervisor.Power) error {
 			return fault.New(fault.Precondition, "vm %d was never finished", vm.VMID)
 		}
 		if vm.Power == hypervisor.PowerOff {
+			if vm.Start, err = begin(tx, *vm); err != nil {
+				return err
+			}
 			vm.Boot++
 			vm.Started = time.Now().UTC()
 		}
 		vm.Power = hypervisor.PowerOn
-		var err error
 		if e.Broken, err = uncovered(tx, *vm); err != nil {
 			return err
 		}
