@@ -106,7 +106,7 @@ show_failure() {
 list_skips() {
   awk '
     /^ *=== (RUN|NAME|CONT)/ { why = ""; next }
-    /^ +[a-z0-9_]+_test\.go:[0-9]+: / { why = $0; sub(/^ +/, "", why); next }
+    /^ +[a-z0-9_]+\.go:[0-9]+: / { why = $0; sub(/^ +/, "", why); next }
     /^ *--- SKIP/ { print "  " $3 ": " why; why = "" }
   ' "$logs"/*.log
 }

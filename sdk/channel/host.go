@@ -98,9 +98,10 @@ func (h *Host) AwaitReady(ctx context.Context) error {
 }
 
 // Assume gives a copy of a template its identity, and returns when all of it is
-// in place. A zero Time is replaced by that of sending. After an error the guest
-// is neither the one nor the other: end it. fault.Precondition: it has an
-// identity already.
+// in place. A zero Time is replaced by that of sending. A host that lost the
+// answer may ask for the same again. After an error of the guest it is neither
+// the one nor the other: end it. fault.Precondition: it has another identity, or
+// had one at its start already.
 func (h *Host) Assume(ctx context.Context, id Identity) (Assumed, error) {
 	if n := len(id.Seed.UserData) + len(id.Seed.MetaData) + len(id.Seed.NetworkConfig); n > maxIdentity {
 		return Assumed{}, fault.New(fault.Invalid, "seed has %d bytes, at most %d can be given to a running guest", n, maxIdentity)

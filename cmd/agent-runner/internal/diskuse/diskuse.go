@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
+	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 // maxUsers bounds the answer; that there is one is what matters.
@@ -22,6 +23,9 @@ const maxUsers = 64
 // mount points in any namespace, swap, block devices on top of it, programs that
 // have it open. A disk that is not there is not used.
 func Of(ctx context.Context, l layout.Layout, serial string) ([]string, error) {
+	if serial == "" {
+		return nil, fault.New(fault.Invalid, "a disk without serial number cannot be told from others")
+	}
 	d, err := find(l, serial)
 	if err != nil || d == nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"reflect"
 	"sync"
 	"time"
 
@@ -38,7 +39,16 @@ type Guest struct {
 	mu sync.Mutex
 	// mu guards:
 	phase channel.Phase
-	begun bool // an identity was given
+	given *given // nil: no identity yet
+}
+
+// given is an identity that the host gave, and what became of it.
+type given struct {
+	mac  string
+	seed channel.Seed
+	done chan struct{} // closed when the rest is known
+	out  channel.Assumed
+	err  error
 }
 
 // New finds out what this guest is.
@@ -106,26 +116,45 @@ func (g *Guest) Settle(ctx context.Context) error {
 	return settle.Run(ctx, g.layout, g.log, func() error { return assume.Rehearse(ctx, g.layout) })
 }
 
-// Assume gives this guest its identity. It cannot be tried again.
+// Assume gives this guest its identity, once: a host that asks again, because it
+// did not live to hear the answer, gets the same one. So it goes on to its end
+// though nobody waits.
 func (g *Guest) Assume(ctx context.Context, id channel.Identity) (channel.Assumed, error) {
 	received := time.Now()
 	g.mu.Lock()
-	if g.phase != channel.PhaseTemplate || g.begun {
-		g.mu.Unlock()
+	now := g.given
+	first := now == nil && g.phase == channel.PhaseTemplate
+	if first {
+		now = &given{mac: id.MAC, seed: id.Seed, done: make(chan struct{})}
+		g.given = now
+	}
+	g.mu.Unlock()
+	if first {
+		now.out, now.err = g.assume(context.WithoutCancel(ctx), id, received)
+		g.become(now)
+	}
+	if now == nil || now.mac != id.MAC || !reflect.DeepEqual(now.seed, id.Seed) {
 		return channel.Assumed{}, notTemplate()
 	}
-	g.begun = true
-	g.mu.Unlock()
-	out, err := g.assume(ctx, id, received)
-	if err != nil {
-		g.log.Error("identity is not complete", "err", err)
-		return out, err
+	select {
+	case <-now.done:
+		return now.out, now.err
+	case <-ctx.Done():
+		return channel.Assumed{}, ctx.Err()
+	}
+}
+
+// become makes it known what came of an identity.
+func (g *Guest) become(now *given) {
+	defer close(now.done)
+	if now.err != nil {
+		g.log.Error("identity is not complete", "err", now.err)
+		return
 	}
 	g.mu.Lock()
 	g.phase = channel.PhaseServing
 	g.mu.Unlock()
 	close(g.own)
-	return out, nil
 }
 
 func notTemplate() error {

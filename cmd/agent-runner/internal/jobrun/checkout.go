@@ -131,13 +131,44 @@ func (x *run) clear(dir string) error {
 		if _, err := os.Lstat(filepath.Join(dir, ".git")); err != nil {
 			return fault.New(fault.Precondition, "%s is not empty and not a repository", dir)
 		}
-		aside := dir + "." + time.Now().UTC().Format("20060102T150405.000")
+		aside := dir + "." + time.Now().UTC().Format(asideForm)
 		if err := os.Rename(dir, aside); err != nil {
 			return fmt.Errorf("move an older repository aside: %w", err)
 		}
 		x.say("an older repository was moved to %s", aside)
+		if err := forgetOldest(dir); err != nil {
+			return err
+		}
 	}
 	return x.give(dir)
+}
+
+const (
+	asideForm = "20060102T150405.000" // of the time in the name of what was moved aside
+	asideKept = 3
+)
+
+// forgetOldest removes what was moved aside before the newest few: a sandbox that is
+// kept for many jobs would fill its disk.
+func forgetOldest(dir string) error {
+	entries, err := os.ReadDir(filepath.Dir(dir))
+	if err != nil {
+		return fmt.Errorf("look for older repositories: %w", err)
+	}
+	var aside []string // oldest first, as ReadDir sorts
+	for _, e := range entries {
+		at, found := strings.CutPrefix(e.Name(), filepath.Base(dir)+".")
+		if _, err := time.Parse(asideForm, at); found && err == nil && e.IsDir() {
+			aside = append(aside, filepath.Join(filepath.Dir(dir), e.Name()))
+		}
+	}
+	for len(aside) > asideKept {
+		if err := os.RemoveAll(aside[0]); err != nil {
+			return fmt.Errorf("remove an older repository: %w", err)
+		}
+		aside = aside[1:]
+	}
+	return nil
 }
 
 func (x *run) give(dir string) error {

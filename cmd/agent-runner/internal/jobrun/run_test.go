@@ -210,6 +210,32 @@ func TestReusedWorkspaceIsHostile(t *testing.T) {
 	}
 }
 
+func TestOldWorkspacesAreForgotten(t *testing.T) {
+	h := newHost(t)
+	h.packed(map[string]string{"README": "hello"})
+	g := newGuest(t, h)
+	at := func(name string) string { return g.Layout.At("/workspace/" + name) }
+	for _, name := range []string{
+		"repo/.git", "repo.20250101T000000.000", "repo.20250102T000000.000/deep", "repo.20250103T000000.000", "repo.20250104T000000.000", "repo.mine", "other.20250101T000000.000",
+	} {
+		if err := os.MkdirAll(at(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := g.Run(t.Context(), job("true")); err != nil {
+		t.Fatal(err)
+	}
+	h.check("completed", 0, "", true)
+	for name, stays := range map[string]bool{
+		"repo.20250101T000000.000": false, "repo.20250102T000000.000": false,
+		"repo.20250103T000000.000": true, "repo.20250104T000000.000": true, "repo.mine": true, "other.20250101T000000.000": true,
+	} {
+		if _, err := os.Stat(at(name)); (err == nil) != stays {
+			t.Errorf("%s stays: %v, want %v", name, err == nil, stays)
+		}
+	}
+}
+
 func TestRestartWhileTheAgentRuns(t *testing.T) {
 	for boot, message := range map[string]string{"boot-1": "agent-runner was restarted", "boot-2": "the guest rebooted"} {
 		h := newHost(t)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -53,9 +54,49 @@ func find(l layout.Layout, name string) (string, error) {
 	return "", fault.New(fault.NotFound, "this VM has no port %s", name)
 }
 
+// hangupWait is how much later the kernel may hear of a hang-up than of the next
+// client's first words: the two come by different queues.
+const hangupWait = 300 * time.Millisecond
+
 // Read gives what the host says, and channel.ErrHangup once when its client has
-// gone. The kernel then tells of nothing to read until there is another.
+// gone and no other has come at once. The kernel then tells of nothing to read
+// until there is another.
 func (p *Port) Read(b []byte) (int, error) {
+	for {
+		n, err := p.read(b)
+		if n > 0 || !errors.Is(err, channel.ErrHangup) {
+			return n, err
+		}
+		time.Sleep(hangupWait)
+		n, there, err := p.look(b)
+		if n > 0 || err != nil {
+			return n, err
+		}
+		if p.up = there; !there {
+			return 0, channel.ErrHangup
+		}
+	}
+}
+
+// look reads without waiting, and reports whether the host's client is there.
+func (p *Port) look(b []byte) (n int, there bool, err error) {
+	var readErr error
+	err = p.raw.Read(func(fd uintptr) bool {
+		n, readErr = unix.Read(int(fd), b)
+		return true
+	})
+	switch {
+	case err != nil:
+		return 0, false, err
+	case errors.Is(readErr, unix.EAGAIN):
+		return 0, true, nil
+	case readErr != nil:
+		return 0, false, fmt.Errorf("read port: %w", readErr)
+	}
+	return n, n > 0, nil
+}
+
+func (p *Port) read(b []byte) (int, error) {
 	var n int
 	var err error
 	waitErr := p.raw.Read(func(fd uintptr) bool {

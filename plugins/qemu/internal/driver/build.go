@@ -23,20 +23,24 @@ const (
 	// settleTimeout is for a boot under emulation on a busy host, at the lowest
 	// priority. A guest that cannot become a template never answers.
 	settleTimeout = 5 * time.Minute
-	// buildVMID stands for the guest that becomes a template. No VM has it.
-	buildVMID = 0
 	// buildMAC is of a card that is on no network.
 	buildMAC = "52:54:00:00:00:00"
 	// spareDisk is what a build leaves free beside the guest's memory.
 	spareDisk = 1 << 30
 )
 
+// buildVMID stands for the guest that becomes a template: the number behind those
+// of VMs, which no VM can have.
+func (d *Driver) buildVMID() uint32 { return d.cfg.VMIDLast + 1 }
+
 // builder says which programs a build of this state folder may have left.
 func (d *Driver) builder() tenant {
-	return tenant{vmid: buildVMID, uid: d.uid(buildVMID), mark: d.buildMark()}
+	return tenant{vmid: d.buildVMID(), uid: d.uid(d.buildVMID()), mark: d.buildMark()}
 }
 
-func (d *Driver) buildMark() string { return record.Mark(buildVMID, "memory templates in "+d.state) }
+func (d *Driver) buildMark() string {
+	return record.Mark(d.buildVMID(), "memory templates in "+d.state)
+}
 
 // build makes the memory template for VMs like v.
 func (d *Driver) build(
@@ -60,6 +64,9 @@ func (d *Driver) build(
 	if err := d.tidyLocked(ctx); err != nil {
 		return t, err
 	}
+	if t, err = d.adoptLocked(fit.Key()); err == nil {
+		return t, nil
+	}
 	if err := d.roomToBuild(fit); err != nil {
 		return t, err
 	}
@@ -81,6 +88,7 @@ func (d *Driver) build(
 		return t, errors.Join(err, draft.Discard())
 	}
 	d.crash("committed")
+	d.publish(ctx, t.Key)
 	tell("done", 1)
 	return t, nil
 }
@@ -95,7 +103,7 @@ func (d *Driver) roomToBuild(fit memory.Fit) error {
 		return fault.New(fault.Exhausted, "a memory template may take %d MiB, and %d MiB of disk are free", need>>20, free>>20).
 			WithHint("free space on the file system of the plugin's state folder")
 	}
-	return d.unusedUser(buildVMID)
+	return d.unusedUser(d.buildVMID())
 }
 
 // freeze boots a guest into the draft, waits until it has settled, and stops it
@@ -138,7 +146,7 @@ func (d *Driver) freeze(
 // startDraft starts the guest that is to become the template: with everything
 // that a VM has, and no identity, no secret and no way out.
 func (d *Driver) startDraft(ctx context.Context, draft *memory.Draft, fit memory.Fit, v *record.VM) (*spawn.Program, error) {
-	uid := d.uid(buildVMID)
+	uid := d.uid(d.buildVMID())
 	blank, err := seediso.Render(seediso.Template, nil)
 	if err != nil {
 		return nil, err

@@ -22,7 +22,7 @@ import (
 type plan struct {
 	Config Config
 	State  string
-	Call   string // create, start, destroy, warm
+	Call   string // create, start, destroy, warm, or one of operations
 	Step   string // after which it dies
 }
 
@@ -55,6 +55,8 @@ func playStandIn(text string) {
 		err = d.DestroyVM(ctx, testRef())
 	case "warm":
 		_, err = d.WarmTemplate(ctx, testWarmRequest(), nil)
+	default:
+		err = operations[p.Call](ctx, d)
 	}
 	fmt.Println("the call ended before its step:", err)
 }

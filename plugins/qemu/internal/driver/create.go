@@ -216,9 +216,13 @@ func (d *Driver) freshDisk(ctx context.Context, v *record.VM) error {
 	if v.Memory != nil {
 		base = v.Memory.Disk
 	}
-	return disk.Create(ctx, disk.Overlay{
+	err := disk.Create(ctx, disk.Overlay{
 		Path: d.store.Path(v.VMID, diskName), Base: base, Bytes: v.DiskBytes, UID: v.UID,
 	})
+	if err != nil {
+		return err
+	}
+	return d.remakeSnapshots(ctx, v)
 }
 
 // reseed makes the seed this one.

@@ -19,6 +19,7 @@ import (
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/tap"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/template"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/volume"
 	"github.com/agentlab/agentlab/sdk/channel"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
@@ -44,18 +45,21 @@ const (
 	readyTimeout   = 30 * time.Second // from start to the first answer
 	endTimeout     = 5 * time.Second  // from quit or SIGKILL to the end
 	cleanTimeout   = 15 * time.Second
+	guestTimeout   = 10 * time.Second
 )
 
-// Driver implements hypervisor.Driver, hypervisor.ConsoleReader and
-// hypervisor.TemplateWarmer.
+// Driver implements hypervisor.Driver and the optional interfaces that are
+// named where they are implemented.
 type Driver struct {
 	cfg      Config
 	state    string
 	store    *record.Store
+	volumes  *volume.Store
 	catalog  template.Catalog
 	chooser  *accel.Chooser
 	versions *hostcheck.Versions
 	memory   *memory.Store
+	cache    *memory.Store // shared with other state folders; may be nil
 	vault    memory.Vault
 	bootID   string
 	log      hclog.Logger
@@ -63,11 +67,14 @@ type Driver struct {
 	openTap func(name string) (*os.File, error)
 	greet   func(conn net.Conn) guest
 	find    func(uid uint32) ([]procfs.Identity, error)
+	// guestWait is how long a guest may take to say whether it uses a disk.
+	guestWait time.Duration
 	// crash is called between the steps of a call; tests end the process there.
 	crash func(step string)
 
 	monitors keyed // one client of a QEMU's monitor at a time
 	warming  warming
+	channels channels
 
 	mu      sync.Mutex // mu guards: samples
 	samples map[uint32]sample
@@ -96,21 +103,41 @@ func New(cfg Config, state string, log hclog.Logger) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	volumes, err := volume.Open(state)
+	if err != nil {
+		return nil, err
+	}
+	if err := volumes.Sweep(); err != nil {
+		return nil, err
+	}
 	bootID, err := bootID()
 	if err != nil {
 		return nil, err
 	}
 	return &Driver{
-		cfg: cfg, state: state, store: store, memory: frozen, bootID: bootID, log: log,
+		cfg: cfg, state: state, store: store, volumes: volumes, memory: frozen, cache: openCache(cfg, log), bootID: bootID, log: log,
 		catalog:  template.Catalog{Folders: cfg.Templates, Parent: cfg.TemplateDir},
 		chooser:  &accel.Chooser{Want: cfg.Accel, State: state, Device: accel.Device, Measure: accel.Measure, Log: log.Named("accel")},
 		versions: &hostcheck.Versions{},
 		openTap:  tap.Open,
 		greet:    func(conn net.Conn) guest { return channel.New(conn) },
-		find:     procfs.Find,
-		crash:    func(string) {},
-		samples:  map[uint32]sample{},
+		find:     procfs.Find, guestWait: guestTimeout,
+		crash:   func(string) {},
+		samples: map[uint32]sample{},
 	}, nil
+}
+
+// openCache gives nil for none. Without it templates are made once more.
+func openCache(cfg Config, log hclog.Logger) *memory.Store {
+	if cfg.MemoryCache == "" || !cfg.warms() {
+		return nil
+	}
+	cache, err := memory.OpenCache(cfg.MemoryCache)
+	if err != nil {
+		log.Warn("memory templates are not shared", "err", err, "hint", fault.HintOf(err))
+		return nil
+	}
+	return cache
 }
 
 func (d *Driver) hostCheck() hostcheck.Check {

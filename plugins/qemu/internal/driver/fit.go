@@ -29,7 +29,7 @@ func (d *Driver) fit(ctx context.Context, v *record.VM) (memory.Fit, error) {
 		return none, fault.New(fault.Unavailable, "look for qemu: %w", err)
 	}
 	f := memory.Fit{
-		Name: v.Template.Name, Version: v.Template.Version, Cores: v.Cores,
+		Maker: memory.Maker, Name: v.Template.Name, Version: v.Template.Version, Cores: v.Cores,
 		MemoryMiB: machine.MemoryMiB(v.MemoryBytes), DiskBytes: v.DiskBytes, Accel: ways[0],
 	}
 	for _, look := range []struct {
@@ -75,6 +75,9 @@ func (d *Driver) choose(ctx context.Context, v *record.VM) error {
 	}
 	t, err := d.memory.Find(fit.Key())
 	if errors.Is(err, fault.NotFound) {
+		t, err = d.adopt(ctx, fit.Key())
+	}
+	if errors.Is(err, fault.NotFound) || errors.Is(err, fault.Locked) {
 		return nil
 	}
 	if err != nil {

@@ -153,7 +153,7 @@ func (l *lab) hasCounted(ctx context.Context) error {
 
 func (l *lab) builders() []procfs.Identity {
 	l.t.Helper()
-	found, err := procfs.Find(l.config.UIDBase)
+	found, err := procfs.Find(l.config.UIDBase + l.config.VMIDLast + 1)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -418,6 +418,29 @@ func TestOneBuilderPerKey(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	if l.guest.settled != 1 {
+		t.Errorf("%d builds", l.guest.settled)
+	}
+}
+
+// A throw-away daemon leaves its template to the next one.
+func TestTemplatesAreShared(t *testing.T) {
+	l := newMemoryLab(t)
+	l.config.MemoryCache = filepath.Join(l.state, "cache")
+	l.warm(l.driver())
+	if err := os.RemoveAll(filepath.Join(l.state, "memory")); err != nil {
+		t.Fatal(err)
+	}
+	d := l.driver()
+	l.create(d)
+	if vm := l.power(d, hypervisor.PowerOn, 0); vm.Start.Way != hypervisor.WayMemory {
+		t.Errorf("start = %+v", vm.Start)
+	}
+	l.destroyAndCheck(d)
+	if err := d.memory.Remove(l.keys(d)[0]); err != nil {
+		t.Fatal(err)
+	}
+	l.warm(d)
 	if l.guest.settled != 1 {
 		t.Errorf("%d builds", l.guest.settled)
 	}

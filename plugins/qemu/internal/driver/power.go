@@ -40,13 +40,17 @@ func (d *Driver) SetPower(
 		return none, err
 	}
 	if v.State != record.StateReady {
-		return none, fault.New(fault.Precondition, "vm %d is only half-made", ref.VMID).
-			WithHint("create it again, which finishes it, or destroy it")
+		return none, halfMade(ref.VMID)
 	}
 	if err := change(ctx, v, grace); err != nil {
 		return none, err
 	}
 	return d.view(ctx, v)
+}
+
+func halfMade(vmid uint32) error {
+	return fault.New(fault.Precondition, "vm %d is only half-made", vmid).
+		WithHint("create it again, which finishes it, or destroy it")
 }
 
 func (d *Driver) powerOn(ctx context.Context, v *record.VM, _ time.Duration) error {

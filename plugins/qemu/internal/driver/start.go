@@ -90,17 +90,24 @@ type start struct {
 	reason string   // why it boots
 	ram    *os.File // of its memory template; nil boots
 	state  *os.File
+	// prepare, if any, is called while QEMU is paused, for a guest that goes on
+	// from what it loads.
+	prepare func(context.Context) error
 }
 
 func (s start) name() hypervisor.Way {
-	if s.ram != nil {
+	switch {
+	case s.ram != nil:
 		return hypervisor.WayMemory
+	case s.prepare != nil:
+		return ""
 	}
 	return hypervisor.WayBoot
 }
 
-// startWith starts QEMU paused, notes it, and lets it go. Whatever happens
-// before that last step, the guest has not run, and a repeat begins anew.
+// startWith starts QEMU paused, does what is to be done in that state, notes it,
+// and lets it go. Whatever happens before that last step, the guest has not run,
+// and a repeat begins anew.
 func (d *Driver) startWith(ctx context.Context, v *record.VM, s start) (err error) {
 	// A start cut short before its pid was noted, or a way that failed.
 	if err := d.kill(ctx, d.tenant(v)); err != nil {
@@ -141,6 +148,11 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, s start) (err erro
 	if s.ram != nil {
 		return d.wake(ctx, v, program)
 	}
+	if s.prepare != nil {
+		if err := s.prepare(ctx); err != nil {
+			return err
+		}
+	}
 	if err := d.complete(ctx, v); err != nil {
 		return err
 	}
@@ -168,8 +180,16 @@ func (d *Driver) undoStart(ctx context.Context, v *record.VM) error {
 }
 
 func (d *Driver) spawn(v *record.VM, s start) (*spawn.Program, error) {
+	m := d.machine(v, s.way)
+	volumes, err := d.handOver(v)
+	if err != nil {
+		return nil, err
+	}
+	if s.ram == nil {
+		m.Volumes = volumes // a frozen guest has no place for them until it is loaded
+	}
 	return d.launch(launch{
-		machine: d.machine(v, s.way), dir: d.store.Dir(v.VMID), uid: v.UID, ram: s.ram, state: s.state,
+		machine: m, dir: d.store.Dir(v.VMID), uid: v.UID, ram: s.ram, state: s.state,
 		tap: func() (*os.File, error) { return d.openTap(v.NIC.Tap) },
 	})
 }

@@ -118,12 +118,25 @@ func (d *Driver) wake(ctx context.Context, v *record.VM, p *spawn.Program) error
 		return &unfitError{fmt.Errorf("load memory template: %w", err)}
 	}
 	d.crash("loaded")
+	if err := d.plugAll(ctx, v); err != nil {
+		return &unfitError{err}
+	}
 	v.Run.State = record.RunNaming
 	if err := d.store.Save(v); err != nil {
 		return err
 	}
 	d.crash("naming")
 	return d.name(ctx, v)
+}
+
+// plugAll gives a guest that was loaded the disks that the frozen one did not have.
+// It finds them when it goes on.
+func (d *Driver) plugAll(ctx context.Context, v *record.VM) error {
+	volumes, err := d.volumes.Of(v.VMID, v.Owner)
+	for i := 0; err == nil && i < len(volumes); i++ {
+		err = d.plugIn(ctx, v, volumes[i])
+	}
+	return err
 }
 
 func (d *Driver) load(ctx context.Context, vmid uint32) error {

@@ -55,6 +55,7 @@ type Machine struct {
 	Monitor int // descriptors as QEMU sees them
 	Channel int
 	Tap     int
+	Volumes []Volume
 	RAM     *RAM // nil: QEMU's own
 }
 
@@ -92,10 +93,14 @@ func MemoryMiB(bytes uint64) uint64 { return (bytes + 1<<20 - 1) >> 20 }
 func (m Machine) board() string {
 	board := "q35,usb=off,sata=off,smbus=off,i8042=off,smm=off,vmport=off,hpet=off,graphics=off,dump-guest-core=off"
 	if m.RAM != nil {
-		board += ",memory-backend=ram"
+		board += ",memory-backend=" + ramName
 	}
 	return board
 }
+
+// ramName is what QEMU calls its own memory: what was saved with the one can be
+// loaded with the other.
+const ramName = "pc.ram"
 
 // memory opens the descriptor anew, since QEMU takes only a path, and always for
 // writing. A sealed file lets itself be opened so, and be written by nobody.
@@ -104,7 +109,7 @@ func (m Machine) memory() []string {
 		return nil
 	}
 	args := node{
-		"qom-type": "memory-backend-file", "id": "ram", "mem-path": "/proc/self/fd/" + strconv.Itoa(m.RAM.File),
+		"qom-type": "memory-backend-file", "id": ramName, "x-use-canonical-path-for-ramblock-id": false, "mem-path": "/proc/self/fd/" + strconv.Itoa(m.RAM.File),
 		"share": m.RAM.Shared, "size": MemoryMiB(m.MemoryBytes) << 20,
 	}.arg("-object")
 	if !m.RAM.Shared {
@@ -198,13 +203,16 @@ func (m Machine) devices() []string {
 		"-object", "rng-builtin,id=rng0",
 		"-device", "virtio-rng-pci,rng=rng0,disable-legacy=on",
 	}
-	if m.Bus != VirtioSCSI {
-		return args
+	if m.Bus == VirtioSCSI {
+		args = append(args,
+			"-device", "scsi-hd,id=disk0,bus=scsi0.0,scsi-id=0,drive=root,serial=root,bootindex=1",
+			"-device", "scsi-cd,id=disk1,bus=scsi0.0,scsi-id=1,drive=seed,serial=seed",
+		)
 	}
-	return append(args,
-		"-device", "scsi-hd,id=disk0,bus=scsi0.0,scsi-id=0,drive=root,serial=root,bootindex=1",
-		"-device", "scsi-cd,id=disk1,bus=scsi0.0,scsi-id=1,drive=seed,serial=seed",
-	)
+	for _, v := range m.Volumes {
+		args = append(args, v.args()...)
+	}
+	return args
 }
 
 // console is the quick one where the kernel is told of it, and otherwise the

@@ -78,24 +78,32 @@ func (d *Draft) Commit(fit Fit) (Template, error) {
 		return Template{}, fault.New(fault.Internal, "memory template lacks %v", keep)
 	}
 	t := Template{Format: formatNumber, Key: fit.Key(), Created: time.Now().UTC().Truncate(time.Second), Fit: fit}
+	if err := d.place(t); err != nil {
+		return Template{}, err
+	}
+	t.Used = time.Now()
+	return t, nil
+}
+
+// place writes the manifest and gives the folder its name.
+func (d *Draft) place(t Template) error {
 	raw, err := json.MarshalIndent(t, "", "  ")
 	if err != nil {
-		return Template{}, fault.New(fault.Internal, "encode memory template: %w", err)
+		return fault.New(fault.Internal, "encode memory template: %w", err)
 	}
 	if err := record.WriteFile(d.Path(manifestName), append(raw, '\n'), 0o400, os.Getuid()); err != nil {
-		return Template{}, err
+		return err
 	}
 	place := filepath.Join(d.root, t.Key)
 	err = syscall.Rename(d.Dir, place)
 	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST) {
-		return Template{}, fault.New(fault.Precondition, "%s is there and damaged", place).
+		return fault.New(fault.Precondition, "%s is there and damaged", place).
 			WithHint("disks of VMs depend on it: it goes with the last of them")
 	}
 	if err != nil {
-		return Template{}, record.Classify("finish memory template", err)
+		return record.Classify("finish memory template", err)
 	}
-	t.Used = time.Now()
-	return t, record.SyncDir(d.root)
+	return record.SyncDir(d.root)
 }
 
 // Discard removes a draft that was not committed.

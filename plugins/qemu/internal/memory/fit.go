@@ -13,10 +13,15 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
+// Maker is raised when templates are made in another way than before, so that older
+// ones are no longer used.
+const Maker = 1
+
 // Fit is all that a memory template depends on. A VM can start from one whose fit
 // is the same in every part.
 type Fit struct {
-	Name      string `json:"name"` // of the image
+	Maker     int    `json:"maker"` // see Maker
+	Name      string `json:"name"`  // of the image
 	Version   string `json:"version"`
 	Disk      File   `json:"disk"`
 	Kernel    File   `json:"kernel"`
@@ -76,7 +81,7 @@ func (f Fit) Differs(now Fit) string {
 		return fmt.Sprintf("the memory template is of another size (%d cores, %d MiB, %d bytes of disk)", f.Cores, f.MemoryMiB, f.DiskBytes)
 	case f.Accel != now.Accel || f.Host != now.Host:
 		return "guests are executed in another way, or on another processor or kernel, than when its memory template was made"
-	case !slices.Equal(f.Args, now.Args):
+	case f.Maker != now.Maker || !slices.Equal(f.Args, now.Args):
 		return "VMs are set up in another way than when its memory template was made"
 	}
 	return ""

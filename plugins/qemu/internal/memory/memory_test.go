@@ -198,6 +198,7 @@ func TestKeyFollowsEveryPart(t *testing.T) {
 		"of another size":     func(f *Fit) { f.DiskBytes++ },
 		"executed in another": func(f *Fit) { f.Accel.CPU = "host" },
 		"processor or kernel": func(f *Fit) { f.Host = "6.1" },
+		"VMs are set up":      func(f *Fit) { f.Maker++ },
 		"set up":              func(f *Fit) { f.Args = []string{"-a", "c"} },
 	}
 	before := testFit()
@@ -283,5 +284,100 @@ func TestCommitIsWholeOrNothing(t *testing.T) {
 	}
 	if _, err := s.Find(fit.Key()); !errors.Is(err, fault.NotFound) {
 		t.Errorf("find after remove: %v", err)
+	}
+}
+
+// A store has a template that another made, and loses it with nobody else.
+func TestShare(t *testing.T) {
+	dir := t.TempDir()
+	one, err := Open(filepath.Join(dir, "one"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := OpenCache(filepath.Join(dir, "cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := Open(filepath.Join(dir, "two"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := draft(t, one).Commit(testFit())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := one.Share(two, "other"); !errors.Is(err, fault.NotFound) {
+		t.Errorf("share of what is not there: %v", err)
+	}
+	for range 2 {
+		if err := errors.Join(one.Share(cache, made.Key), cache.Share(two, made.Key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(one.Remove(made.Key), cache.Remove(made.Key)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := two.Find(made.Key)
+	if err != nil || !got.Created.Equal(made.Created) {
+		t.Errorf("found %+v, %v", got, err)
+	}
+	for name, want := range map[string]os.FileMode{RAMName: 0o400, DiskName: 0o444} {
+		if st, err := os.Stat(two.Path(made.Key, name)); err != nil || st.Mode() != want {
+			t.Errorf("%s: %v, %v", name, st, err)
+		}
+	}
+}
+
+func TestPrune(t *testing.T) {
+	s, err := OpenCache(filepath.Join(t.TempDir(), "cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := filepath.Join(t.TempDir(), "disk")
+	commit := func(cores uint32) string {
+		t.Helper()
+		fit := testFit()
+		fit.Kernel, fit.QEMU, fit.Cores = File{}, File{}, cores
+		if fit.Disk, err = Look(image); err != nil {
+			t.Fatal(err)
+		}
+		made, err := draft(t, s).Commit(fit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made.Key
+	}
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fresh, unused := commit(1), commit(2)
+	old := time.Now().Add(-2 * time.Hour)
+	if err := os.Chtimes(s.Path(unused, manifestName), old, old); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Prune(time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := s.List(); err != nil || len(keys) != 1 || keys[0] != fresh {
+		t.Errorf("keys = %v, %v", keys, err)
+	}
+	if err := os.WriteFile(image, []byte("rebuilt"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Prune(time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := s.List(); err != nil || len(keys) != 0 {
+		t.Errorf("keys = %v, %v", keys, err)
+	}
+}
+
+func TestCacheThatOthersMayWriteTo(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o775)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenCache(dir); !errors.Is(err, fault.Precondition) || fault.HintOf(err) == "" {
+		t.Errorf("err = %v", err)
 	}
 }
