@@ -26,11 +26,18 @@ type card struct {
 // openCard finds the one network card of a VM: the link that has a device behind
 // it. The kernel's own list of links would take longer than all the rest.
 func openCard(l layout.Layout) (*card, error) {
-	devices, _ := filepath.Glob(l.At("/sys/class/net/*/device"))
-	if len(devices) == 0 {
+	links, _ := os.ReadDir(l.At("/sys/class/net"))
+	dir := ""
+	for _, link := range links {
+		here := l.At("/sys/class/net/" + link.Name())
+		if _, err := os.Stat(here + "/device"); err == nil {
+			dir = here
+			break
+		}
+	}
+	if dir == "" {
 		return nil, fault.New(fault.Precondition, "this guest has no network card")
 	}
-	dir := filepath.Dir(devices[0])
 	b, err := os.ReadFile(filepath.Join(dir, "ifindex"))
 	if err != nil {
 		return nil, fmt.Errorf("find network card: %w", err)

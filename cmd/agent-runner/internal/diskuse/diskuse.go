@@ -153,6 +153,9 @@ func (d *disk) programs(ctx context.Context, l layout.Layout, users map[string]b
 			seen[namespace] = true
 			d.mounts(filepath.Join(dir, "mountinfo"), users)
 		}
+		if isUdev(dir) {
+			continue
+		}
 		files, _ := os.ReadDir(filepath.Join(dir, "fd"))
 		for _, f := range files {
 			if path, err := os.Readlink(filepath.Join(dir, "fd", f.Name())); err == nil && d.isNode(path) {
@@ -161,6 +164,14 @@ func (d *disk) programs(ctx context.Context, l layout.Layout, users map[string]b
 		}
 	}
 	return nil
+}
+
+// isUdev: udev looks at each disk that somebody has closed, for a moment, and does
+// not mind that it goes away.
+func isUdev(process string) bool {
+	b, _ := os.ReadFile(filepath.Join(process, "comm"))
+	name := strings.TrimSpace(string(b))
+	return name == "(udev-worker)" || name == "systemd-udevd"
 }
 
 // mounts notes the mount points of the disk: by number, or by name for file

@@ -69,6 +69,11 @@ func TestUsers(t *testing.T) {
 		"swap":              {"vol-1", func(g guest) { g.put("/proc/swaps", "/dev/sda1 partition 1 0 -2\n") }, []string{"swap on /dev/sda1"}},
 		"below a mapper":    {"vol-1", func(g guest) { g.put("/sys/block/sda/sda1/holders/dm-0/x", "") }, []string{"/dev/dm-0"}},
 		"open":              {"vol-1", func(g guest) { g.process("7", "mnt:[1]", ""); g.link("/proc/7/fd/4", "/dev/sda") }, []string{"process 7"}},
+		"open by udev": {"vol-1", func(g guest) {
+			g.process("7", "mnt:[1]", "")
+			g.put("/proc/7/comm", "(udev-worker)\n")
+			g.link("/proc/7/fd/4", "/dev/sda")
+		}, nil},
 		"several": {"vol-1", func(g guest) {
 			g.put("/sys/block/sda/holders/md0/x", "")
 			g.put("/proc/swaps", "/dev/sda partition 1 0 -2\n")

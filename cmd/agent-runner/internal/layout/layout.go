@@ -13,8 +13,8 @@ import (
 // Layout is a guest's file tree. Root is "/" in a guest and a directory in tests.
 type Layout struct {
 	Root string
-	// Lazy leaves what Write writes in the page cache. Who sets it calls Flush
-	// before anybody relies on the files.
+	// Lazy leaves what Write writes in the page cache, and a crash may leave half
+	// of it. Who sets it calls Flush before anybody relies on the files.
 	Lazy bool
 }
 

@@ -3,6 +3,7 @@ package layout
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -32,26 +33,23 @@ func (l Layout) Flush() error {
 	return nil
 }
 
-// Write is WriteFile, which a lazy layout does not flush. The path is one that
-// the layout gave.
+// Write is WriteFile, which a lazy layout does not flush, nor keep the old content
+// until the new one is whole. The path is one that the layout gave.
 func (l Layout) Write(path string, content []byte, mode os.FileMode, owner Owner) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make directory: %w", err)
+	}
+	if l.Lazy {
+		return writeAnew(path, content, mode, owner)
 	}
 	f, err := os.CreateTemp(dir, ".agentlab-*")
 	if err != nil {
 		return fmt.Errorf("create file: %w", err)
 	}
 	defer os.Remove(f.Name()) // gone after the rename
-	_, err = f.Write(content)
+	err = fill(f, content, mode, owner)
 	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil && os.Geteuid() == 0 {
-		err = f.Chown(int(owner.UID), int(owner.GID))
-	}
-	if err == nil && !l.Lazy {
 		err = f.Sync()
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
@@ -60,10 +58,34 @@ func (l Layout) Write(path string, content []byte, mode os.FileMode, owner Owner
 	if err := os.Rename(f.Name(), path); err != nil {
 		return fmt.Errorf("replace file: %w", err)
 	}
-	if l.Lazy {
-		return nil
-	}
 	return syncDir(dir)
+}
+
+// writeAnew removes the old file first: over one that is there, file systems
+// flush what is renamed or truncated.
+func writeAnew(path string, content []byte, mode os.FileMode, owner Owner) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove old file: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("create file: %w", err)
+	}
+	if err := errors.Join(fill(f, content, mode, owner), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+func fill(f *os.File, content []byte, mode os.FileMode, owner Owner) error {
+	_, err := f.Write(content)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil && os.Geteuid() == 0 {
+		err = f.Chown(int(owner.UID), int(owner.GID))
+	}
+	return err
 }
 
 // MakeDir makes sure that the directory exists with exactly this mode and owner.

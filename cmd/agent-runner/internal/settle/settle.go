@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -13,7 +14,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"golang.org/x/sys/unix"
 
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -40,7 +40,9 @@ func Run(ctx context.Context, l layout.Layout, log hclog.Logger, rehearse func()
 		}
 	}
 	stopNetworkd(ctx, log)
-	preload()
+	if err := preload(); err != nil {
+		return err
+	}
 	if err := rehearse(); err != nil {
 		return err
 	}
@@ -77,12 +79,18 @@ func stopNetworkd(ctx context.Context, log hclog.Logger) {
 	}
 }
 
-// preload has all of this program in memory, where copies share it, before one
-// of them needs it in a hurry. Without the right to lock memory it is slower.
-func preload() {
-	if unix.Mlockall(unix.MCL_CURRENT) == nil {
-		_ = unix.Munlockall()
+// preload has all of this program in the page cache, where copies share it,
+// before one of them needs it in a hurry.
+func preload() error {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return fmt.Errorf("read own program: %w", err)
 	}
+	_, err = io.Copy(io.Discard, f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("read own program: %w", err)
+	}
+	return nil
 }
 
 // quiet waits until little goes on.
