@@ -238,10 +238,12 @@ func Capture(cmd *exec.Cmd) Result {
 	return r
 }
 
-// Eventually waits until cond holds and fails the test when it does not in time.
+// Eventually waits until cond holds and fails the test when it does not in time. It
+// looks less often where there is more time: a look may be a whole program.
 func Eventually(t testing.TB, within time.Duration, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(within); !cond(); time.Sleep(50 * time.Millisecond) {
+	pause := min(max(within/200, 50*time.Millisecond), 500*time.Millisecond)
+	for deadline := time.Now().Add(within); !cond(); time.Sleep(pause) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within %s: %s", within, what)
 		}
