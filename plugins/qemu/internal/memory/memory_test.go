@@ -287,6 +287,29 @@ func TestCommitIsWholeOrNothing(t *testing.T) {
 	}
 }
 
+// A template that lost a file is none.
+func TestFindWantsEveryFile(t *testing.T) {
+	for _, name := range []string{RAMName, StateName, DiskName} {
+		s, err := Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, err := draft(t, s).Commit(testFit())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Find(made.Key); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(s.Path(made.Key, name)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Find(made.Key); !errors.Is(err, fault.NotFound) {
+			t.Errorf("without %s: %v", name, err)
+		}
+	}
+}
+
 // A store has a template that another made, and loses it with nobody else.
 func TestShare(t *testing.T) {
 	dir := t.TempDir()
@@ -379,5 +402,30 @@ func TestCacheThatOthersMayWriteTo(t *testing.T) {
 	}
 	if _, err := OpenCache(dir); !errors.Is(err, fault.Precondition) || fault.HintOf(err) == "" {
 		t.Errorf("err = %v", err)
+	}
+}
+
+// What is beside the cache, as images are, can be reached by those who reached it.
+func TestFolderAboveTheCacheIsForAll(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	above := filepath.Join(t.TempDir(), "cache", "agentlab")
+	if _, err := OpenCache(filepath.Join(above, "memory")); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]os.FileMode{filepath.Dir(above): 0o755, above: 0o755, filepath.Join(above, "memory"): 0o700} {
+		if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v, want %v", dir, st.Mode(), err, want)
+		}
+	}
+	// What was there is its owner's to say.
+	if err := os.Chmod(above, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenCache(filepath.Join(above, "other")); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(above); err != nil || st.Mode().Perm() != 0o750 {
+		t.Errorf("%s: %v, %v", above, st.Mode(), err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -15,7 +17,7 @@ import (
 // on what is in it: each store has links of its own to the files. What others than
 // root may write to is refused.
 func OpenCache(root string) (*Store, error) {
-	if err := os.MkdirAll(root, 0o700); err != nil {
+	if err := makeFolders(root); err != nil {
 		return nil, record.Classify("make cache of memory templates", err)
 	}
 	st, err := os.Lstat(root)
@@ -28,6 +30,38 @@ func OpenCache(root string) (*Store, error) {
 			WithHint("chown root: %s && chmod go-w %s, or name another with memory_cache", root, root)
 	}
 	return &Store{root: root}, nil
+}
+
+// makeFolders makes the folder for this user alone, and those above it, where they
+// are missing, for everybody to pass through: images may be beside it. What is there
+// is left as it is.
+func makeFolders(root string) error {
+	folder := func(dir string, mode fs.FileMode) error {
+		if err := os.Mkdir(dir, mode); err != nil {
+			return err
+		}
+		return os.Chmod(dir, mode) // whatever the umask
+	}
+	var missing []string
+	for dir := filepath.Dir(root); ; dir = filepath.Dir(dir) {
+		_, err := os.Stat(dir)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		missing = append(missing, dir)
+	}
+	for _, dir := range slices.Backward(missing) {
+		if err := folder(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if err := folder(root, 0o700); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
 }
 
 // Share puts a template of this store into another one. It takes no further disk
