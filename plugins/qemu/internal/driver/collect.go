@@ -38,7 +38,7 @@ func (d *Driver) tryBuildLock(ctx context.Context) (unlock func(), err error) {
 
 // tidyLocked is called with the build lock held.
 func (d *Driver) tidyLocked(ctx context.Context) error {
-	if err := d.kill(ctx, d.builder()); err != nil {
+	if err := d.endBuilder(ctx); err != nil {
 		return err
 	}
 	return errors.Join(d.memory.Sweep(), d.collectLocked(ctx))
