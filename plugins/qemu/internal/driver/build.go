@@ -55,7 +55,7 @@ func (d *Driver) build(
 	if err := d.tidyLocked(ctx); err != nil {
 		return t, err
 	}
-	if t, err = d.adoptLocked(fit.Key()); err == nil {
+	if t, err = d.adoptLocked(ctx, fit.Key()); err == nil {
 		return t, nil
 	}
 	if err := d.roomToBuild(fit); err != nil {

@@ -17,9 +17,11 @@ import (
 const keepUnused = 14 * 24 * time.Hour
 
 // Tidy removes what killed calls have left of memory templates, and those that
-// nobody can use. Another process that is building one is left alone.
+// nobody can use, in the cache too. Another process that is building one is left
+// alone.
 func (d *Driver) Tidy(ctx context.Context) error {
-	unlock, err := d.tryBuildLock(ctx)
+	d.tidyCache(ctx)
+	unlock, err := tryBuildLock(ctx, d.memory)
 	if errors.Is(err, fault.Locked) {
 		return nil
 	}
@@ -30,10 +32,10 @@ func (d *Driver) Tidy(ctx context.Context) error {
 	return d.tidyLocked(ctx)
 }
 
-func (d *Driver) tryBuildLock(ctx context.Context) (unlock func(), err error) {
+func tryBuildLock(ctx context.Context, s *memory.Store) (unlock func(), err error) {
 	try, cancel := context.WithCancel(ctx)
 	cancel() // one look only
-	return d.memory.LockBuild(try)
+	return s.LockBuild(try)
 }
 
 // tidyLocked is called with the build lock held.
@@ -48,7 +50,7 @@ func (d *Driver) tidyLocked(ctx context.Context) error {
 // on them. It is best effort: what is left goes with a later call.
 func (d *Driver) collect(ctx context.Context) {
 	// Whoever builds collects as well, so nobody waits for that here.
-	unlock, err := d.tryBuildLock(ctx)
+	unlock, err := tryBuildLock(ctx, d.memory)
 	if errors.Is(err, fault.Locked) {
 		return
 	}

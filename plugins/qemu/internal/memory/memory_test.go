@@ -2,6 +2,7 @@ package memory
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -56,7 +57,7 @@ func ram(t *testing.T) (path string, want []byte) {
 
 func TestSealCopiesMemory(t *testing.T) {
 	path, want := ram(t)
-	f, err := Seal(path)
+	f, err := Seal(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +117,7 @@ func TestNobodyWritesSealedMemory(t *testing.T) {
 	var vault Vault
 	defer vault.Close()
 	s := &Store{root: filepath.Dir(filepath.Dir(path))}
-	f, err := vault.Take(s, filepath.Base(filepath.Dir(path)))
+	f, err := vault.Take(t.Context(), s, filepath.Base(filepath.Dir(path)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +146,7 @@ func TestVaultKeepsTheLastUsed(t *testing.T) {
 	defer vault.Close()
 	inode := func(key int) uint64 {
 		t.Helper()
-		f, err := vault.Take(s, strconv.Itoa(key))
+		f, err := vault.Take(t.Context(), s, strconv.Itoa(key))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -329,11 +330,11 @@ func TestShare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := one.Share(two, "other"); !errors.Is(err, fault.NotFound) {
+	if err := one.Share(t.Context(), two, "other"); !errors.Is(err, fault.NotFound) {
 		t.Errorf("share of what is not there: %v", err)
 	}
 	for range 2 {
-		if err := errors.Join(one.Share(cache, made.Key), cache.Share(two, made.Key)); err != nil {
+		if err := errors.Join(one.Share(t.Context(), cache, made.Key), cache.Link(two, made.Key)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -427,5 +428,58 @@ func TestFolderAboveTheCacheIsForAll(t *testing.T) {
 	}
 	if st, err := os.Stat(above); err != nil || st.Mode().Perm() != 0o750 {
 		t.Errorf("%s: %v, %v", above, st.Mode(), err)
+	}
+}
+
+// From one file system to another only a copy leads, which ends with its caller.
+func TestShareBetweenFileSystems(t *testing.T) {
+	away, err := os.MkdirTemp("/dev/shm", "agentlab-memory-")
+	if err != nil {
+		t.Skip("needs another file system:", err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(away) })
+	cache, err := OpenCache(filepath.Join(away, "cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := draft(t, cache).Commit(testFit())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(cache.Path(made.Key, StateName), filepath.Join(s.root, ".link")); !errors.Is(err, syscall.EXDEV) {
+		t.Skip("needs another file system:", err)
+	}
+	// Its memory has something to be copied.
+	if err := errors.Join(os.Chmod(cache.Path(made.Key, RAMName), 0o600), os.WriteFile(cache.Path(made.Key, RAMName), bytes.Repeat([]byte("a"), 1<<20), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for what, err := range map[string]error{"link": cache.Link(s, made.Key), "copy for nobody": cache.Share(gone, s, made.Key)} {
+		if err == nil || what == "link" && !errors.Is(err, fault.Unsupported) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if items, err := os.ReadDir(s.root); err != nil || len(items) != 0 {
+		t.Errorf("left: %v, %v", items, err)
+	}
+	if err := cache.Share(t.Context(), s, made.Key); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Find(made.Key); err != nil || got.Key != made.Key {
+		t.Errorf("found %+v, %v", got, err)
+	}
+}
+
+func TestSealEndsWithItsCaller(t *testing.T) {
+	path, _ := ram(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Seal(ctx, path); !errors.Is(err, context.Canceled) || !errors.Is(err, fault.Timeout) {
+		t.Errorf("err = %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -64,9 +65,23 @@ func makeFolders(root string) error {
 	return nil
 }
 
-// Share puts a template of this store into another one. It takes no further disk
-// where both are on one file system. Caller holds the other's build lock.
-func (s *Store) Share(to *Store, key string) error {
+// Share puts a template of this store into another one, and takes no further disk
+// where both are on one file system. Caller holds the build locks of both.
+func (s *Store) Share(ctx context.Context, to *Store, key string) error {
+	return s.share(to, key, func(from, to string) error { return linkOrCopy(ctx, from, to) })
+}
+
+// Link is Share that takes no time: it is fault.Unsupported from one file system to
+// another.
+func (s *Store) Link(to *Store, key string) error {
+	err := s.share(to, key, os.Link)
+	if errors.Is(err, syscall.EXDEV) {
+		return fault.New(fault.Unsupported, "link memory template: %w", err)
+	}
+	return err
+}
+
+func (s *Store) share(to *Store, key string, put func(from, to string) error) error {
 	t, err := s.Find(key)
 	if err != nil {
 		return err
@@ -79,7 +94,7 @@ func (s *Store) Share(to *Store, key string) error {
 		return err
 	}
 	for _, name := range []string{RAMName, StateName, DiskName} {
-		if err = linkOrCopy(s.Path(key, name), draft.Path(name)); err != nil {
+		if err = put(s.Path(key, name), draft.Path(name)); err != nil {
 			err = record.Classify("share memory template", err)
 			break
 		}
@@ -93,7 +108,7 @@ func (s *Store) Share(to *Store, key string) error {
 	return nil
 }
 
-func linkOrCopy(from, to string) error {
+func linkOrCopy(ctx context.Context, from, to string) error {
 	err := os.Link(from, to)
 	if !errors.Is(err, syscall.EXDEV) {
 		return err
@@ -115,7 +130,7 @@ func linkOrCopy(from, to string) error {
 	if err := out.Truncate(st.Size()); err != nil {
 		return err
 	}
-	return errors.Join(copyPages(out, in, st.Size()), out.Chmod(st.Mode().Perm()), out.Sync())
+	return errors.Join(copyPages(ctx, out, in, st.Size()), out.Chmod(st.Mode().Perm()), out.Sync())
 }
 
 // Prune removes what has not been used for so long, or was made from files that are

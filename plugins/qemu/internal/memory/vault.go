@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"context"
 	"os"
 	"slices"
 	"sync"
@@ -24,12 +25,12 @@ type sealed struct {
 }
 
 // Take gives the memory of the template, in a file that the caller closes.
-func (v *Vault) Take(s *Store, key string) (*os.File, error) {
+func (v *Vault) Take(ctx context.Context, s *Store, key string) (*os.File, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	at := slices.IndexFunc(v.held, func(h sealed) bool { return h.key == key })
 	if at < 0 {
-		f, err := Seal(s.Path(key, RAMName))
+		f, err := Seal(ctx, s.Path(key, RAMName))
 		if err != nil {
 			return nil, err
 		}
