@@ -49,6 +49,7 @@ func (d *Driver) tidyLocked(ctx context.Context) error {
 // collect removes memory templates that nobody can use, unless a VM's disk depends
 // on them. It is best effort: what is left goes with a later call.
 func (d *Driver) collect(ctx context.Context) {
+	d.vault.Trim()
 	// Whoever builds collects as well, so nobody waits for that here.
 	unlock, err := tryBuildLock(ctx, d.memory)
 	if errors.Is(err, fault.Locked) {

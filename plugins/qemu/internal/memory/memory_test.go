@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -136,44 +135,6 @@ func TestNobodyWritesSealedMemory(t *testing.T) {
 	got := make([]byte, len(want))
 	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("the memory has changed, %v", err)
-	}
-}
-
-func TestVaultKeepsTheLastUsed(t *testing.T) {
-	root := t.TempDir()
-	s := &Store{root: root}
-	var vault Vault
-	defer vault.Close()
-	inode := func(key int) uint64 {
-		t.Helper()
-		f, err := vault.Take(t.Context(), s, strconv.Itoa(key))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		var st syscall.Stat_t
-		if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
-			t.Fatal(err)
-		}
-		return st.Ino
-	}
-	first := map[int]uint64{}
-	for key := range vaultSize + 1 {
-		dir := filepath.Join(root, strconv.Itoa(key))
-		if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, RAMName), make([]byte, pageSize), 0o600)); err != nil {
-			t.Fatal(err)
-		}
-		first[key] = inode(key)
-		if inode(0) != first[0] {
-			t.Error("the memory used last was copied again")
-		}
-	}
-	if inode(1) == first[1] {
-		t.Error("the vault keeps more than it should")
-	}
-	vault.Drop("0")
-	if inode(0) == first[0] {
-		t.Error("what was dropped is kept")
 	}
 }
 

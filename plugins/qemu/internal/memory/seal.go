@@ -22,7 +22,7 @@ const (
 )
 
 // Seal copies a file of guest memory into memory of the host that can never be
-// written again. Pages of zeros take none.
+// written again. Pages of zeros take none. The file is open for reading only.
 func Seal(ctx context.Context, path string) (*os.File, error) {
 	from, err := os.Open(path)
 	if err != nil {
@@ -37,12 +37,12 @@ func Seal(ctx context.Context, path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer to.Close()
 	err = copyPages(ctx, to, from, st.Size())
 	if err == nil {
 		_, err = unix.FcntlInt(to.Fd(), unix.F_ADD_SEALS, seals)
 	}
 	if err != nil {
-		_ = to.Close()
 		class := fault.Internal
 		if ctx.Err() != nil {
 			class = fault.Timeout
@@ -51,7 +51,7 @@ func Seal(ctx context.Context, path string) (*os.File, error) {
 		}
 		return nil, fault.New(class, "copy guest memory: %w", err)
 	}
-	return to, nil
+	return reopen(to)
 }
 
 // Sealable gives an error where the kernel cannot seal memory.
