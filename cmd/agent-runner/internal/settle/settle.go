@@ -31,6 +31,9 @@ const (
 // Run returns when the guest has booted and is at rest. It leaves no host key:
 // the one that sshd began with is for nobody. rehearse is done before the rest.
 func Run(ctx context.Context, l layout.Layout, log hclog.Logger, rehearse func() error) error {
+	if err := readsHostKey(l); err != nil {
+		return err
+	}
 	if err := booted(ctx, log); err != nil {
 		return err
 	}

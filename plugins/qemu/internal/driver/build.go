@@ -33,19 +33,6 @@ const (
 	spareMemory = 512 << 20
 )
 
-// buildVMID stands for the guest that becomes a template: the number behind those
-// of VMs, which no VM can have.
-func (d *Driver) buildVMID() uint32 { return d.cfg.VMIDLast + 1 }
-
-// builder says which programs a build of this state folder may have left.
-func (d *Driver) builder() tenant {
-	return tenant{vmid: d.buildVMID(), uid: d.uid(d.buildVMID()), mark: d.buildMark()}
-}
-
-func (d *Driver) buildMark() string {
-	return record.Mark(d.buildVMID(), "memory templates in "+d.state)
-}
-
 // build makes the memory template for VMs like v.
 func (d *Driver) build(
 	ctx context.Context, fit memory.Fit, v *record.VM, progress func(hypervisor.Progress),
@@ -68,7 +55,7 @@ func (d *Driver) build(
 	if err := d.tidyLocked(ctx); err != nil {
 		return t, err
 	}
-	if t, err = d.adoptLocked(fit.Key()); err == nil {
+	if t, err = d.adoptLocked(ctx, fit.Key()); err == nil {
 		return t, nil
 	}
 	if err := d.roomToBuild(fit); err != nil {
@@ -83,7 +70,7 @@ func (d *Driver) build(
 	// Nothing may have its files open when they become the template's.
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 	defer cancel()
-	err = errors.Join(err, d.kill(clean, d.builder()))
+	err = errors.Join(err, d.endBuilder(clean))
 	if err == nil {
 		d.crash("ended")
 		t, err = draft.Commit(fit)
@@ -116,7 +103,7 @@ func (d *Driver) roomToBuild(fit memory.Fit) error {
 		return fault.New(fault.Exhausted, "a memory template may take %d MiB of memory while it is made, and %d are free", need>>20, available>>20).
 			WithHint("stop a VM, or make it later")
 	}
-	return d.unusedUser(d.buildVMID())
+	return nil
 }
 
 // freeze boots a guest into the draft, waits until it has settled, and stops it
@@ -159,7 +146,11 @@ func (d *Driver) freeze(
 // startDraft starts the guest that is to become the template: with everything
 // that a VM has, and no identity, no secret and no way out.
 func (d *Driver) startDraft(ctx context.Context, draft *memory.Draft, fit memory.Fit, v *record.VM) (*spawn.Program, error) {
-	uid := d.uid(d.buildVMID())
+	note, err := d.announceBuilder()
+	if err != nil {
+		return nil, err
+	}
+	uid := note.UID
 	blank, err := seediso.Render(seediso.Template, nil)
 	if err != nil {
 		return nil, err
@@ -176,9 +167,9 @@ func (d *Driver) startDraft(ctx context.Context, draft *memory.Draft, fit memory
 		return nil, err
 	}
 	defer ram.Close()
-	return d.launch(launch{
+	p, err := d.launch(launch{
 		machine: machine.Machine{
-			Name: "agentlab-template", UUID: d.buildMark(), Accel: fit.Accel, TBMiB: d.cfg.TBMiB,
+			Name: "agentlab-template", UUID: note.Mark, Accel: fit.Accel, TBMiB: d.cfg.TBMiB,
 			Cores: v.Cores, MemoryBytes: v.MemoryBytes,
 			Kernel: v.Template.Kernel, Initrd: v.Template.Initrd, Cmdline: v.Template.Cmdline,
 			Bus: machine.Bus(v.Template.DiskBus), Disk: draft.Path(memory.DiskName), Bases: []string{v.Template.Disk},
@@ -186,6 +177,17 @@ func (d *Driver) startDraft(ctx context.Context, draft *memory.Draft, fit memory
 		},
 		dir: draft.Dir, uid: uid, tap: tap.Unplugged, ram: ram, shared: true, background: true,
 	})
+	if err != nil {
+		return nil, err
+	}
+	d.crash("spawned")
+	// Before it runs: its guest can change all else that it is known by.
+	note.PID, note.StartTicks = p.PID, p.StartTicks
+	if err := d.memory.NoteBuilder(note); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
 }
 
 func (d *Driver) monitorOf(ctx context.Context, dir string, p *spawn.Program) (*qmp.Client, error) {

@@ -15,7 +15,7 @@ import (
 )
 
 func TestBuildConvergesAfterKill(t *testing.T) {
-	for _, step := range []string{"begun", "started", "settled", "saved", "ended", "committed"} {
+	for _, step := range []string{"begun", "noted", "spawned", "started", "settled", "saved", "ended", "committed"} {
 		t.Run(step, func(t *testing.T) {
 			l := newMemoryLab(t)
 			l.killedIn("warm", step)

@@ -17,9 +17,11 @@ import (
 const keepUnused = 14 * 24 * time.Hour
 
 // Tidy removes what killed calls have left of memory templates, and those that
-// nobody can use. Another process that is building one is left alone.
+// nobody can use, in the cache too. Another process that is building one is left
+// alone.
 func (d *Driver) Tidy(ctx context.Context) error {
-	unlock, err := d.tryBuildLock(ctx)
+	d.tidyCache(ctx)
+	unlock, err := tryBuildLock(ctx, d.memory)
 	if errors.Is(err, fault.Locked) {
 		return nil
 	}
@@ -30,15 +32,15 @@ func (d *Driver) Tidy(ctx context.Context) error {
 	return d.tidyLocked(ctx)
 }
 
-func (d *Driver) tryBuildLock(ctx context.Context) (unlock func(), err error) {
+func tryBuildLock(ctx context.Context, s *memory.Store) (unlock func(), err error) {
 	try, cancel := context.WithCancel(ctx)
 	cancel() // one look only
-	return d.memory.LockBuild(try)
+	return s.LockBuild(try)
 }
 
 // tidyLocked is called with the build lock held.
 func (d *Driver) tidyLocked(ctx context.Context) error {
-	if err := d.kill(ctx, d.builder()); err != nil {
+	if err := d.endBuilder(ctx); err != nil {
 		return err
 	}
 	return errors.Join(d.memory.Sweep(), d.collectLocked(ctx))
@@ -47,8 +49,9 @@ func (d *Driver) tidyLocked(ctx context.Context) error {
 // collect removes memory templates that nobody can use, unless a VM's disk depends
 // on them. It is best effort: what is left goes with a later call.
 func (d *Driver) collect(ctx context.Context) {
+	d.vault.Trim()
 	// Whoever builds collects as well, so nobody waits for that here.
-	unlock, err := d.tryBuildLock(ctx)
+	unlock, err := tryBuildLock(ctx, d.memory)
 	if errors.Is(err, fault.Locked) {
 		return
 	}

@@ -116,7 +116,8 @@ func New(cfg Config, state string, log hclog.Logger) (*Driver, error) {
 		return nil, err
 	}
 	return &Driver{
-		cfg: cfg, state: state, store: store, volumes: volumes, memory: frozen, cache: openCache(cfg, log), bootID: bootID, log: log,
+		cfg: cfg, state: state, store: store, volumes: volumes, memory: frozen, cache: openCache(cfg, log),
+		vault: memory.Vault{Memory: hostcheck.Memory}, bootID: bootID, log: log,
 		catalog:  template.Catalog{Folders: cfg.Templates, Parent: cfg.TemplateDir},
 		chooser:  &accel.Chooser{Want: cfg.Accel, State: state, Device: accel.Device, Measure: accel.Measure, Log: log.Named("accel")},
 		versions: &hostcheck.Versions{},

@@ -93,7 +93,7 @@ func (d *Driver) choose(ctx context.Context, v *record.VM) error {
 	}
 	// The first to use it copies its memory. That is better done now than while
 	// somebody waits for the start, which would say what is wrong with it.
-	if f, err := d.vault.Take(d.memory, t.Key); err == nil {
+	if f, err := d.vault.Take(ctx, d.memory, t.Key); err == nil {
 		_ = f.Close()
 	}
 	return nil

@@ -66,7 +66,7 @@ func (l *lab) killAll() {
 			}
 		}
 	}
-	if err := d.kill(context.Background(), d.builder()); err != nil {
+	if err := d.endBuilder(context.Background()); err != nil {
 		l.t.Error(err)
 	}
 }

@@ -101,7 +101,7 @@ func (d *Driver) recall(ctx context.Context, v *record.VM) (start, error) {
 	if why := t.Fit.Differs(fit); why != "" {
 		return start{}, unfit("%s", why)
 	}
-	ram, err := d.vault.Take(d.memory, t.Key)
+	ram, err := d.vault.Take(ctx, d.memory, t.Key)
 	if err != nil {
 		return start{}, &unfitError{err}
 	}

@@ -162,7 +162,11 @@ func (m Machine) disks() []string {
 	var below any
 	for i, path := range m.Bases {
 		name := "base" + strconv.Itoa(i)
-		args = append(args, file(name+"-file", path, true).arg("-blockdev")...)
+		image := file(name+"-file", path, true)
+		// Nobody writes to it, and everybody may read it: whoever locked it could
+		// keep all VMs from starting.
+		image["locking"] = "off"
+		args = append(args, image.arg("-blockdev")...)
 		args = append(args, node{
 			"driver": "qcow2", "node-name": name, "file": name + "-file", "read-only": true, "backing": below,
 		}.arg("-blockdev")...)

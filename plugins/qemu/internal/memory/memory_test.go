@@ -2,11 +2,11 @@ package memory
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -56,7 +56,7 @@ func ram(t *testing.T) (path string, want []byte) {
 
 func TestSealCopiesMemory(t *testing.T) {
 	path, want := ram(t)
-	f, err := Seal(path)
+	f, err := Seal(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestNobodyWritesSealedMemory(t *testing.T) {
 	var vault Vault
 	defer vault.Close()
 	s := &Store{root: filepath.Dir(filepath.Dir(path))}
-	f, err := vault.Take(s, filepath.Base(filepath.Dir(path)))
+	f, err := vault.Take(t.Context(), s, filepath.Base(filepath.Dir(path)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,44 +135,6 @@ func TestNobodyWritesSealedMemory(t *testing.T) {
 	got := make([]byte, len(want))
 	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("the memory has changed, %v", err)
-	}
-}
-
-func TestVaultKeepsTheLastUsed(t *testing.T) {
-	root := t.TempDir()
-	s := &Store{root: root}
-	var vault Vault
-	defer vault.Close()
-	inode := func(key int) uint64 {
-		t.Helper()
-		f, err := vault.Take(s, strconv.Itoa(key))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		var st syscall.Stat_t
-		if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
-			t.Fatal(err)
-		}
-		return st.Ino
-	}
-	first := map[int]uint64{}
-	for key := range vaultSize + 1 {
-		dir := filepath.Join(root, strconv.Itoa(key))
-		if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, RAMName), make([]byte, pageSize), 0o600)); err != nil {
-			t.Fatal(err)
-		}
-		first[key] = inode(key)
-		if inode(0) != first[0] {
-			t.Error("the memory used last was copied again")
-		}
-	}
-	if inode(1) == first[1] {
-		t.Error("the vault keeps more than it should")
-	}
-	vault.Drop("0")
-	if inode(0) == first[0] {
-		t.Error("what was dropped is kept")
 	}
 }
 
@@ -287,6 +249,29 @@ func TestCommitIsWholeOrNothing(t *testing.T) {
 	}
 }
 
+// A template that lost a file is none.
+func TestFindWantsEveryFile(t *testing.T) {
+	for _, name := range []string{RAMName, StateName, DiskName} {
+		s, err := Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, err := draft(t, s).Commit(testFit())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Find(made.Key); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(s.Path(made.Key, name)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Find(made.Key); !errors.Is(err, fault.NotFound) {
+			t.Errorf("without %s: %v", name, err)
+		}
+	}
+}
+
 // A store has a template that another made, and loses it with nobody else.
 func TestShare(t *testing.T) {
 	dir := t.TempDir()
@@ -306,11 +291,11 @@ func TestShare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := one.Share(two, "other"); !errors.Is(err, fault.NotFound) {
+	if err := one.Share(t.Context(), two, "other"); !errors.Is(err, fault.NotFound) {
 		t.Errorf("share of what is not there: %v", err)
 	}
 	for range 2 {
-		if err := errors.Join(one.Share(cache, made.Key), cache.Share(two, made.Key)); err != nil {
+		if err := errors.Join(one.Share(t.Context(), cache, made.Key), cache.Link(two, made.Key)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -378,6 +363,84 @@ func TestCacheThatOthersMayWriteTo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := OpenCache(dir); !errors.Is(err, fault.Precondition) || fault.HintOf(err) == "" {
+		t.Errorf("err = %v", err)
+	}
+}
+
+// What is beside the cache, as images are, can be reached by those who reached it.
+func TestFolderAboveTheCacheIsForAll(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	above := filepath.Join(t.TempDir(), "cache", "agentlab")
+	if _, err := OpenCache(filepath.Join(above, "memory")); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]os.FileMode{filepath.Dir(above): 0o755, above: 0o755, filepath.Join(above, "memory"): 0o700} {
+		if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v, want %v", dir, st.Mode(), err, want)
+		}
+	}
+	// What was there is its owner's to say.
+	if err := os.Chmod(above, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenCache(filepath.Join(above, "other")); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(above); err != nil || st.Mode().Perm() != 0o750 {
+		t.Errorf("%s: %v, %v", above, st.Mode(), err)
+	}
+}
+
+// From one file system to another only a copy leads, which ends with its caller.
+func TestShareBetweenFileSystems(t *testing.T) {
+	away, err := os.MkdirTemp("/dev/shm", "agentlab-memory-")
+	if err != nil {
+		t.Skip("needs another file system:", err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(away) })
+	cache, err := OpenCache(filepath.Join(away, "cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := draft(t, cache).Commit(testFit())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(cache.Path(made.Key, StateName), filepath.Join(s.root, ".link")); !errors.Is(err, syscall.EXDEV) {
+		t.Skip("needs another file system:", err)
+	}
+	// Its memory has something to be copied.
+	if err := errors.Join(os.Chmod(cache.Path(made.Key, RAMName), 0o600), os.WriteFile(cache.Path(made.Key, RAMName), bytes.Repeat([]byte("a"), 1<<20), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for what, err := range map[string]error{"link": cache.Link(s, made.Key), "copy for nobody": cache.Share(gone, s, made.Key)} {
+		if err == nil || what == "link" && !errors.Is(err, fault.Unsupported) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if items, err := os.ReadDir(s.root); err != nil || len(items) != 0 {
+		t.Errorf("left: %v, %v", items, err)
+	}
+	if err := cache.Share(t.Context(), s, made.Key); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Find(made.Key); err != nil || got.Key != made.Key {
+		t.Errorf("found %+v, %v", got, err)
+	}
+}
+
+func TestSealEndsWithItsCaller(t *testing.T) {
+	path, _ := ram(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Seal(ctx, path); !errors.Is(err, context.Canceled) || !errors.Is(err, fault.Timeout) {
 		t.Errorf("err = %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -21,8 +22,8 @@ const (
 )
 
 // Seal copies a file of guest memory into memory of the host that can never be
-// written again. Pages of zeros take none.
-func Seal(path string) (*os.File, error) {
+// written again. Pages of zeros take none. The file is open for reading only.
+func Seal(ctx context.Context, path string) (*os.File, error) {
 	from, err := os.Open(path)
 	if err != nil {
 		return nil, fault.New(fault.Precondition, "open guest memory: %w", err)
@@ -36,19 +37,21 @@ func Seal(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = copyPages(to, from, st.Size())
+	defer to.Close()
+	err = copyPages(ctx, to, from, st.Size())
 	if err == nil {
 		_, err = unix.FcntlInt(to.Fd(), unix.F_ADD_SEALS, seals)
 	}
 	if err != nil {
-		_ = to.Close()
 		class := fault.Internal
-		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM) {
+		if ctx.Err() != nil {
+			class = fault.Timeout
+		} else if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM) {
 			class = fault.Exhausted
 		}
 		return nil, fault.New(class, "copy guest memory: %w", err)
 	}
-	return to, nil
+	return reopen(to)
 }
 
 // Sealable gives an error where the kernel cannot seal memory.
@@ -78,7 +81,7 @@ func sealable(size int64) (*os.File, error) {
 }
 
 // copyPages leaves out holes and pages of zeros.
-func copyPages(to, from *os.File, size int64) error {
+func copyPages(ctx context.Context, to, from *os.File, size int64) error {
 	buf := make([]byte, chunk)
 	for at := int64(0); at < size; {
 		data, err := unix.Seek(int(from.Fd()), at, unix.SEEK_DATA)
@@ -93,6 +96,9 @@ func copyPages(to, from *os.File, size int64) error {
 			return err
 		}
 		for at = data - data%pageSize; at < hole; {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			n, err := from.ReadAt(buf[:min(chunk, size-at)], at)
 			if err != nil && (!errors.Is(err, io.EOF) || n == 0) {
 				return err

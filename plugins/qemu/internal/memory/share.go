@@ -1,9 +1,12 @@
 package memory
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -15,7 +18,7 @@ import (
 // on what is in it: each store has links of its own to the files. What others than
 // root may write to is refused.
 func OpenCache(root string) (*Store, error) {
-	if err := os.MkdirAll(root, 0o700); err != nil {
+	if err := makeFolders(root); err != nil {
 		return nil, record.Classify("make cache of memory templates", err)
 	}
 	st, err := os.Lstat(root)
@@ -30,9 +33,55 @@ func OpenCache(root string) (*Store, error) {
 	return &Store{root: root}, nil
 }
 
-// Share puts a template of this store into another one. It takes no further disk
-// where both are on one file system. Caller holds the other's build lock.
-func (s *Store) Share(to *Store, key string) error {
+// makeFolders makes the folder for this user alone, and those above it, where they
+// are missing, for everybody to pass through: images may be beside it. What is there
+// is left as it is.
+func makeFolders(root string) error {
+	folder := func(dir string, mode fs.FileMode) error {
+		if err := os.Mkdir(dir, mode); err != nil {
+			return err
+		}
+		return os.Chmod(dir, mode) // whatever the umask
+	}
+	var missing []string
+	for dir := filepath.Dir(root); ; dir = filepath.Dir(dir) {
+		_, err := os.Stat(dir)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		missing = append(missing, dir)
+	}
+	for _, dir := range slices.Backward(missing) {
+		if err := folder(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if err := folder(root, 0o700); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// Share puts a template of this store into another one, and takes no further disk
+// where both are on one file system. Caller holds the build locks of both.
+func (s *Store) Share(ctx context.Context, to *Store, key string) error {
+	return s.share(to, key, func(from, to string) error { return linkOrCopy(ctx, from, to) })
+}
+
+// Link is Share that takes no time: it is fault.Unsupported from one file system to
+// another.
+func (s *Store) Link(to *Store, key string) error {
+	err := s.share(to, key, os.Link)
+	if errors.Is(err, syscall.EXDEV) {
+		return fault.New(fault.Unsupported, "link memory template: %w", err)
+	}
+	return err
+}
+
+func (s *Store) share(to *Store, key string, put func(from, to string) error) error {
 	t, err := s.Find(key)
 	if err != nil {
 		return err
@@ -45,7 +94,7 @@ func (s *Store) Share(to *Store, key string) error {
 		return err
 	}
 	for _, name := range []string{RAMName, StateName, DiskName} {
-		if err = linkOrCopy(s.Path(key, name), draft.Path(name)); err != nil {
+		if err = put(s.Path(key, name), draft.Path(name)); err != nil {
 			err = record.Classify("share memory template", err)
 			break
 		}
@@ -59,7 +108,7 @@ func (s *Store) Share(to *Store, key string) error {
 	return nil
 }
 
-func linkOrCopy(from, to string) error {
+func linkOrCopy(ctx context.Context, from, to string) error {
 	err := os.Link(from, to)
 	if !errors.Is(err, syscall.EXDEV) {
 		return err
@@ -81,7 +130,7 @@ func linkOrCopy(from, to string) error {
 	if err := out.Truncate(st.Size()); err != nil {
 		return err
 	}
-	return errors.Join(copyPages(out, in, st.Size()), out.Chmod(st.Mode().Perm()), out.Sync())
+	return errors.Join(copyPages(ctx, out, in, st.Size()), out.Chmod(st.Mode().Perm()), out.Sync())
 }
 
 // Prune removes what has not been used for so long, or was made from files that are

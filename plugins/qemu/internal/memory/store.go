@@ -100,12 +100,25 @@ func (s *Store) Find(key string) (Template, error) {
 	if json.Unmarshal(raw, &t) != nil || t.Format != formatNumber || t.Key != key || t.Fit.Key() != key {
 		return Template{}, none
 	}
-	ram, err := os.Stat(s.Path(key, RAMName))
-	if err != nil || ram.Size() != int64(t.Fit.MemoryMiB)<<20 {
+	if !s.whole(t) {
 		return Template{}, none
 	}
 	t.Used = st.ModTime()
 	return t, nil
+}
+
+// whole reports whether all files of a template are there and can be what was frozen.
+func (s *Store) whole(t Template) bool {
+	for _, name := range []string{RAMName, StateName, DiskName} {
+		st, err := os.Stat(s.Path(t.Key, name))
+		if err != nil || !st.Mode().IsRegular() || st.Size() == 0 {
+			return false
+		}
+		if name == RAMName && st.Size() != int64(t.Fit.MemoryMiB)<<20 {
+			return false
+		}
+	}
+	return true
 }
 
 // List gives the keys of all folders, whole or not.
