@@ -18,10 +18,11 @@ const MinEntropy = 64
 // Phase is what a guest is.
 type Phase string
 
-// The phases. A template becomes a guest that serves by Assume, or by a reboot
-// with a seed.
+// The phases. A template becomes named by Assume and a guest that serves by Go, or
+// by a reboot with a seed.
 const (
 	PhaseTemplate Phase = "template" // booted, without identity
+	PhaseNamed    Phase = "named"    // all of its identity is in place; nothing of its user runs
 	PhaseServing  Phase = "serving"
 )
 

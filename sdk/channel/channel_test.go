@@ -138,6 +138,7 @@ type guest struct {
 	settle func(ctx context.Context) error
 	exec   func(ctx context.Context, e channel.Exec, in io.Reader, out, errs io.Writer) (int, error)
 	got    chan channel.Identity
+	went   int
 }
 
 func (g *guest) State() channel.State {
@@ -154,6 +155,11 @@ func (g *guest) Settle(ctx context.Context) error {
 func (g *guest) Assume(_ context.Context, id channel.Identity) (channel.Assumed, error) {
 	g.got <- id
 	return channel.Assumed{HostKey: "ssh-ed25519 AAAA", Duties: []channel.Duty{{Name: "entropy", Took: time.Millisecond}}}, nil
+}
+
+func (g *guest) Go(context.Context) error {
+	g.went++
+	return nil
 }
 
 func (g *guest) Busy(_ context.Context, serial string) ([]string, error) {
@@ -232,6 +238,14 @@ func TestCalls(t *testing.T) {
 			a, err := h.Assume(ctx, id)
 			if err != nil || a.HostKey != "ssh-ed25519 AAAA" || len(a.Duties) != 1 || a.Duties[0].Took != time.Millisecond {
 				t.Errorf("assumed %+v, %v", a, err)
+			}
+			for range 2 {
+				if err := h.Go(ctx); err != nil {
+					t.Error(err)
+				}
+			}
+			if g.went != 2 {
+				t.Errorf("the guest was let go %d times", g.went)
 			}
 			got := <-g.got
 			if age := time.Since(got.Time); age < 0 || age > 10*time.Second {

@@ -5,8 +5,11 @@
 //
 // A plugin gives every VM such a port. To start VMs from memory it boots one
 // with a disk labelled TemplateLabel in the place of the seed, waits with
-// AwaitReady, freezes it, and lets each copy Assume an identity of its own
-// before anything of a user runs there. Busy and Exec serve any VM.
+// AwaitReady, freezes it, and lets each copy Assume an identity of its own. A copy
+// that has one still does nothing with it until it is told to Go: up to there it can
+// be thrown away and another begun with the same identity, and after that not, since
+// it may have spent what is good for one guest only. So a plugin notes durably that a
+// copy is named before it says Go. Busy and Exec serve any VM.
 //
 // The wire is one JSON object a line, each with an empty line before it. A
 // connection of the host begins a session with a random id; what does not

@@ -19,6 +19,7 @@ const (
 	stateTimeout  = 10 * time.Second
 	busyTimeout   = 20 * time.Second
 	assumeTimeout = time.Minute
+	goTimeout     = 20 * time.Second
 	byeTimeout    = time.Second
 )
 
@@ -98,7 +99,7 @@ func (h *Host) AwaitReady(ctx context.Context) error {
 }
 
 // Assume gives a copy of a template its identity, and returns when all of it is
-// in place. A zero Time is replaced by that of sending. A host that lost the
+// in place. The copy does nothing with it yet: see Go. A zero Time is replaced by that of sending. A host that lost the
 // answer may ask for the same again. After an error of the guest it is neither
 // the one nor the other: end it. fault.Precondition: it has another identity, or
 // had one at its start already.
@@ -126,6 +127,25 @@ func (h *Host) Assume(ctx context.Context, id Identity) (Assumed, error) {
 		a.Duties[i].Name = printable(a.Duties[i].Name)
 	}
 	return a, nil
+}
+
+// Go lets a guest that has assumed an identity use it, and returns when the guest
+// has begun to. It may be repeated, and is nothing to a guest that serves already.
+// After any error it is unknown whether the guest has begun. fault.Precondition:
+// it has no identity.
+func (h *Host) Go(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, goTimeout)
+	defer cancel()
+	for {
+		err := h.ask(ctx, kindGo, nil, nil)
+		if errors.Is(err, errRestarted) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("let guest go: %w", err)
+		}
+		return nil
+	}
 }
 
 // Busy lists what in the guest uses the disk with this serial number: mount

@@ -109,6 +109,40 @@ func TestRunnerRestarts(t *testing.T) {
 	<-lost
 }
 
+// The answer of a guest whose program ended after it had let itself go is lost, and
+// asked for again.
+func TestGoOfARunnerThatRestarts(t *testing.T) {
+	here, there := pair(t)
+	h, ctx := newHost(t, here), soon(t)
+	begun := make(chan struct{}, 1)
+	first, end := context.WithCancel(ctx)
+	gone := make(chan error, 1)
+	go func() { gone <- channel.Serve(first, keepOpen{there}, &stuckInGo{begun: begun}) }()
+	went := make(chan error, 1)
+	go func() { went <- h.Go(ctx) }()
+	<-begun
+	end()
+	_ = there.SetReadDeadline(time.Unix(1, 0))
+	<-gone
+	_ = there.SetReadDeadline(time.Time{})
+	serve(t, there, &guest{})
+	if err := <-went; err != nil {
+		t.Error(err)
+	}
+}
+
+// stuckInGo never answers Go.
+type stuckInGo struct {
+	guest
+	begun chan struct{}
+}
+
+func (g *stuckInGo) Go(ctx context.Context) error {
+	g.begun <- struct{}{}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // keepOpen is a port that outlives who serves it.
 type keepOpen struct{ net.Conn }
 
@@ -127,7 +161,7 @@ func hostile(t *testing.T, conn net.Conn, lines ...string) {
 			}
 			say := lines
 			if m.K == "open" {
-				say = []string{`{"s":"other","k":"opened","v":1}`, `{"s":"%s","k":"opened","v":1}`}
+				say = []string{`{"s":"other","k":"opened","v":2}`, `{"s":"%s","k":"opened","v":2}`}
 				if strings.Contains(lines[0], `"opened"`) {
 					say = lines
 				}
@@ -166,7 +200,8 @@ func TestHostileGuest(t *testing.T) {
 		"unknown class":     {[]string{`{"s":"%s","c":1,"k":"answer","e":{"class":"../../x","message":"m"}}`}, fault.Internal},
 		"wrong kind":        {[]string{`{"s":"%s","c":1,"k":"stdout","d":"AAAA"}`}, fault.Unavailable},
 		"restarts for ever": {[]string{`{"k":"started"}`}, fault.Unavailable},
-		"newer wire":        {[]string{`{"s":"%s","k":"opened","v":2}`}, fault.Unsupported},
+		"older wire":        {[]string{`{"s":"%s","k":"opened","v":1}`}, fault.Unsupported},
+		"newer wire":        {[]string{`{"s":"%s","k":"opened","v":3}`}, fault.Unsupported},
 	} {
 		t.Run(name, func(t *testing.T) {
 			here, there := pair(t)

@@ -12,7 +12,7 @@ import (
 )
 
 // version is of the wire: hosts and guests of different ones do not talk.
-const version = 1
+const version = 2
 
 // Bounds of the wire.
 const (
@@ -34,6 +34,7 @@ const (
 	kindState  kind = "state"
 	kindReady  kind = "ready"
 	kindAssume kind = "assume"
+	kindGo     kind = "go"
 	kindBusy   kind = "busy"
 	kindExec   kind = "exec"
 	kindCancel kind = "cancel"

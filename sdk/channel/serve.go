@@ -22,6 +22,7 @@ type Handler interface {
 	// Settle returns when a template may be frozen.
 	Settle(ctx context.Context) error
 	Assume(ctx context.Context, id Identity) (Assumed, error)
+	Go(ctx context.Context) error
 	Busy(ctx context.Context, serial string) ([]string, error)
 	// Exec must not return before it is done with the streams.
 	Exec(ctx context.Context, e Exec, stdin io.Reader, stdout, stderr io.Writer) (code int, err error)
@@ -177,6 +178,8 @@ func (s *server) start(m message) {
 		do = func(c *served, _ message) (any, error) { return nil, s.handler.Settle(c.ctx) }
 	case kindAssume:
 		do = s.assume
+	case kindGo:
+		do = func(c *served, _ message) (any, error) { return nil, s.handler.Go(c.ctx) }
 	case kindBusy:
 		do = s.busy
 	case kindExec:

@@ -3,7 +3,6 @@ package assume
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -38,7 +37,7 @@ type duty struct {
 }
 
 // Run gives this guest its identity. What it was told at received is old by as
-// much as has passed since. After an error the guest is neither the one nor the
+// much as has passed since. It is not to use it before its host says so. After an error the guest is neither the one nor the
 // other.
 func Run(ctx context.Context, c Config, id channel.Identity, received time.Time) (channel.Assumed, error) {
 	c.Layout.Lazy = true
@@ -66,7 +65,11 @@ func Run(ctx context.Context, c Config, id channel.Identity, received time.Time)
 		{"address", func() error { return c.Kernel.Configure(s.Network, id.MAC) }},
 		{"disk", func() error { return <-flushed }},
 		{"clock", func() error { return c.Kernel.SetTime(id.Time.Add(time.Since(received))) }},
-		{"mark", func() error { return os.Remove(c.Layout.TemplateMark()) }},
+		// On tmpfs, and for a restart of this program only: it must not take itself
+		// for a template again, nor for a guest that may use what it was given.
+		{"mark", func() error {
+			return layout.WriteFile(c.Layout.TemplateMark(), []byte(layout.NamedMark), 0o600, layout.Owner{})
+		}},
 	}
 	for _, d := range duties {
 		if err := ctx.Err(); err != nil {

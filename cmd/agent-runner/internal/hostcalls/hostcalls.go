@@ -3,7 +3,9 @@ package hostcalls
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"reflect"
 	"sync"
@@ -34,7 +36,7 @@ type Guest struct {
 	layout layout.Layout
 	log    hclog.Logger
 	assume func(ctx context.Context, id channel.Identity, received time.Time) (channel.Assumed, error)
-	own    chan struct{} // closed when this guest has an identity
+	own    chan struct{} // closed when this guest may use its identity
 
 	mu sync.Mutex
 	// mu guards:
@@ -59,16 +61,20 @@ func New(l layout.Layout, log hclog.Logger) *Guest {
 		defer done()
 		return assume.Run(ctx, assume.Config{Layout: l, Kernel: kernel, Log: log}, id, received)
 	}
-	if _, err := os.Stat(l.TemplateMark()); err == nil {
-		g.phase = channel.PhaseTemplate
-	} else {
+	mark, err := os.ReadFile(l.TemplateMark())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		close(g.own)
+	case string(mark) == layout.NamedMark: // this program began anew
+		g.phase = channel.PhaseNamed
+	default:
+		g.phase = channel.PhaseTemplate
 	}
 	return g
 }
 
-// AwaitIdentity returns when this guest is of somebody: at once, but for a
-// template.
+// AwaitIdentity returns when this guest is of somebody and may act for them: at
+// once, but for a template.
 func (g *Guest) AwaitIdentity(ctx context.Context) error {
 	select {
 	case <-g.own:
@@ -153,9 +159,28 @@ func (g *Guest) become(now *given) {
 		return
 	}
 	g.mu.Lock()
-	g.phase = channel.PhaseServing
+	g.phase = channel.PhaseNamed
 	g.mu.Unlock()
+}
+
+// Go lets this guest use its identity. Until then its host may throw it away and
+// give another the same one, so nothing of it may be spent. A host that asks again,
+// because it did not live to hear the answer, gets the same one.
+func (g *Guest) Go(context.Context) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch g.phase {
+	case channel.PhaseServing:
+		return nil
+	case channel.PhaseTemplate:
+		return fault.New(fault.Precondition, "this guest has no identity yet")
+	}
+	if err := os.Remove(g.layout.TemplateMark()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove mark of a template: %w", err)
+	}
+	g.phase = channel.PhaseServing
 	close(g.own)
+	return nil
 }
 
 func notTemplate() error {
@@ -168,10 +193,10 @@ func (g *Guest) Busy(ctx context.Context, serial string) ([]string, error) {
 }
 
 // Exec runs a program as root, unless copies of this guest would have what it
-// leaves.
+// leaves, or another may yet take this one's place.
 func (g *Guest) Exec(ctx context.Context, e channel.Exec, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
-	if g.State().Phase == channel.PhaseTemplate {
-		return 0, fault.New(fault.Precondition, "nothing runs in a memory template")
+	if g.State().Phase != channel.PhaseServing {
+		return 0, fault.New(fault.Precondition, "nothing runs in a memory template, nor in a copy before its host lets it go")
 	}
 	return rootexec.Run(ctx, g.layout, e, stdin, stdout, stderr)
 }

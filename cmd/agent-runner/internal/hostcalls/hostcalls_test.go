@@ -117,6 +117,11 @@ func TestHostAsksAgain(t *testing.T) {
 	if err := <-again; err != nil {
 		t.Error(err)
 	}
+	for range 2 {
+		if err := h.Go(ctx); err != nil {
+			t.Error(err)
+		}
+	}
 	if err := g.AwaitIdentity(ctx); err != nil {
 		t.Error(err)
 	}
@@ -127,6 +132,50 @@ func TestHostAsksAgain(t *testing.T) {
 	other.MAC = "another"
 	if _, err := h.Assume(ctx, other); !errors.Is(err, fault.Precondition) {
 		t.Errorf("another identity: %v", err)
+	}
+}
+
+// A copy that has its identity may still be thrown away, so it does nothing with it
+// before its host says so, though its program begins anew meanwhile.
+func TestNamedGuestWaitsForItsHost(t *testing.T) {
+	g := guestWith(t, true)
+	ctx := soon(t)
+	if err := talk(t, g).Go(ctx); !errors.Is(err, fault.Precondition) {
+		t.Errorf("a template was let go: %v", err)
+	}
+	g.assume = func(context.Context, channel.Identity, time.Time) (channel.Assumed, error) {
+		return channel.Assumed{}, os.WriteFile(g.layout.TemplateMark(), []byte(layout.NamedMark), 0o600)
+	}
+	if _, err := talk(t, g).Assume(ctx, identity); err != nil {
+		t.Fatal(err)
+	}
+	for name, g := range map[string]*Guest{"named": g, "restarted": New(g.layout, hclog.NewNullLogger())} {
+		h := talk(t, g)
+		if s, err := h.State(ctx); err != nil || s.Phase != channel.PhaseNamed {
+			t.Errorf("%s: state %v, %v", name, s, err)
+		}
+		if _, err := h.Exec(ctx, channel.Exec{Argv: []string{"true"}}, nil, nil, nil); !errors.Is(err, fault.Precondition) {
+			t.Errorf("%s: a program before the host let it go: %v", name, err)
+		}
+		short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+		if g.AwaitIdentity(short) == nil {
+			t.Errorf("%s: it serves before its host let it go", name)
+		}
+		cancel()
+	}
+	again := New(g.layout, hclog.NewNullLogger())
+	h := talk(t, again)
+	if err := h.Go(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := again.AwaitIdentity(ctx); err != nil {
+		t.Error(err)
+	}
+	if s := New(g.layout, hclog.NewNullLogger()).State(); s.Phase != channel.PhaseServing {
+		t.Errorf("restarted after that: state %v", s)
+	}
+	if err := h.Go(ctx); err != nil {
+		t.Errorf("let go once more: %v", err)
 	}
 }
 
@@ -141,6 +190,9 @@ func TestServingGuest(t *testing.T) {
 	}
 	if _, err := h.Assume(ctx, identity); !errors.Is(err, fault.Precondition) {
 		t.Errorf("another identity: %v", err)
+	}
+	if err := h.Go(ctx); err != nil {
+		t.Errorf("let go: %v", err)
 	}
 	var out bytes.Buffer
 	if code, err := h.Exec(ctx, channel.Exec{Argv: []string{"sh", "-c", "echo hi; exit 4"}}, nil, &out, nil); code != 4 || err != nil || out.String() != "hi\n" {

@@ -52,9 +52,13 @@ func (l Layout) Secrets() string { return l.At("/run/agentlab/secrets") }
 // HostKey is the ssh host key.
 func (l Layout) HostKey() string { return l.At("/etc/ssh/ssh_host_ed25519_key") }
 
-// TemplateMark is there while this guest is to become a memory template. A
-// reboot removes it.
+// TemplateMark is there while this guest is to become a memory template, and in a
+// copy of one until its host lets it go. NamedMark is what it then holds. A reboot
+// removes it.
 func (l Layout) TemplateMark() string { return l.At("/run/agentlab/template") }
+
+// NamedMark in the file TemplateMark says that the copy has all of its identity.
+const NamedMark = "named"
 
 // BootID gives the kernel's id of this boot, "" when it cannot be read.
 func (l Layout) BootID() string {

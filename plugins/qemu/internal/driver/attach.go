@@ -22,7 +22,7 @@ func (d *Driver) settled(ctx context.Context, v *record.VM) (*procfs.Identity, e
 	case err != nil || id == nil || v.Run.State == record.RunRunning:
 		return id, err
 	case v.Run.State == record.RunNaming:
-		// Its guest may have become somebody already.
+		// Its guest may be at work already.
 		if err := d.goOn(ctx, v); err != nil {
 			return nil, err
 		}

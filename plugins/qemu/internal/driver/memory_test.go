@@ -35,6 +35,9 @@ type fakeGuest struct {
 	settled int // times it said that it can be frozen
 	assumed []channel.Identity
 	refuse  error // of Assume
+	went    int   // times it was let go
+	stays   error // of Go
+	assume  func(ctx context.Context) error
 	ready   func(ctx context.Context) error
 }
 
@@ -63,11 +66,21 @@ func (g *fakeGuest) AwaitReady(ctx context.Context) error {
 	return nil
 }
 
-func (g *fakeGuest) Assume(_ context.Context, id channel.Identity) (channel.Assumed, error) {
+func (g *fakeGuest) Assume(ctx context.Context, id channel.Identity) (channel.Assumed, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.assumed = append(g.assumed, id)
+	if g.assume != nil {
+		return channel.Assumed{}, g.assume(ctx)
+	}
 	return channel.Assumed{}, g.refuse
+}
+
+func (g *fakeGuest) Go(context.Context) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.went++
+	return g.stays
 }
 
 func testWarmRequest() hypervisor.WarmRequest {
@@ -317,7 +330,7 @@ func wrapped(t *testing.T, program string) string {
 func TestStartFromMemoryConvergesAfterKill(t *testing.T) {
 	l := newMemoryLab(t)
 	l.warm(l.driver())
-	for _, step := range []string{"announced", "spawned", "answered", "loaded", "naming", "named", "recorded"} {
+	for _, step := range []string{"announced", "spawned", "answered", "loaded", "named", "naming", "gone", "recorded"} {
 		t.Run(step, func(t *testing.T) {
 			l.create(l.driver())
 			l.killedIn("start", step)
@@ -333,11 +346,12 @@ func TestStartFromMemoryConvergesAfterKill(t *testing.T) {
 			if len(after) != 1 {
 				t.Errorf("programs = %v, want one", after)
 			}
-			// Once it may have become somebody it must not be ended.
+			// Once it may use its identity it must not be ended, nor get another.
 			kept := cmp.Equal(before, after)
-			if named := step == "naming" || step == "named" || step == "recorded"; named != kept {
-				t.Errorf("programs before %v, after %v", before, after)
+			if gone := step == "naming" || step == "gone" || step == "recorded"; gone != kept || gone != (len(l.guest.assumed) == 0) {
+				t.Errorf("programs before %v, after %v, %d identities given", before, after, len(l.guest.assumed))
 			}
+			l.guest.assumed = nil
 			l.destroyAndCheck(d)
 		})
 	}
@@ -348,7 +362,7 @@ func TestCreateAfterKilledStartFromMemory(t *testing.T) {
 	l := newMemoryLab(t)
 	l.warm(l.driver())
 	l.create(l.driver())
-	l.killedIn("start", "naming")
+	l.killedIn("start", "named")
 	d := l.driver()
 	disk := d.store.Path(testVMID, diskName)
 	if err := os.Truncate(disk, 64<<20); err != nil { // what a guest might write

@@ -113,7 +113,7 @@ func (d *Driver) shutdown(ctx context.Context, v *record.VM, grace time.Duration
 	if id == nil {
 		return d.clearRun(v)
 	}
-	if v.Run.State == record.RunRunning && grace > 0 {
+	if v.Run.AtWork() && grace > 0 {
 		d.saveConsole(ctx, v.VMID)
 		// A paused guest cannot see the button.
 		if err := d.command(ctx, v.VMID, "cont", "system_powerdown"); err != nil {
@@ -140,7 +140,7 @@ func (d *Driver) powerOff(ctx context.Context, v *record.VM, _ time.Duration) er
 	if err != nil {
 		return err
 	}
-	if id != nil && v.Run.State == record.RunRunning {
+	if id != nil && v.Run.AtWork() {
 		d.saveConsole(ctx, v.VMID)
 		if err := d.quit(ctx, v.VMID, *id); err != nil {
 			plugin.Log(ctx, d.log).Warn("qemu did not quit", "vmid", v.VMID, "err", err)

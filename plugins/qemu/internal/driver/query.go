@@ -100,7 +100,7 @@ func (d *Driver) view(ctx context.Context, v *record.VM) (hypervisor.VM, error) 
 	}
 	id, err := d.program(v)
 	if err != nil || id == nil || !v.Run.Complete() {
-		// A start that is not complete has not let the guest run.
+		// It is for the next start to bring it to its end, or to begin anew.
 		return vm, err
 	}
 	vm.Power, vm.Started = hypervisor.PowerOn, v.Run.Started

@@ -37,6 +37,8 @@ func (*runner) Assume(context.Context, channel.Identity) (channel.Assumed, error
 	return channel.Assumed{}, nil
 }
 
+func (*runner) Go(context.Context) error { return nil }
+
 func (r *runner) Busy(_ context.Context, serial string) ([]string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

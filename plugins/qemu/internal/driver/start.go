@@ -90,6 +90,7 @@ type start struct {
 	reason string   // why it boots
 	ram    *os.File // of its memory template; nil boots
 	state  *os.File
+	named  func(guest) // gets the way to a guest from memory once it has its identity
 	// prepare, if any, is called while QEMU is paused, for a guest that goes on
 	// from what it loads.
 	prepare func(context.Context) error
@@ -107,7 +108,7 @@ func (s start) name() hypervisor.Way {
 
 // startWith starts QEMU paused, does what is to be done in that state, notes it,
 // and lets it go. Whatever happens before that last step, the guest has not run,
-// and a repeat begins anew.
+// and a repeat begins anew. From memory it stops short of the last step: see goOn.
 func (d *Driver) startWith(ctx context.Context, v *record.VM, s start) (err error) {
 	// A start cut short before its pid was noted, or a way that failed.
 	if err := d.kill(ctx, d.tenant(v)); err != nil {
@@ -122,7 +123,7 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, s start) (err erro
 	}
 	d.crash("announced")
 	defer func() {
-		if err != nil && !leftNaming(ctx, v) {
+		if err != nil {
 			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 			defer cancel()
 			err = errors.Join(err, d.undoStart(clean, v))
@@ -146,7 +147,7 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, s start) (err erro
 	}
 	d.crash("answered")
 	if s.ram != nil {
-		return d.wake(ctx, v, program)
+		return d.wake(ctx, v, s, program)
 	}
 	if s.prepare != nil {
 		if err := s.prepare(ctx); err != nil {

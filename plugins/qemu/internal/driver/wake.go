@@ -44,13 +44,6 @@ func (s start) blame(err error) error {
 	return err
 }
 
-// leftNaming reports that the caller has gone while the guest is being told who it
-// is. It may have become so, and used what it was given, so it is kept for the next
-// call to go on with.
-func leftNaming(ctx context.Context, v *record.VM) bool {
-	return ctx.Err() != nil && v.Run != nil && v.Run.State == record.RunNaming
-}
-
 // startFromMemory is an unfitError when the VM can be booted instead.
 func (d *Driver) startFromMemory(ctx context.Context, v *record.VM) error {
 	s, err := d.recall(ctx, v)
@@ -68,11 +61,13 @@ func (d *Driver) startFromMemory(ctx context.Context, v *record.VM) error {
 	if err := d.memory.MarkUsed(v.Memory.Key); err != nil {
 		plugin.Log(ctx, d.log).Warn("use of memory template was not noted", "vmid", v.VMID, "err", err)
 	}
-	err = d.startWith(ctx, v, s)
-	if ctx.Err() == nil {
-		d.warming.tried(v.Memory.Key, err)
+	var h guest
+	s.named = func(g guest) { h = g }
+	if err := d.startWith(ctx, v, s); err != nil {
+		return err
 	}
-	return err
+	defer h.Close()
+	return d.letGo(ctx, v, h)
 }
 
 // recall opens what the VM's memory template has, if that fits still.
@@ -113,8 +108,9 @@ func (d *Driver) recall(ctx context.Context, v *record.VM) (start, error) {
 	return start{way: fit.Accel, ram: ram, state: state}, nil
 }
 
-// wake loads the frozen guest into a QEMU that waits for it and makes it this VM.
-func (d *Driver) wake(ctx context.Context, v *record.VM, p *spawn.Program) error {
+// wake loads the frozen guest into a QEMU that waits for it and makes it this VM,
+// which does nothing as such yet. Up to the record of that all can begin anew.
+func (d *Driver) wake(ctx context.Context, v *record.VM, s start, p *spawn.Program) error {
 	if err := d.load(ctx, v.VMID); err != nil {
 		if died := d.died(p); died != nil {
 			err = died
@@ -125,12 +121,19 @@ func (d *Driver) wake(ctx context.Context, v *record.VM, p *spawn.Program) error
 	if err := d.plugAll(ctx, v); err != nil {
 		return &unfitError{err}
 	}
-	v.Run.State = record.RunNaming
+	h, err := d.name(ctx, v)
+	if err != nil {
+		return &unfitError{err}
+	}
+	d.crash("named")
+	v.Run.State, v.Booted = record.RunNaming, true
 	if err := d.store.Save(v); err != nil {
-		return err
+		v.Run.State, v.Booted = record.RunStarting, false
+		return errors.Join(err, h.Close())
 	}
 	d.crash("naming")
-	return d.name(ctx, v)
+	s.named(h)
+	return nil
 }
 
 // plugAll gives a guest that was loaded the disks that the frozen one did not have.
@@ -176,54 +179,6 @@ func migrated(ctx context.Context, c *qmp.Client) error {
 	}
 }
 
-// name lets the guest go on and tells it who it is. It may be called again for a
-// guest that was or was not told already.
-func (d *Driver) name(ctx context.Context, v *record.VM) error {
-	if err := d.command(ctx, v.VMID, "cont"); err != nil {
-		return &unfitError{err}
-	}
-	id, err := d.identity(v)
-	if err != nil {
-		return &unfitError{err}
-	}
-	if err := d.assume(ctx, v.VMID, id); err != nil {
-		return &unfitError{err}
-	}
-	d.crash("named")
-	return d.complete(ctx, v)
-}
-
-// guest is what is asked of agent-runner; tests put another in its place.
-type guest interface {
-	State(ctx context.Context) (channel.State, error)
-	AwaitReady(ctx context.Context) error
-	Assume(ctx context.Context, id channel.Identity) (channel.Assumed, error)
-	Close() error
-}
-
-func (d *Driver) assume(ctx context.Context, vmid uint32, id channel.Identity) error {
-	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
-	defer cancel()
-	conn, err := qmp.Connect(ctx, d.store.Dir(vmid), channelName)
-	if err != nil {
-		return fault.New(fault.Unavailable, "connect to the guest's channel: %w", err)
-	}
-	h := d.greet(conn)
-	defer h.Close()
-	got, err := h.Assume(ctx, id)
-	if errors.Is(err, fault.Precondition) {
-		// By a call that was cut off before it could note so.
-		state, asked := h.State(ctx)
-		if asked == nil && state.Phase == channel.PhaseServing {
-			return nil
-		}
-	}
-	for _, duty := range got.Duties {
-		plugin.Log(ctx, d.log).Debug("guest assumed its identity", "vmid", vmid, "step", duty.Name, "took", duty.Took)
-	}
-	return err
-}
-
 // identity is what the seed says, and what no disk can give.
 func (d *Driver) identity(v *record.VM) (channel.Identity, error) {
 	image, err := os.ReadFile(d.store.Path(v.VMID, seedName))
@@ -247,20 +202,6 @@ func (d *Driver) identity(v *record.VM) (channel.Identity, error) {
 	}
 	_, err = rand.Read(id.Entropy)
 	return id, err
-}
-
-// goOn finishes a start that was cut off while the guest was told who it is.
-func (d *Driver) goOn(ctx context.Context, v *record.VM) error {
-	err := d.name(ctx, v)
-	var unfit *unfitError
-	if err == nil || ctx.Err() != nil || !errors.As(err, &unfit) {
-		return err
-	}
-	plugin.Log(ctx, d.log).Warn("start from memory is begun anew", "vmid", v.VMID, "err", err)
-	if err := d.undoStart(ctx, v); err != nil {
-		return err
-	}
-	return d.start(ctx, v)
 }
 
 // forsake makes of a VM that was to start from memory one that boots.

@@ -19,9 +19,10 @@ const (
 // RunState says how far a start is.
 type RunState string
 
-// In RunStarting the guest has not executed an instruction of its own yet, so the
-// program may be killed and started again without loss. In RunNaming it may be
-// about to: it goes on from a memory template and is being told who it is.
+// In RunStarting the guest has not done anything of its user's yet, so the program
+// may be killed and started again without loss. In RunNaming it may be about to: it
+// goes on from a memory template, has its identity, and is being let go. Nothing
+// begins anew from there, the VM is one that has run.
 const (
 	RunStarting RunState = "starting"
 	RunNaming   RunState = "naming"
@@ -30,6 +31,9 @@ const (
 
 // Complete reports whether the start has got to its end.
 func (r *Run) Complete() bool { return r.State == RunRunning }
+
+// AtWork reports whether the guest may be doing what its user wants.
+func (r *Run) AtWork() bool { return r.State == RunRunning || r.State == RunNaming }
 
 // VM is the content of vm.json. It holds no secret.
 type VM struct {
