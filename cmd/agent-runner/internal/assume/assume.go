@@ -40,7 +40,7 @@ type duty struct {
 // much as has passed since. It is not to use it before its host says so. After an error the guest is neither the one nor the
 // other.
 func Run(ctx context.Context, c Config, id channel.Identity, received time.Time) (channel.Assumed, error) {
-	c.Layout.Lazy = true
+	c.Layout = c.Layout.Lazily()
 	var out channel.Assumed
 	var s seed.Seed
 	flushed := make(chan error, 1)

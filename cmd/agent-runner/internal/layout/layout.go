@@ -12,10 +12,15 @@ import (
 
 // Layout is a guest's file tree. Root is "/" in a guest and a directory in tests.
 type Layout struct {
-	Root string
-	// Lazy leaves what Write writes in the page cache, and a crash may leave half
-	// of it. Who sets it calls Flush before anybody relies on the files.
-	Lazy bool
+	Root    string
+	touched *touched // nil: not lazy
+}
+
+// Lazily gives the layout whose Write leaves what it writes in the page cache. Who
+// asks for it calls its Flush before anybody relies on the files.
+func (l Layout) Lazily() Layout {
+	l.touched = &touched{dirs: map[uint64]string{}}
+	return l
 }
 
 // At gives the path of an absolute guest path under Root.

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,15 +23,46 @@ func WriteFile(path string, content []byte, mode os.FileMode, owner Owner) error
 	return Layout{}.Write(path, content, mode, owner)
 }
 
-// Flush brings all that was written to disk at once, which takes a fraction of
-// the time that it takes file by file.
-func (l Layout) Flush() error {
-	d, err := os.Open(l.Root)
-	if err != nil {
-		return fmt.Errorf("open root directory: %w", err)
+// touched are the file systems that a lazy layout has written to, each by its
+// device with a directory on it.
+type touched struct {
+	mu   sync.Mutex
+	dirs map[uint64]string // mu guards it
+}
+
+func (t *touched) note(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return fmt.Errorf("look at directory: %w", err)
 	}
-	if err := errors.Join(unix.Syncfs(int(d.Fd())), d.Close()); err != nil {
-		return fmt.Errorf("flush files: %w", err)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.dirs[st.Dev] = dir
+	return nil
+}
+
+func (t *touched) list() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Values(t.dirs))
+}
+
+// Flush brings all that was written lazily to disk at once, which takes a fraction
+// of the time that it takes file by file; of a layout that is not lazy all that
+// anybody wrote.
+func (l Layout) Flush() error {
+	if l.touched == nil {
+		unix.Sync()
+		return nil
+	}
+	for _, dir := range l.touched.list() {
+		d, err := os.Open(dir)
+		if err != nil {
+			return fmt.Errorf("open directory: %w", err)
+		}
+		if err := errors.Join(unix.Syncfs(int(d.Fd())), d.Close()); err != nil {
+			return fmt.Errorf("flush files: %w", err)
+		}
 	}
 	return nil
 }
@@ -40,8 +74,8 @@ func (l Layout) Write(path string, content []byte, mode os.FileMode, owner Owner
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}
-	if l.Lazy {
-		return writeAnew(path, content, mode, owner)
+	if l.touched != nil {
+		return errors.Join(writeAnew(path, content, mode, owner), l.touched.note(dir))
 	}
 	f, err := os.CreateTemp(dir, ".agentlab-*")
 	if err != nil {

@@ -12,7 +12,10 @@ import (
 func TestWrite(t *testing.T) {
 	for name, lazy := range map[string]bool{"whole": false, "lazy": true} {
 		t.Run(name, func(t *testing.T) {
-			l := layout.Layout{Root: t.TempDir(), Lazy: lazy}
+			l := layout.Layout{Root: t.TempDir()}
+			if lazy {
+				l = l.Lazily()
+			}
 			target := l.At("/target")
 			if err := os.WriteFile(target, []byte("untouched"), 0o644); err != nil {
 				t.Fatal(err)

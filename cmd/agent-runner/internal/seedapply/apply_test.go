@@ -246,7 +246,7 @@ func TestTemplateDisk(t *testing.T) {
 func TestApplyDocuments(t *testing.T) {
 	g := newGuest(t)
 	c := seedapply.Config{Layout: g.Layout, Log: hclog.NewNullLogger(), SetHostname: func(n string) error { g.hostname = n; return nil }}
-	c.Layout.Lazy = true
+	c.Layout = c.Layout.Lazily()
 	s, err := seedapply.ApplyDocuments(c, documents(t, "sbx_1"))
 	if err != nil || s.Meta.InstanceID != "sbx_1" {
 		t.Fatalf("%v, %+v", err, s.Meta)

@@ -1,7 +1,6 @@
 package driver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/disk"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
-	"github.com/agentlab/agentlab/plugins/qemu/internal/seediso"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/template"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
@@ -161,7 +159,7 @@ func (d *Driver) fresh(req hypervisor.CreateRequest) (*record.VM, uint32, error)
 	}
 	vmid := req.Ref.VMID
 	return &record.VM{
-		Format: 1, VMID: vmid, Owner: req.Ref.Owner, Name: req.Name, State: record.StateCreating,
+		VMID: vmid, Owner: req.Ref.Owner, Name: req.Name, State: record.StateCreating,
 		Template: noted(t), Cores: req.Cores, MemoryBytes: req.MemoryBytes, DiskBytes: max(req.RootDiskBytes, t.DiskBytes),
 		UID: d.uid(vmid),
 		NIC: record.NIC{
@@ -223,27 +221,6 @@ func (d *Driver) freshDisk(ctx context.Context, v *record.VM) error {
 		return err
 	}
 	return d.remakeSnapshots(ctx, v)
-}
-
-// reseed makes the seed this one.
-func (d *Driver) reseed(v *record.VM, s hypervisor.Seed) error {
-	image, err := seediso.Render(seediso.Seed, seedFiles(s))
-	if err != nil {
-		return err
-	}
-	path := d.store.Path(v.VMID, seedName)
-	if now, err := os.ReadFile(path); err == nil && bytes.Equal(now, image) {
-		return nil
-	}
-	return record.WriteFile(path, image, 0o400, int(v.UID))
-}
-
-func seedFiles(s hypervisor.Seed) []seediso.File {
-	files := []seediso.File{{Name: metaData, Body: s.MetaData}, {Name: userData, Body: s.UserData}}
-	if len(s.NetworkConfig) > 0 {
-		files = append(files, seediso.File{Name: networkConfig, Body: s.NetworkConfig})
-	}
-	return files
 }
 
 // undo removes the folder of a VM that never ran. It is called under the VM's

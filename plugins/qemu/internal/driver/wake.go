@@ -75,7 +75,7 @@ func (d *Driver) recall(ctx context.Context, v *record.VM) (start, error) {
 	if !d.cfg.warms() {
 		return start{}, unfit("memory templates are switched off")
 	}
-	seed, err := os.Stat(d.store.Path(v.VMID, seedName))
+	seed, err := os.Lstat(d.store.Path(v.VMID, seedName))
 	if err != nil {
 		return start{}, record.Classify("look at seed", err)
 	}
@@ -181,9 +181,9 @@ func migrated(ctx context.Context, c *qmp.Client) error {
 
 // identity is what the seed says, and what no disk can give.
 func (d *Driver) identity(v *record.VM) (channel.Identity, error) {
-	image, err := os.ReadFile(d.store.Path(v.VMID, seedName))
+	image, err := d.readSeed(v.VMID)
 	if err != nil {
-		return channel.Identity{}, record.Classify("read seed", err)
+		return channel.Identity{}, err
 	}
 	files, err := seediso.Parse(image)
 	if err != nil {

@@ -110,7 +110,7 @@ func Mark(vmid uint32, owner string) string {
 // made and run.
 func (v *VM) Alike(other *VM) bool {
 	bare := func(v VM) string {
-		v.State, v.Booted, v.Run, v.Memory = "", false, nil, nil
+		v.Format, v.State, v.Booted, v.Run, v.Memory = 0, "", false, nil, nil
 		raw, err := json.Marshal(v)
 		if err != nil {
 			panic(err) // strings, numbers and bools only

@@ -34,6 +34,9 @@ const (
 // large a disk is, and one that goes on from another's memory must find it so.
 const Bytes = 1 << 20
 
+// MaxBytes is more than any image of Render's has.
+const MaxBytes = Bytes + 3*maxFile
+
 // Render gives the image. Names are stored in lower case with version 1, which
 // Linux shows without it. The same documents make the same image. fault.Invalid when a document exceeds 1 MiB.
 func Render(label string, files []File) ([]byte, error) {
