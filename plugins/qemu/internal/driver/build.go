@@ -48,6 +48,11 @@ func (d *Driver) build(
 		return t, err
 	}
 	defer unlock()
+	if d.warming.failure(fit.Key()).starts > 0 {
+		if err := d.discardLocked(ctx, fit.Key()); err != nil {
+			return t, err
+		}
+	}
 	// Another call may have made it meanwhile.
 	if t, err = d.memory.Find(fit.Key()); !errors.Is(err, fault.NotFound) {
 		return t, err

@@ -90,6 +90,41 @@ func (d *Driver) collectLocked(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// discardLocked removes a template from which starts fail, in the cache too, and
+// forgets that. It is called with the build lock held.
+func (d *Driver) discardLocked(ctx context.Context, key string) error {
+	unlock, err := d.memory.LockUse(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	needed, err := d.neededMemory()
+	if err != nil {
+		return err
+	}
+	if slices.Contains(needed, key) {
+		return fault.New(fault.Precondition, "memory template %.12s fails and cannot be made anew while disks of VMs lie on it", key).
+			WithHint("destroy the vms that started from it")
+	}
+	if d.cache != nil {
+		unlock, err := d.cache.LockBuild(ctx)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		if err := d.cache.Remove(key); err != nil {
+			return err
+		}
+	}
+	plugin.Log(ctx, d.log).Warn("memory template removed, since starts from it fail", "step", key)
+	if err := d.memory.Remove(key); err != nil {
+		return err
+	}
+	d.vault.Drop(key)
+	d.warming.note(key, nil)
+	return nil
+}
+
 // useless gives the templates that fit nothing any more, are not whole, or have
 // not been used for long. Nothing is useless while that cannot be told.
 func (d *Driver) useless(ctx context.Context) ([]string, error) {

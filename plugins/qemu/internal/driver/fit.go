@@ -13,6 +13,17 @@ import (
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
+// freezable says why no guest of an image can be frozen, nil if one may be. One that
+// boots by firmware is of anybody's making, and takes minutes to show that nothing in
+// it answers.
+func freezable(t record.Template) error {
+	if t.Kernel != "" {
+		return nil
+	}
+	return fault.New(fault.Precondition, "image %s has no kernel in its manifest, and only images that have one can start from memory", t.Name).
+		WithHint("use an image that agentlab template build makes")
+}
+
 // fit is what a memory template for this VM depends on, as things are now.
 func (d *Driver) fit(ctx context.Context, v *record.VM) (memory.Fit, error) {
 	none := memory.Fit{}
@@ -60,7 +71,7 @@ func (d *Driver) fit(ctx context.Context, v *record.VM) (memory.Fit, error) {
 // A VM without one boots.
 func (d *Driver) choose(ctx context.Context, v *record.VM) error {
 	v.Memory = nil
-	if !d.cfg.warms() {
+	if !d.cfg.warms() || freezable(v.Template) != nil {
 		return nil
 	}
 	unlock, err := d.memory.LockUse(ctx, true)
@@ -73,7 +84,7 @@ func (d *Driver) choose(ctx context.Context, v *record.VM) error {
 		plugin.Log(ctx, d.log).Warn("memory template was not looked for", "vmid", v.VMID, "err", err)
 		return ctx.Err()
 	}
-	if d.warming.avoid(fit.Key()) {
+	if d.warming.failure(fit.Key()).shunned() {
 		return nil
 	}
 	t, err := d.memory.Find(fit.Key())
@@ -107,9 +118,12 @@ func (d *Driver) whyBoot(ctx context.Context, v *record.VM) string {
 	case !d.cfg.warms():
 		return "memory templates are switched off"
 	}
+	if why := freezable(v.Template); why != nil {
+		return why.Error()
+	}
 	if fit, err := d.fit(ctx, v); err == nil {
-		if why := d.warming.failure(fit.Key()); why != nil {
-			return "its memory template could not be made or used: " + why.Error()
+		if why := d.warming.failure(fit.Key()).String(); why != "" {
+			return why
 		}
 	}
 	return "there was no memory template of its image and size when it was created"

@@ -89,6 +89,7 @@ func testWarmRequest() hypervisor.WarmRequest {
 
 func newMemoryLab(t *testing.T) *lab {
 	l := newLab(t, testhost.Count)
+	testhost.KernelTemplate(t, l.config.TemplateDir, testhost.Count)
 	l.config.MemoryTemplates = Manual
 	return l
 }

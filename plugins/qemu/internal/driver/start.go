@@ -46,9 +46,14 @@ func (d *Driver) start(ctx context.Context, v *record.VM) error {
 	return nil
 }
 
-// basesThere makes sure of what the VM's disk lies on.
+// basesThere makes sure of what the VM's disk lies on. One that has never run can
+// have another disk, so its memory template is not missed.
 func (d *Driver) basesThere(v *record.VM) error {
-	for _, path := range v.Bases() {
+	bases := v.Bases()
+	if !v.Booted {
+		bases = []string{v.Template.Disk}
+	}
+	for _, path := range bases {
 		if _, err := os.Stat(path); err != nil {
 			return fault.New(fault.Precondition, "disk of template %s %s is gone: %w", v.Template.Name, v.Template.Version, err).
 				WithHint("the vm's own disk depends on it: build that image again or destroy the vm")

@@ -58,15 +58,21 @@ func (d *Driver) startFromMemory(ctx context.Context, v *record.VM) error {
 		}
 	}
 	v.Memory.Spent = true
-	if err := d.memory.MarkUsed(v.Memory.Key); err != nil {
-		plugin.Log(ctx, d.log).Warn("use of memory template was not noted", "vmid", v.VMID, "err", err)
-	}
 	var h guest
 	s.named = func(g guest) { h = g }
 	if err := d.startWith(ctx, v, s); err != nil {
+		var unfit *unfitError
+		// A host that is out of memory does not make the template a bad one.
+		if ctx.Err() == nil && errors.As(err, &unfit) && !errors.Is(err, fault.Exhausted) {
+			d.warming.noteStart(v.Memory.Key, unfit)
+		}
 		return err
 	}
 	defer h.Close()
+	d.warming.note(v.Memory.Key, nil)
+	if err := d.memory.MarkUsed(v.Memory.Key); err != nil {
+		plugin.Log(ctx, d.log).Warn("use of memory template was not noted", "vmid", v.VMID, "err", err)
+	}
 	return d.letGo(ctx, v, h)
 }
 
@@ -85,6 +91,9 @@ func (d *Driver) recall(ctx context.Context, v *record.VM) (start, error) {
 	fit, err := d.fit(ctx, v)
 	if err != nil {
 		return start{}, err
+	}
+	if f := d.warming.failure(v.Memory.Key); f.shunned() {
+		return start{}, unfit("%s", f)
 	}
 	t, err := d.memory.Find(v.Memory.Key)
 	if errors.Is(err, fault.NotFound) {

@@ -13,97 +13,92 @@ import (
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
-const (
-	// retryFailed is how long a template that could not be made, or from which
-	// nothing starts, is not tried again unasked.
-	retryFailed = time.Hour
-	// maxMisses is how many starts in a row may fail, each of which costs its VM
-	// time, until a template is left alone. A busy host may be the cause of one.
-	maxMisses = 3
-)
+// retryFailed is how long a template that could not be made, or not be started from,
+// is not tried again unasked.
+const retryFailed = time.Hour
+
+// maxFailedStarts in a row make a template one that is made anew.
+const maxFailedStarts = 2
 
 // warming is the build in the background, and what became of earlier ones.
 type warming struct {
 	mu sync.Mutex
 	// mu guards:
-	failed map[string]failedBuild // by key
-	misses map[string]int         // starts from a template that failed one after the other
-	last   string                 // key of the newest failure
-	cancel context.CancelFunc     // not nil while a build runs
+	failed map[string]failure // by key
+	last   string             // key of the newest failure
+	cancel context.CancelFunc // not nil while a build runs
 	closed bool
 
 	running sync.WaitGroup
 }
 
-type failedBuild struct {
-	err error
-	at  time.Time
+// failure is what is wrong with a template.
+type failure struct {
+	err     error
+	built   time.Time // when it could not be made, zero for never
+	started time.Time // when a start from it failed
+	starts  int       // that failed in a row
 }
 
-// note remembers how a build ended.
+// String is for people, "" when nothing is wrong.
+func (f failure) String() string {
+	switch {
+	case f.err == nil:
+		return ""
+	case f.starts > 0:
+		return "starts from its memory template fail: " + f.err.Error()
+	}
+	return "its memory template could not be made: " + f.err.Error()
+}
+
+// shunned reports whether nothing is to start from the template now.
+func (f failure) shunned() bool { return f.starts > 0 && time.Since(f.started) < retryFailed }
+
+// note remembers how a build ended. A start that came to its end is as good as one.
 func (w *warming) note(key string, err error) {
+	w.put(key, err, func(f *failure) { f.built = time.Now() })
+}
+
+// noteStart remembers that a start from the template failed.
+func (w *warming) noteStart(key string, err error) {
+	w.put(key, err, func(f *failure) { f.started, f.starts = time.Now(), f.starts+1 })
+}
+
+func (w *warming) put(key string, err error, change func(*failure)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err == nil {
 		delete(w.failed, key)
 		return
 	}
-	w.fail(key, err)
-}
-
-// tried notes how a start from the template ended. A template from which nothing
-// starts counts as one that could not be made.
-func (w *warming) tried(key string, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err == nil {
-		delete(w.misses, key)
-		return
-	}
-	if w.misses == nil {
-		w.misses = map[string]int{}
-	}
-	if w.misses[key]++; w.misses[key] >= maxMisses {
-		delete(w.misses, key)
-		w.fail(key, err)
-	}
-}
-
-// fail is called with mu held.
-func (w *warming) fail(key string, err error) {
 	if w.failed == nil {
-		w.failed = map[string]failedBuild{}
+		w.failed = map[string]failure{}
 	}
-	w.failed[key], w.last = failedBuild{err, time.Now()}, key
+	f := w.failed[key]
+	f.err = err
+	change(&f)
+	w.failed[key], w.last = f, key
 }
 
-// avoid reports whether a template of this key is better left alone for now.
-func (w *warming) avoid(key string) bool {
+// failure is what is wrong with the template of this key.
+func (w *warming) failure(key string) failure {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f, failed := w.failed[key]
-	return failed && time.Since(f.at) < retryFailed
-}
-
-// failure is why the last build of this key failed, nil if it did not.
-func (w *warming) failure(key string) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.failed[key].err
+	return w.failed[key]
 }
 
 // newest is the newest failure that was not made good.
-func (w *warming) newest() error {
+func (w *warming) newest() failure {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.failed[w.last].err
+	return w.failed[w.last]
 }
 
 // begin runs build unless another is running or it failed lately.
 func (w *warming) begin(ctx context.Context, key string, build func(context.Context)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if f, failed := w.failed[key]; w.closed || w.cancel != nil || failed && time.Since(f.at) < retryFailed {
+	if w.closed || w.cancel != nil || time.Since(w.failed[key].built) < retryFailed {
 		return
 	}
 	// It goes on when the call that gave rise to it is over.
@@ -148,23 +143,24 @@ func (d *Driver) WarmTemplate(
 		return none, fault.New(fault.Precondition, "memory templates are switched off").
 			WithHint("set memory_templates of the qemu plugin to auto or manual")
 	}
+	if err := freezable(noted(t)); err != nil {
+		return none, err
+	}
 	if _, err := d.warm(ctx, sized(t, req.Cores, req.MemoryBytes, req.RootDiskBytes), progress); err != nil {
 		return none, err
 	}
 	return d.template(ctx, t.VMID)
 }
 
-// warm gives the memory template for VMs like v, and makes it if there is none.
+// warm gives the memory template for VMs like v, and makes it if there is none, or
+// one from which starts have failed.
 func (d *Driver) warm(ctx context.Context, v *record.VM, progress func(hypervisor.Progress)) (memory.Template, error) {
 	fit, err := d.fit(ctx, v)
 	if err != nil {
 		return memory.Template{}, err
 	}
 	t, err := d.memory.Find(fit.Key())
-	if err == nil {
-		d.warming.note(t.Key, nil) // it was asked for, so it gets another chance
-	}
-	if !errors.Is(err, fault.NotFound) {
+	if !errors.Is(err, fault.NotFound) && d.warming.failure(fit.Key()).starts == 0 {
 		return t, err
 	}
 	t, err = d.build(ctx, fit, v, progress)
@@ -177,7 +173,7 @@ func (d *Driver) warm(ctx context.Context, v *record.VM, progress func(hyperviso
 // warmLater makes a memory template for VMs like this one, which had to boot, in
 // the background.
 func (d *Driver) warmLater(ctx context.Context, v *record.VM) {
-	if d.cfg.MemoryTemplates != Auto {
+	if d.cfg.MemoryTemplates != Auto || freezable(v.Template) != nil {
 		return
 	}
 	t, err := d.catalog.Find(v.Template.Name)
@@ -189,7 +185,7 @@ func (d *Driver) warmLater(ctx context.Context, v *record.VM) {
 	if err != nil {
 		return // the next start says so
 	}
-	if _, err := d.memory.Find(fit.Key()); err == nil {
+	if _, err := d.memory.Find(fit.Key()); err == nil && d.warming.failure(fit.Key()).starts < maxFailedStarts {
 		return
 	}
 	log := plugin.Log(ctx, d.log)
@@ -214,10 +210,10 @@ func (d *Driver) memoryFinding() plugin.Finding {
 		f.Message, f.Fix = "every VM boots: "+err.Error(), "use a kernel with memfd_create, and let the plugin use it"
 		return f
 	}
-	if err := d.warming.newest(); err != nil {
-		f.Message, f.Fix = "the last memory template is of no use, so VMs of that size boot: "+err.Error(), fault.HintOf(err)
+	if failed := d.warming.newest(); failed.err != nil {
+		f.Message, f.Fix = "VMs of one image and size boot, because "+failed.String(), fault.HintOf(failed.err)
 		if f.Fix == "" {
-			f.Fix = "agentlab template warm tries it again and shows where it stops"
+			f.Fix = "agentlab template warm makes it again and shows where it stops"
 		}
 		return f
 	}

@@ -109,6 +109,21 @@ func Tap(t testing.TB, name string) {
 // a disk of 1 MiB.
 func Template(t testing.TB, images string, guest []byte) {
 	t.Helper()
+	template(t, images, guest, nil)
+}
+
+// KernelTemplate makes the same with the guest as a kernel, which boots without
+// firmware's help, as AgentLab's own images do.
+func KernelTemplate(t testing.TB, images string, guest []byte) {
+	t.Helper()
+	const realMode = 512 // where a kernel of the oldest protocol begins
+	kernel := make([]byte, 16<<10)
+	copy(kernel[realMode:], guest)
+	template(t, images, nil, kernel)
+}
+
+func template(t testing.TB, images string, guest, kernel []byte) {
+	t.Helper()
 	dir := filepath.Join(images, "tiny-1")
 	disk := make([]byte, 1<<20)
 	copy(disk, guest)
@@ -117,10 +132,17 @@ func Template(t testing.TB, images string, guest []byte) {
 		t.Fatal(err)
 	}
 	raw, qcow := filepath.Join(dir, "raw"), filepath.Join(dir, "root.qcow2")
-	manifest, err := json.Marshal(map[string]any{
+	keys := map[string]any{
 		"format": 1, "name": "tiny", "vmid": 9000, "version": "1", "arch": "x86_64", "disk": "root.qcow2",
 		"disk_format": "qcow2", "disk_virtual_bytes": len(disk), "ssh_user": "agent",
-	})
+	}
+	if kernel != nil {
+		keys["kernel"] = "vmlinuz"
+		if err := os.WriteFile(filepath.Join(dir, "vmlinuz"), kernel, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	manifest, err := json.Marshal(keys)
 	if err != nil {
 		t.Fatal(err)
 	}
