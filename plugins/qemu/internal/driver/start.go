@@ -113,7 +113,7 @@ func (s start) name() hypervisor.Way {
 
 // startWith starts QEMU paused, does what is to be done in that state, notes it,
 // and lets it go. Whatever happens before that last step, the guest has not run,
-// and a repeat begins anew. From memory it stops short of the last step: see goOn.
+// and a repeat begins anew. From memory it stops short of the last step: see letGo.
 func (d *Driver) startWith(ctx context.Context, v *record.VM, s start) (err error) {
 	// A start cut short before its pid was noted, or a way that failed.
 	if err := d.kill(ctx, d.tenant(v)); err != nil {
