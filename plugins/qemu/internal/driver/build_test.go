@@ -145,32 +145,6 @@ func TestFailedBuildIsRemembered(t *testing.T) {
 	}
 }
 
-func TestTemplateFromWhichNothingStarts(t *testing.T) {
-	l := newMemoryLab(t)
-	d := l.driver()
-	l.warm(d)
-	l.guest.refuse = fault.New(fault.Unavailable, "no runner")
-	for range maxMisses + 1 {
-		l.create(d)
-		if vm := l.power(d, hypervisor.PowerOn, 0); vm.Start.Way != hypervisor.WayBoot || !strings.Contains(vm.Start.Reason, "no runner") {
-			t.Errorf("start = %+v", vm.Start)
-		}
-		l.destroyAndCheck(d)
-	}
-	if tries := len(l.guest.assumed); tries != maxMisses {
-		t.Errorf("%d starts from it were tried, want %d", tries, maxMisses)
-	}
-	if f := d.memoryFinding(); f.Fix == "" {
-		t.Errorf("finding = %+v", f)
-	}
-	l.guest.refuse = nil
-	l.warm(d)
-	l.create(d)
-	if vm := l.power(d, hypervisor.PowerOn, 0); vm.Start.Way != hypervisor.WayMemory {
-		t.Errorf("start = %+v", vm.Start)
-	}
-}
-
 func TestCollect(t *testing.T) {
 	old := time.Now().Add(-keepUnused - time.Hour)
 	tests := map[string]struct {
