@@ -31,7 +31,7 @@ var settings = []Setting{
 		p.Hypervisor.Taps, err = strconv.ParseBool(v)
 		return err
 	}},
-	{"guest", plugin.Hypervisor, "true: programs can be run in the template's guest (default: false)", func(p *Plan, v string) (err error) {
+	{"guest", plugin.Hypervisor, "true: programs run in the guest (default: false)", func(p *Plan, v string) (err error) {
 		p.Hypervisor.Guest, err = strconv.ParseBool(v)
 		return err
 	}},
