@@ -47,7 +47,7 @@ demo: ## run one job in a VM on this checkout and show what came of it
 demo-stop: ## end the demo's daemon and remove all of it
 	@scripts/demo_stop.sh
 
-bench: build ## measure what people wait for (about two minutes; see bench/README.md)
+bench: build ## measure what people wait for (about half an hour without KVM; see bench/README.md)
 	@scripts/bench.sh
 
 clean: ## remove what was built; the image cache stays

@@ -1,36 +1,26 @@
 package bench_test
 
 import (
-	"os"
 	"testing"
 	"time"
 
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/client"
 	"github.com/agentlab/agentlab/core/lab"
-	"github.com/agentlab/agentlab/internal/testkit"
 )
 
 // BenchmarkSandboxReady takes a sandbox on real QEMU apart: from the request to
 // QEMU's own start, from there to the guest's hello, which is what the guest
 // needs whoever starts it, and from the hello to READY at the client. What is
-// not the guest is ours.
+// not the guest is ours. Every start is a boot.
 func BenchmarkSandboxReady(b *testing.B) {
-	template := os.Getenv("AGENTLAB_TEMPLATE")
-	if template == "" {
-		b.Skip("needs a guest image; set AGENTLAB_TEMPLATE to what scripts/image.sh prints")
-	}
-	d := testkit.NewDaemon(b, template)
-	d.Start(b)
-	c, err := client.New(client.Options{Socket: d.Socket()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer c.Close()
+	l := newLabDaemon(b)
+	l.withoutMemory(b)
+	c := l.c
 	var whole, ours, guest, perhand samples
-	for i := 0; i < max(b.N, 3); i++ {
+	for range count(b, "AGENTLAB_BENCH_BOOTS", 3) {
 		began := time.Now()
-		a, err := c.CreateSandbox(b.Context(), api.SandboxCreate{Profile: "dev"})
+		a, err := c.CreateSandbox(b.Context(), api.SandboxCreate{Profile: "small"})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -3,11 +3,9 @@ package bench_test
 import (
 	"context"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -31,46 +29,15 @@ func qemuOf(b *testing.B, c *client.Client, id string) int {
 	if err != nil {
 		b.Fatal(err)
 	}
-	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, path := range all {
-		if text, err := os.ReadFile(path); err == nil && strings.HasPrefix(string(text), "qemu-system-") && strings.Contains(string(text), "mac="+sb.MAC) {
-			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
-				return pid
-			}
-		}
-	}
-	b.Fatalf("no QEMU has the MAC address %s of %s", sb.MAC, id)
-	return 0
-}
-
-// startOf is when a process began, by /proc/PID/stat (see proc(5)), in steps of
-// ten milliseconds.
-func startOf(b *testing.B, pid int) time.Time {
-	b.Helper()
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	pid, err := pidOf(sb.MAC)
 	if err != nil {
 		b.Fatal(err)
 	}
-	const startTime, ticks = 22, 100
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	began, err := strconv.ParseInt(fields[startTime-3], 10, 64)
-	if err != nil {
-		b.Fatal(err)
-	}
-	up, err := os.ReadFile("/proc/uptime")
-	if err != nil {
-		b.Fatal(err)
-	}
-	now := time.Now()
-	seconds, err := strconv.ParseFloat(strings.Fields(string(up))[0], 64)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return now.Add(time.Duration(began)*time.Second/ticks - time.Duration(seconds*float64(time.Second)))
+	return pid
 }
 
 var (
-	overlayFile = regexp.MustCompile(`"filename":"([^"]*)","node-name":"(base|root|seed)-file"`)
+	overlayFile = regexp.MustCompile(`"filename":"([^"]*)","node-name":"(base0|root|seed)-file"`)
 	byDriver    = regexp.MustCompile(`^(tap|socket),id=([a-z0-9]+),.*$`)
 )
 
@@ -79,12 +46,7 @@ var (
 // the time from QEMU's start to the guest's first call.
 func byHand(b *testing.B, pid int) time.Duration {
 	b.Helper()
-	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	argv := strings.Split(strings.TrimRight(string(raw), "\x00"), "\x00")
-	argv = handArgs(b, argv)
+	argv := handArgs(b, argvOf(b, pid))
 	ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", guestAPIPort))
 	if err != nil {
 		b.Fatal(err)
@@ -119,7 +81,7 @@ func handArgs(b *testing.B, argv []string) []string {
 	}
 	root, seed := filepath.Join(dir, "root.qcow2"), filepath.Join(dir, "seed.iso")
 	for _, argv := range [][]string{
-		{"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", files["base"], root},
+		{"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", files["base0"], root},
 		{"cp", files["seed"], seed},
 	} {
 		if r := testkit.Capture(exec.Command(argv[0], argv[1:]...)); r.Code != 0 {

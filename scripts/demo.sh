@@ -75,6 +75,8 @@ stage files "artifacts are in $PWD/.build/demo/$job"
 if [ "$code" -eq 0 ]; then
   agentlab job fetch "$job"
 fi
+stage memory "what sandboxes of this size start from in future, instead of booting"
+agentlab template warm --profile dev >/dev/null
 stage "done" "the daemon stays up until: make demo-stop"
 cat <<TEXT
 

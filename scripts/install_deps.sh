@@ -15,6 +15,7 @@ usage: scripts/install_deps.sh [GROUP…]
   run       run the daemon: virtual machines, network rules, secrets
   test      what the tests start beyond that
   generate  the compiler of the plugin contracts
+  bench     what the benchmarks compare with
   all       build, run and test (the default)
 TEXT
 }
@@ -68,6 +69,14 @@ wanted() {
 		TEXT
 		;;
 	generate) echo "protobuf-compiler protoc" ;;
+	bench)
+		cat <<-'TEXT'
+			libvirt-daemon libvirtd
+			libvirt-daemon-driver-qemu /usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so
+			libvirt-clients virsh
+			xorriso xorriso
+		TEXT
+		;;
 	all) wanted build && wanted run && wanted test ;;
 	*) die "unknown group $1" "scripts/install_deps.sh --help" ;;
 	esac

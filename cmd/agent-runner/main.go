@@ -45,7 +45,7 @@ func dispatch(ctx context.Context, args []string) int {
 	case "seed":
 		return exit(log, "apply seed", seedapply.Apply(ctx, seedapply.Config{Layout: layout.Layout{Root: "/"}, Log: log.Named("seed")}))
 	case "run":
-		return exit(log, "run", serve(ctx, layout.Layout{Root: "/"}, log))
+		return exit(log, "run", run(ctx, layout.Layout{Root: "/"}, log))
 	case repotask.Subcommand:
 		return repotask.Main(ctx, os.Stdin, os.Stdout)
 	case gitauth.ProgramName:

@@ -34,11 +34,16 @@ func TestNewsIsBounded(t *testing.T) {
 			h := newHost(t, guest.Limits{})
 			sb := h.addSandbox()
 			sb.mustFetch()
-			var err error
-			for i := range calls {
-				err = call(sb, i)
+			refused := 0
+			for i := range calls { // one of them may be taken whenever enough time has passed
+				if err := call(sb, i); err != nil {
+					wantClass(t, err, fault.Unavailable)
+					refused++
+				}
 			}
-			wantClass(t, err, fault.Unavailable)
+			if refused < calls-most {
+				t.Errorf("%d of %d calls were refused", refused, calls)
+			}
 			events, err := h.store.Events(t.Context(), state.EventFilter{SandboxID: sb.id})
 			h.must(err)
 			if len(events) > most {

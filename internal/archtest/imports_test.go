@@ -39,7 +39,7 @@ var layers = []layer{
 	{"images", nil, nil, "the scripts of the guest image are tested from outside"},
 	{"internal/archtest", nil, nil, "rules depend on nothing that they judge"},
 	{"internal/testkit", []string{"core/api", "core/client", "sdk", "plugins/sim/world"}, nil, "the test kit drives the real programs from outside"},
-	{"bench", nil, []string{"core", "internal/testkit"}, "benchmarks drive the real programs from outside"},
+	{"bench", nil, []string{"core", "sdk/channel", "sdk/secret", "internal/testkit"}, "benchmarks drive the real programs from outside"},
 	{"internal/e2e", []string{"core", "sdk", "plugins/sim/world", "internal/testkit"}, nil, "end-to-end tests drive the real programs from outside"},
 }
 

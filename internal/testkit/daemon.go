@@ -125,6 +125,14 @@ func (d *Daemon) Kill(t testing.TB) {
 	_ = d.cmd.Wait()
 }
 
+// Hangup has the daemon read its configuration again.
+func (d *Daemon) Hangup(t testing.TB) {
+	t.Helper()
+	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Stop ends the daemon, its guests and its namespace and removes its
 // directories. It may be called twice.
 func (d *Daemon) Stop(t testing.TB) {
@@ -230,10 +238,12 @@ func Capture(cmd *exec.Cmd) Result {
 	return r
 }
 
-// Eventually waits until cond holds and fails the test when it does not in time.
+// Eventually waits until cond holds and fails the test when it does not in time. It
+// looks less often where there is more time: a look may be a whole program.
 func Eventually(t testing.TB, within time.Duration, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(within); !cond(); time.Sleep(50 * time.Millisecond) {
+	pause := min(max(within/200, 50*time.Millisecond), 500*time.Millisecond)
+	for deadline := time.Now().Add(within); !cond(); time.Sleep(pause) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within %s: %s", within, what)
 		}

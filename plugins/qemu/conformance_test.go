@@ -32,6 +32,8 @@ func TestBinaryConforms(t *testing.T) {
 	}
 	config, err := json.Marshal(map[string]any{
 		"template_dir": images, "uid_base": 3_000_000 + os.Getpid()%1000*2000, "accel": "tcg", "tcg_tb_mb": 32,
+		"memory_templates": "manual", // a boot sector never says that it can be frozen
+		"memory_cache":     "",
 	})
 	if err != nil {
 		t.Fatal(err)

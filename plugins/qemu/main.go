@@ -51,7 +51,7 @@ func validate(_ context.Context, raw json.RawMessage) []plugin.Diagnostic {
 	return out
 }
 
-func configure(_ context.Context, host plugin.HostContext, raw json.RawMessage, log hclog.Logger) (plugin.Instance, error) {
+func configure(ctx context.Context, host plugin.HostContext, raw json.RawMessage, log hclog.Logger) (plugin.Instance, error) {
 	var cfg driver.Config
 	if err := plugin.Decode(raw, &cfg); err != nil {
 		return plugin.Instance{}, err
@@ -60,11 +60,15 @@ func configure(_ context.Context, host plugin.HostContext, raw json.RawMessage, 
 	if err != nil {
 		return plugin.Instance{}, err
 	}
+	if err := d.Tidy(ctx); err != nil {
+		// VMs boot without memory templates, and each build tidies first.
+		log.Warn("memory templates were not tidied", "err", err)
+	}
 	health := func(ctx context.Context) plugin.Health {
 		if why := d.Health(ctx); why != "" {
 			return plugin.Health{State: plugin.Degraded, Message: why}
 		}
 		return plugin.Health{State: plugin.Ready}
 	}
-	return plugin.Instance{Service: hypervisor.Service(d), Health: health}, nil
+	return plugin.Instance{Service: hypervisor.Service(d), Health: health, Close: d.Close}, nil
 }

@@ -1,6 +1,9 @@
 package main
 
-import "github.com/agentlab/agentlab/sdk/plugin"
+import (
+	"github.com/agentlab/agentlab/plugins/qemu/internal/driver"
+	"github.com/agentlab/agentlab/sdk/plugin"
+)
 
 // vmidMax keeps VMIDs within what an interface name and a uid can carry.
 const vmidMax = 99_999_999
@@ -32,7 +35,7 @@ func schema() *plugin.Schema {
 			},
 			{
 				Name: "uid_base", Type: plugin.Number, Default: uidBase, Min: plugin.Limit(1000), Max: plugin.Limit(2_000_000_000),
-				Description: "The QEMU of a VM runs as user and group `uid_base` + VMID. No account may use these numbers, nor have them in /etc/subuid, and no other instance on this host.",
+				Description: "The QEMU of a VM runs as user and group `uid_base` + VMID, that of a memory template in the making as `uid_base` + `vmid_last` + 1, and `qemu-img` on volumes as `uid_base` + `vmid_first` - 1. No account may use these numbers, nor have them in /etc/subuid, and no other instance on this host.",
 			},
 			{
 				Name: "accel", Type: plugin.String, Default: "auto", OneOf: []string{"auto", "kvm", "tcg"},
@@ -45,6 +48,14 @@ func schema() *plugin.Schema {
 			{
 				Name: "tcg_tb_mb", Type: plugin.Number, Default: 256, Min: plugin.Limit(16), Max: plugin.Limit(4096),
 				Description: "MiB of translated code kept per emulated VM.",
+			},
+			{
+				Name: "memory_templates", Type: plugin.String, Default: driver.Auto, OneOf: []string{driver.Auto, driver.Manual, driver.Off},
+				Description: "Whether VMs start from the memory of one that has booted already, instead of booting: `auto` makes such a template in the background once a VM of a new image or size has booted, `manual` only by `agentlab template warm`, `off` neither makes nor uses one. One takes about 200 MB of disk, and as much memory while VMs start from it.",
+			},
+			{
+				Name: "memory_cache", Type: plugin.String, Default: "/var/cache/agentlab/memory",
+				Description: "Folder through which the daemons of this host share memory templates, and in which they outlive a throw-away daemon. Empty for none.",
 			},
 		},
 	}}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +21,7 @@ type machineCrash struct {
 // HypervisorCrashes checks a hypervisor whose process dies.
 func HypervisorCrashes(b Binary, opts HypervisorOptions) []Check {
 	s := &hypervisorSuite{open: b.Hypervisor(), opts: opts, run: unique()}
-	return bind(b.Kind, machineCrashRules, func(ctx context.Context, _ Rule, fn func(*machineCrash, context.Context) error) error {
+	return bind(b.Kind, slices.Concat(machineCrashRules, storageCrashRules), func(ctx context.Context, _ Rule, fn func(*machineCrash, context.Context) error) error {
 		return fn(&machineCrash{
 			crashing: crashing[hypervisor.Driver]{b, hypervisorBehind}, suite: s,
 		}, ctx)

@@ -27,14 +27,17 @@ type HypervisorOptions struct {
 	NIC func(ctx context.Context, vmid uint32, iface string) (hypervisor.NIC, error)
 	// Taps has the suite make a tap for each VM, as the network plugin would
 	// for a hypervisor that does not make it. Needs root and iproute2.
-	Taps    bool
+	Taps bool
+	// Guest: the template's guest answers the plugin, so programs can be run in it
+	// and disks looked at. Such a guest may take long to come up.
+	Guest   bool
 	Effects Effects
 }
 
 // Hypervisor checks a hypervisor by its contract.
 func Hypervisor(open Open[hypervisor.Driver], opts HypervisorOptions) []Check {
 	s := &hypervisorSuite{open: open, opts: opts, run: unique()}
-	return bind(plugin.Hypervisor, hypervisorRules, s.check)
+	return bind(plugin.Hypervisor, allHypervisorRules(), s.check)
 }
 
 var hypervisorRules = []ruled[*machines]{
@@ -80,11 +83,18 @@ var hypervisorRules = []ruled[*machines]{
 		"What a plugin made is there, and goes on, when the process that made it has ended.", (*machines).survives),
 }
 
+// allHypervisorRules also has those of what a hypervisor may lack.
+func allHypervisorRules() []ruled[*machines] {
+	return slices.Concat(hypervisorRules, snapshotRules, volumeRules, execRules)
+}
+
 type hypervisorSuite struct {
 	open Open[hypervisor.Driver]
 	opts HypervisorOptions
 	run  string
 	next atomic.Uint32
+
+	nextVolume atomic.Uint32
 }
 
 // machines is the state of one check.
@@ -95,8 +105,9 @@ type machines struct {
 	host    hypervisor.HostReport
 	mu      sync.Mutex
 	// mu guards:
-	made []hypervisor.Ref
-	taps []string
+	made    []hypervisor.Ref
+	taps    []string
+	volumes []hypervisor.VolumeRef
 }
 
 func (s *hypervisorSuite) check(ctx context.Context, _ Rule, fn func(*machines, context.Context) error) (err error) {
@@ -120,6 +131,13 @@ func (m *machines) cleanUp(ctx context.Context) error {
 	for _, ref := range m.made {
 		if err := m.DestroyVM(ctx, ref); err != nil {
 			errs = append(errs, fmt.Errorf("clean up vm %d: %w", ref.VMID, err))
+		}
+	}
+	for _, ref := range m.volumes {
+		if k, ok := m.Driver.(hypervisor.VolumeKeeper); ok {
+			if err := k.DeleteVolume(ctx, ref); err != nil {
+				errs = append(errs, fmt.Errorf("clean up volume %s: %w", ref.ID, err))
+			}
 		}
 	}
 	for _, name := range m.taps {
@@ -193,7 +211,7 @@ func (m *machines) request(ctx context.Context) (hypervisor.CreateRequest, error
 	return hypervisor.CreateRequest{
 		Ref: ref, Name: fmt.Sprintf("conformance-%d", vmid), Template: template, Cores: 1, MemoryBytes: memory, NIC: nic,
 		Seed: hypervisor.Seed{
-			UserData:      []byte("#cloud-config\n{}\n"),
+			UserData:      []byte(userData(vmid)),
 			MetaData:      fmt.Appendf(nil, `{"instance-id":"conformance-%d"}`, vmid),
 			NetworkConfig: []byte(`{"version":2}`),
 		},

@@ -195,6 +195,10 @@ func (p Plan) Run(ctx context.Context, each func(Result)) (Report, error) {
 			return Report{}, fault.New(fault.Unavailable, "make state directory: %w", err)
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
+		// What a plugin starts as another user passes through, as it does on a host.
+		if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // it holds nothing that can be listed
+			return Report{}, fault.New(fault.Unavailable, "make state directory: %w", err)
+		}
 		p.StateDir = dir
 	}
 	checks, info, err := p.Checks(ctx)

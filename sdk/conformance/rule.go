@@ -84,9 +84,9 @@ func changes[S any](id string, level Level, about, contract string, run func(S, 
 func Catalogue() []Rule {
 	return slices.Concat(
 		rulesOf("", protocolRules), rulesOf("", capabilityRules),
-		rulesOf(plugin.Hypervisor, hypervisorRules), rulesOf(plugin.Network, networkRules),
+		rulesOf(plugin.Hypervisor, allHypervisorRules()), rulesOf(plugin.Network, networkRules),
 		rulesOf(plugin.Secrets, secretsRules), rulesOf(plugin.Exposure, exposureRules),
-		rulesOf("", endureRules), rulesOf(plugin.Hypervisor, machineCrashRules), rulesOf(plugin.Network, portCrashRules),
+		rulesOf("", endureRules), rulesOf(plugin.Hypervisor, machineCrashRules), rulesOf(plugin.Hypervisor, storageCrashRules), rulesOf(plugin.Network, portCrashRules),
 	)
 }
 

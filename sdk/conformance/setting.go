@@ -31,6 +31,10 @@ var settings = []Setting{
 		p.Hypervisor.Taps, err = strconv.ParseBool(v)
 		return err
 	}},
+	{"guest", plugin.Hypervisor, "true: programs run in the guest (default: false)", func(p *Plan, v string) (err error) {
+		p.Hypervisor.Guest, err = strconv.ParseBool(v)
+		return err
+	}},
 	{"bridge", plugin.Network, "the bridge to use (default: " + DefaultHost.Bridge + ")", func(p *Plan, v string) error {
 		p.wish().Bridge = v
 		return nil

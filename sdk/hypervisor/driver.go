@@ -54,13 +54,6 @@ type ConsoleReader interface {
 	Console(ctx context.Context, ref Ref) ([]byte, error)
 }
 
-// Capability names, reported by the plugin from the optional interfaces its
-// driver implements.
-const (
-	CapConsole        = "console"
-	CapMemoryTemplate = "memory_template"
-)
-
 // Ref names one VM. Owner is compared with the mark stored in the VM before
 // anything is changed; calls that only read do not compare it.
 type Ref struct {

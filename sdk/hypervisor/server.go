@@ -16,11 +16,10 @@ import (
 // optional interfaces that it implements.
 func Service(d Driver) plugin.Service {
 	s := plugin.Service{Kind: plugin.Hypervisor, Server: &server{driver: d}}
-	if _, ok := d.(ConsoleReader); ok {
-		s.Capabilities = append(s.Capabilities, CapConsole)
-	}
-	if _, ok := d.(TemplateWarmer); ok {
-		s.Capabilities = append(s.Capabilities, CapMemoryTemplate)
+	for _, c := range capabilities {
+		if c.has(d) {
+			s.Capabilities = append(s.Capabilities, c.name)
+		}
 	}
 	return s
 }

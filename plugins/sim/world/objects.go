@@ -30,6 +30,14 @@ type VM struct {
 	Started       time.Time        `json:"started,omitzero"`
 	Start         hypervisor.Start `json:"start,omitzero"`
 	Deaf          bool             `json:"deaf,omitempty"` // ignores a request to shut down
+
+	Snapshots []hypervisor.Snapshot `json:"snapshots,omitempty"` // oldest first
+}
+
+// Volume is a simulated disk that outlives VMs.
+type Volume struct {
+	hypervisor.Volume
+	Busy bool `json:",omitempty"` // set by a test: the guest has it mounted
 }
 
 // Attachment is a sandbox's policy in force.
@@ -50,6 +58,8 @@ func consoleFile(v uint32) string     { return fmt.Sprintf("%s/%d.console", gues
 func runFile(vmid uint32) string      { return fmt.Sprintf("%s/%d.run", guests, vmid) }
 func attachmentFile(s string) string  { return attachments + "/" + s + ".json" }
 func exposureFile(port uint16) string { return fmt.Sprintf("%s/%d.json", exposures, port) }
+
+func volumeFile(id string) string { return volumes + "/" + id + ".json" }
 
 const (
 	hostFile   = "host.json"
@@ -78,6 +88,28 @@ func (tx *Tx) VMs() ([]VM, error) {
 	var out []VM
 	err := each(tx, vms, func(_ string, vm VM) error {
 		out = append(out, vm)
+		return nil
+	})
+	return out, err
+}
+
+// Volume finds a volume.
+func (tx *Tx) Volume(id string) (v Volume, found bool, err error) {
+	found, err = tx.get(volumeFile(id), &v)
+	return v, found, err
+}
+
+// PutVolume stages a volume.
+func (tx *Tx) PutVolume(v Volume) error { return tx.put(volumeFile(v.Ref.ID), v) }
+
+// DeleteVolume stages the end of a volume.
+func (tx *Tx) DeleteVolume(id string) { tx.delete(volumeFile(id)) }
+
+// Volumes lists all volumes.
+func (tx *Tx) Volumes() ([]Volume, error) {
+	var out []Volume
+	err := each(tx, volumes, func(_ string, v Volume) error {
+		out = append(out, v)
 		return nil
 	})
 	return out, err

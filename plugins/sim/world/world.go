@@ -21,6 +21,7 @@ const (
 	attachments = "attachments"
 	exposures   = "exposures"
 	guests      = "guests"
+	volumes     = "volumes"
 	Bundles     = "bundles" // <name>.yaml or <name>.json, bundle format version 1
 )
 
@@ -42,7 +43,7 @@ type World struct {
 // that concern the whole process; nil makes such a fault an error, as a test that
 // runs in process wants it.
 func Open(dir string, act func(Fault) error) (*World, error) {
-	for _, sub := range []string{vms, attachments, exposures, guests, Bundles} {
+	for _, sub := range []string{vms, attachments, exposures, guests, volumes, Bundles} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, fault.New(fault.Invalid, "make the world's directory: %w", err)
 		}

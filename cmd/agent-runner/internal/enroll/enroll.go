@@ -57,6 +57,12 @@ func Load(ctx context.Context, l layout.Layout, log hclog.Logger) (Identity, err
 	return id, err
 }
 
+// EnsureCredential makes the credential that Load will find, unless there is one.
+func EnsureCredential(l layout.Layout) error {
+	_, err := loadCredential(l)
+	return err
+}
+
 func loadCredential(l layout.Layout) (secret.Value, error) {
 	b, err := os.ReadFile(l.Credential())
 	if text := strings.TrimSpace(string(b)); err == nil && text != "" {
@@ -68,7 +74,7 @@ func loadCredential(l layout.Layout) (secret.Value, error) {
 	var raw [32]byte
 	_, _ = rand.Read(raw[:]) // never fails, see crypto/rand
 	text := base64.RawURLEncoding.EncodeToString(raw[:])
-	if err := layout.WriteFile(l.Credential(), []byte(text+"\n"), 0o600, layout.Owner{}); err != nil {
+	if err := l.Write(l.Credential(), []byte(text+"\n"), 0o600, layout.Owner{}); err != nil {
 		return secret.Value{}, fmt.Errorf("keep credential: %w", err)
 	}
 	return secret.New(text), nil

@@ -11,7 +11,17 @@ import (
 )
 
 // Layout is a guest's file tree. Root is "/" in a guest and a directory in tests.
-type Layout struct{ Root string }
+type Layout struct {
+	Root    string
+	touched *touched // nil: not lazy
+}
+
+// Lazily gives the layout whose Write leaves what it writes in the page cache. Who
+// asks for it calls its Flush before anybody relies on the files.
+func (l Layout) Lazily() Layout {
+	l.touched = &touched{dirs: map[uint64]string{}}
+	return l
+}
 
 // At gives the path of an absolute guest path under Root.
 func (l Layout) At(path string) string { return filepath.Join(l.Root, path) }
@@ -46,6 +56,14 @@ func (l Layout) Secrets() string { return l.At("/run/agentlab/secrets") }
 
 // HostKey is the ssh host key.
 func (l Layout) HostKey() string { return l.At("/etc/ssh/ssh_host_ed25519_key") }
+
+// TemplateMark is there while this guest is to become a memory template, and in a
+// copy of one until its host lets it go. NamedMark is what it then holds. A reboot
+// removes it.
+func (l Layout) TemplateMark() string { return l.At("/run/agentlab/template") }
+
+// NamedMark in the file TemplateMark says that the copy has all of its identity.
+const NamedMark = "named"
 
 // BootID gives the kernel's id of this boot, "" when it cannot be read.
 func (l Layout) BootID() string {

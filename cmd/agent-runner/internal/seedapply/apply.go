@@ -36,7 +36,8 @@ type state struct {
 // applied once per instance id, so that a reboot does not undo what people
 // changed since. Without a seed disk an earlier state stays; a VM that never
 // had one is left as it is. One part that cannot be applied does not keep the
-// others from it; the seed is then tried again at the next boot.
+// others from it; the seed is then tried again at the next boot. A guest that
+// is to become a memory template finds a disk that says so, and is marked.
 func Apply(ctx context.Context, c Config) error {
 	keyErr := ensureHostKey(c.Layout)
 	before, known := readState(c.Layout)
@@ -47,8 +48,14 @@ func Apply(ctx context.Context, c Config) error {
 	if known {
 		wait = 0
 	}
-	disk := awaitDisk(ctx, c.Layout, wait)
-	if disk == "" {
+	disk, template := awaitDisk(ctx, c.Layout, wait)
+	switch {
+	case template && !known:
+		c.Log.Info("this guest becomes a memory template")
+		// sshd does not start without a key; nobody ever sees this one, and
+		// settle removes it.
+		return errors.Join(keyErr, c.Layout.Write(c.Layout.TemplateMark(), nil, 0o600, layout.Owner{}))
+	case template || disk == "":
 		c.Log.Info("no seed disk", "known", known)
 		return keyErr
 	}
@@ -56,12 +63,9 @@ func Apply(ctx context.Context, c Config) error {
 	if err != nil {
 		return errors.Join(keyErr, err)
 	}
-	s, err := seed.Parse(docs)
+	s, err := c.parse(docs)
 	if err != nil {
-		return errors.Join(keyErr, fmt.Errorf("read seed: %w", err))
-	}
-	for _, w := range s.Warnings {
-		c.Log.Warn("part of the seed is ignored", "err", w)
+		return errors.Join(keyErr, err)
 	}
 	if known && before.InstanceID == s.Meta.InstanceID {
 		c.Log.Info("seed was applied before", "sandbox", s.Meta.InstanceID)
@@ -70,6 +74,34 @@ func Apply(ctx context.Context, c Config) error {
 	if err := errors.Join(keyErr, c.apply(s)); err != nil {
 		return err
 	}
+	return c.remember(s)
+}
+
+// ApplyDocuments makes a guest without a seed match the one that is given, as
+// Apply does at boot.
+func ApplyDocuments(c Config, docs seed.Documents) (seed.Seed, error) {
+	s, err := c.parse(docs)
+	if err != nil {
+		return s, err
+	}
+	if err := c.apply(s); err != nil {
+		return s, err
+	}
+	return s, c.remember(s)
+}
+
+func (c Config) parse(docs seed.Documents) (seed.Seed, error) {
+	s, err := seed.Parse(docs)
+	if err != nil {
+		return s, fmt.Errorf("read seed: %w", err)
+	}
+	for _, w := range s.Warnings {
+		c.Log.Warn("part of the seed is ignored", "err", w)
+	}
+	return s, nil
+}
+
+func (c Config) remember(s seed.Seed) error {
 	return writeState(c.Layout, state{InstanceID: s.Meta.InstanceID, AppliedAt: time.Now().UTC()})
 }
 
@@ -96,13 +128,13 @@ func (c Config) applyHostname(name string, hosts bool) error {
 	if err := set(name); err != nil {
 		return fmt.Errorf("set hostname: %w", err)
 	}
-	if err := layout.WriteFile(c.Layout.At("/etc/hostname"), []byte(name+"\n"), 0o644, layout.Owner{}); err != nil {
+	if err := c.Layout.Write(c.Layout.At("/etc/hostname"), []byte(name+"\n"), 0o644, layout.Owner{}); err != nil {
 		return fmt.Errorf("write hostname: %w", err)
 	}
 	if !hosts {
 		return nil
 	}
-	return nameInHosts(c.Layout.At("/etc/hosts"), name)
+	return nameInHosts(c.Layout, name)
 }
 
 func readState(l layout.Layout) (state, bool) {
@@ -119,7 +151,7 @@ func writeState(l layout.Layout, s state) error {
 	if err != nil {
 		return fmt.Errorf("encode seed state: %w", err)
 	}
-	if err := layout.WriteFile(l.SeedState(), append(b, '\n'), 0o600, layout.Owner{}); err != nil {
+	if err := l.Write(l.SeedState(), append(b, '\n'), 0o600, layout.Owner{}); err != nil {
 		return fmt.Errorf("remember seed: %w", err)
 	}
 	return nil

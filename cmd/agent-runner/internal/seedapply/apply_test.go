@@ -1,6 +1,7 @@
 package seedapply_test
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -17,6 +18,8 @@ import (
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/seedapply"
 	"github.com/agentlab/agentlab/core/seed"
+	"github.com/agentlab/agentlab/sdk/channel"
+	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/secret"
 )
 
@@ -81,12 +84,17 @@ func documents(t *testing.T, id string) seed.Documents {
 
 func (g *guest) insert(device string, d seed.Documents) {
 	g.t.Helper()
+	g.volume(device, "cidata", map[string][]byte{"user-data": d.UserData, "meta-data": d.MetaData, "network-config": d.NetworkConfig})
+}
+
+func (g *guest) volume(device, label string, files map[string][]byte) {
+	g.t.Helper()
 	w, err := iso9660.NewWriter()
 	if err != nil {
 		g.t.Fatal(err)
 	}
 	defer w.Cleanup()
-	for name, body := range map[string][]byte{"user-data": d.UserData, "meta-data": d.MetaData, "network-config": d.NetworkConfig} {
+	for name, body := range files {
 		if err := w.AddFile(strings.NewReader(string(body)), name); err != nil {
 			g.t.Fatal(err)
 		}
@@ -98,7 +106,7 @@ func (g *guest) insert(device string, d seed.Documents) {
 		g.t.Fatal(err)
 	}
 	defer f.Close()
-	if err := w.WriteTo(f, "cidata"); err != nil {
+	if err := w.WriteTo(f, label); err != nil {
 		g.t.Fatal(err)
 	}
 }
@@ -198,6 +206,68 @@ func TestApplyWithoutDisk(t *testing.T) {
 	}
 	if _, err := os.Stat(g.SeedState()); err == nil {
 		t.Error("a seed is remembered that never was")
+	}
+}
+
+// A disk with a template's label marks the guest and changes nothing else; a
+// seed beside it, or one that was applied before, goes before.
+func TestTemplateDisk(t *testing.T) {
+	g := newGuest(t)
+	g.volume("vdb", channel.TemplateLabel, map[string][]byte{"empty": nil})
+	started := time.Now()
+	if err := seedapply.Apply(t.Context(), seedapply.Config{Layout: g.Layout, DiskWait: time.Minute, Log: hclog.NewNullLogger()}); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(started); took > time.Second {
+		t.Errorf("took %v", took)
+	}
+	if _, err := os.Stat(g.TemplateMark()); err != nil {
+		t.Error("no mark")
+	}
+	if _, err := os.Stat(g.SeedState()); err == nil || g.read("/etc/hosts") != "127.0.0.1\tlocalhost\n127.0.1.1\told\n" {
+		t.Error("the guest was changed")
+	}
+	if err := os.Remove(g.TemplateMark()); err != nil {
+		t.Fatal(err)
+	}
+	g.insert("vdc", documents(t, "sbx_1"))
+	for _, what := range []string{"both", "template's alone, later"} {
+		if err := g.apply(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if _, err := os.Stat(g.TemplateMark()); err == nil || g.read("/etc/hostname") != "otter\n" {
+			t.Errorf("%s: a guest with an identity became a template", what)
+		}
+		_ = os.Remove(g.At("/dev/vdc"))
+	}
+}
+
+// ApplyDocuments does what a disk does, and a boot with that disk nothing more.
+func TestApplyDocuments(t *testing.T) {
+	g := newGuest(t)
+	c := seedapply.Config{Layout: g.Layout, Log: hclog.NewNullLogger(), SetHostname: func(n string) error { g.hostname = n; return nil }}
+	c.Layout = c.Layout.Lazily()
+	s, err := seedapply.ApplyDocuments(c, documents(t, "sbx_1"))
+	if err != nil || s.Meta.InstanceID != "sbx_1" {
+		t.Fatalf("%v, %+v", err, s.Meta)
+	}
+	if _, err := seedapply.NewHostKey(c.Layout); err != nil {
+		t.Fatal(err)
+	}
+	checkApplied(g)
+	before := g.read("/etc/ssh/ssh_host_ed25519_key")
+	g.put("/etc/hostname", "mine\n")
+	g.insert("vdb", documents(t, "sbx_1"))
+	if err := g.apply(); err != nil {
+		t.Fatal(err)
+	}
+	if g.read("/etc/hostname") != "mine\n" || g.read("/etc/ssh/ssh_host_ed25519_key") != before {
+		t.Error("a boot applied the seed again")
+	}
+	bad := documents(t, "sbx_2")
+	bad.MetaData = []byte("{}")
+	if _, err := seedapply.ApplyDocuments(c, bad); !errors.Is(err, fault.Invalid) {
+		t.Errorf("a seed without instance: %v", err)
 	}
 }
 

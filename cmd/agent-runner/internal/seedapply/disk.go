@@ -15,6 +15,7 @@ import (
 
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
 	"github.com/agentlab/agentlab/core/seed"
+	"github.com/agentlab/agentlab/sdk/channel"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
@@ -28,49 +29,54 @@ const (
 // maxFile is the greatest size of one of the seed's files, in bytes.
 const maxFile = 1 << 20
 
-// findDisk gives the device that holds a seed, or "" when there is none. Links
-// made by udev are tried first, then every block device the kernel has.
-func findDisk(l layout.Layout) string {
+// findDisk gives the device that holds a seed, else one that holds a template's
+// label, or "" when there is none. Links made by udev are tried first, then every
+// block device the kernel has.
+func findDisk(l layout.Layout) (path string, template bool) {
 	candidates := []string{l.At("/dev/disk/by-id/virtio-seed"), l.At("/dev/sr0")}
 	entries, _ := os.ReadDir(l.At("/sys/class/block"))
 	for _, e := range entries {
 		candidates = append(candidates, l.At("/dev/"+strings.ReplaceAll(e.Name(), "!", "/")))
 	}
-	for _, path := range candidates {
-		if hasLabel(path) {
-			return path
+	for _, c := range candidates {
+		switch label := volumeLabel(c); {
+		case strings.EqualFold(label, seed.Label):
+			return c, false
+		case label == channel.TemplateLabel:
+			path, template = c, true
 		}
 	}
-	return ""
+	return path, template
 }
 
 // awaitDisk looks for the disk until wait has passed: a CD-ROM may be found by
 // the kernel only after this program starts.
-func awaitDisk(ctx context.Context, l layout.Layout, wait time.Duration) string {
+func awaitDisk(ctx context.Context, l layout.Layout, wait time.Duration) (path string, template bool) {
 	for deadline := time.Now().Add(wait); ; {
-		if path := findDisk(l); path != "" || !time.Now().Before(deadline) {
-			return path
+		path, template = findDisk(l)
+		if path != "" || !time.Now().Before(deadline) {
+			return path, template
 		}
 		select {
 		case <-ctx.Done():
-			return ""
+			return "", false
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-func hasLabel(path string) bool {
+// volumeLabel gives the label of an ISO 9660 volume, "" where there is none.
+func volumeLabel(path string) string {
 	f, err := os.Open(path)
 	if err != nil {
-		return false
+		return ""
 	}
 	defer f.Close()
 	var head [labelAt + labelLength - descriptorAt]byte
-	if _, err := f.ReadAt(head[:], descriptorAt); err != nil {
-		return false
+	if _, err := f.ReadAt(head[:], descriptorAt); err != nil || head[0] != 1 || string(head[1:6]) != "CD001" {
+		return ""
 	}
-	label := bytes.TrimRight(head[labelAt-descriptorAt:], " \x00")
-	return head[0] == 1 && string(head[1:6]) == "CD001" && strings.EqualFold(string(label), seed.Label)
+	return string(bytes.TrimRight(head[labelAt-descriptorAt:], " \x00"))
 }
 
 // readDisk reads the documents of a seed from an ISO 9660 volume, with or

@@ -18,33 +18,40 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
-// ensureHostKey makes the ed25519 host key unless there is one. The private
-// half never leaves the guest.
+// ensureHostKey makes the ed25519 host key unless there is one.
 func ensureHostKey(l layout.Layout) error {
 	if st, err := os.Stat(l.HostKey()); err == nil && st.Size() > 0 {
 		if _, err := os.Stat(l.HostKey() + ".pub"); err == nil {
 			return nil
 		}
 	}
+	_, err := NewHostKey(l)
+	return err
+}
+
+// NewHostKey makes an ed25519 host key in place of any that is there, and gives
+// the line of its public half. The private half never leaves the guest.
+func NewHostKey(l layout.Layout) (line string, err error) {
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
-		return fmt.Errorf("make host key: %w", err)
+		return "", fmt.Errorf("make host key: %w", err)
 	}
 	block, err := ssh.MarshalPrivateKey(private, "")
 	if err != nil {
-		return fmt.Errorf("encode host key: %w", err)
+		return "", fmt.Errorf("encode host key: %w", err)
 	}
 	key, err := ssh.NewPublicKey(public)
 	if err != nil {
-		return fmt.Errorf("encode host key: %w", err)
+		return "", fmt.Errorf("encode host key: %w", err)
 	}
-	if err := layout.WriteFile(l.HostKey()+".pub", ssh.MarshalAuthorizedKey(key), 0o644, layout.Owner{}); err != nil {
-		return fmt.Errorf("write host key: %w", err)
+	text := ssh.MarshalAuthorizedKey(key)
+	if err := l.Write(l.HostKey()+".pub", text, 0o644, layout.Owner{}); err != nil {
+		return "", fmt.Errorf("write host key: %w", err)
 	}
-	if err := layout.WriteFile(l.HostKey(), pem.EncodeToMemory(block), 0o600, layout.Owner{}); err != nil {
-		return fmt.Errorf("write host key: %w", err)
+	if err := l.Write(l.HostKey(), pem.EncodeToMemory(block), 0o600, layout.Owner{}); err != nil {
+		return "", fmt.Errorf("write host key: %w", err)
 	}
-	return nil
+	return strings.TrimSpace(string(text)), nil
 }
 
 // writeOne writes one of the seed's files.
@@ -67,7 +74,7 @@ func writeOne(l layout.Layout, f seed.File) error {
 		}
 		owner = layout.Owner{UID: login.UID, GID: login.GID}
 	}
-	if err := layout.WriteFile(l.At(f.Path), content, os.FileMode(mode), owner); err != nil {
+	if err := l.Write(l.At(f.Path), content, os.FileMode(mode), owner); err != nil {
 		return fmt.Errorf("write %s: %w", f.Path, err)
 	}
 	return nil
@@ -109,7 +116,7 @@ func AuthorizeKeys(l layout.Layout, login layout.Login, keys []string) error {
 	if !added {
 		return nil
 	}
-	if err := layout.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600, owner); err != nil {
+	if err := l.Write(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600, owner); err != nil {
 		return fmt.Errorf("authorize keys: %w", err)
 	}
 	return nil
@@ -117,7 +124,8 @@ func AuthorizeKeys(l layout.Layout, login layout.Login, keys []string) error {
 
 // nameInHosts makes the machine's own name resolve, and leaves every other
 // line alone.
-func nameInHosts(path, name string) error {
+func nameInHosts(l layout.Layout, name string) error {
+	path := l.At("/etc/hosts")
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("read hosts: %w", err)
@@ -134,7 +142,7 @@ func nameInHosts(path, name string) error {
 		lines = append(lines, "127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost")
 	}
 	lines = append(lines, "127.0.1.1\t"+name)
-	if err := layout.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o644, layout.Owner{}); err != nil {
+	if err := l.Write(path, []byte(strings.Join(lines, "\n")+"\n"), 0o644, layout.Owner{}); err != nil {
 		return fmt.Errorf("write hosts: %w", err)
 	}
 	return nil

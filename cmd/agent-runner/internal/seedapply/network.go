@@ -17,7 +17,7 @@ func applyNetwork(l layout.Layout, n seed.NetworkConfig) error {
 	for _, name := range slices.Sorted(maps.Keys(n.Ethernets)) {
 		card := n.Ethernets[name]
 		path := l.At("/etc/systemd/network/10-" + plainName(name) + ".network")
-		if err := layout.WriteFile(path, []byte(networkFile(card)), 0o644, layout.Owner{}); err != nil {
+		if err := l.Write(path, []byte(networkFile(card)), 0o644, layout.Owner{}); err != nil {
 			return fmt.Errorf("configure network card %s: %w", name, err)
 		}
 		if card.Nameservers != nil {
@@ -36,7 +36,7 @@ func applyNetwork(l layout.Layout, n seed.NetworkConfig) error {
 		fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
 	}
 	// The rename replaces a link to a resolver's file instead of following it.
-	if err := layout.WriteFile(l.At("/etc/resolv.conf"), []byte(b.String()), 0o644, layout.Owner{}); err != nil {
+	if err := l.Write(l.At("/etc/resolv.conf"), []byte(b.String()), 0o644, layout.Owner{}); err != nil {
 		return fmt.Errorf("configure name servers: %w", err)
 	}
 	return nil

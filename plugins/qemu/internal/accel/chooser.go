@@ -59,6 +59,9 @@ type Verdict struct {
 // Version of QEMU, as far as it matters here.
 type Version struct{ Major, Minor int }
 
+// String is the version as QEMU writes it.
+func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
+
 // Ways gives the ways to try in order; there is at least one.
 func (c *Chooser) Ways(ctx context.Context, v Version) ([]machine.Accel, error) {
 	tcg := machine.Accel{Name: TCG, CPU: tcgCPU(v)}

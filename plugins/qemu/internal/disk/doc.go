@@ -1,2 +1,3 @@
-// Package disk makes the root disk of a VM: an overlay on its template's.
+// Package disk makes qcow2 disks: overlays on a template's, blank ones, copies,
+// and snapshots inside them.
 package disk

@@ -16,7 +16,20 @@ type Config struct {
 	Accel       string   `json:"accel"`
 	QEMUBinary  string   `json:"qemu_binary"`
 	TBMiB       uint32   `json:"tcg_tb_mb"`
+	// MemoryTemplates is one of the modes; any other value is Off.
+	MemoryTemplates string `json:"memory_templates"`
+	MemoryCache     string `json:"memory_cache"` // "" for none
 }
+
+// Modes of memory templates.
+const (
+	Auto   = "auto"   // made when a VM of that size has started
+	Manual = "manual" // made by WarmTemplate only
+	Off    = "off"    // neither made nor used
+)
+
+// warms reports whether VMs may start from memory.
+func (c Config) warms() bool { return c.MemoryTemplates == Auto || c.MemoryTemplates == Manual }
 
 // Problem is one remark about a configuration.
 type Problem struct{ Key, Text string }
@@ -32,11 +45,12 @@ func (c Config) Problems() []Problem {
 	add(c.VMIDFirst == 0 || c.VMIDFirst > c.VMIDLast, "vmid_first",
 		"vmid_first %d and vmid_last %d are no range", c.VMIDFirst, c.VMIDLast)
 	add(c.UIDBase < 1000, "uid_base", "uid_base %d would give VMs the uids of system users", c.UIDBase)
-	add(uint64(c.UIDBase)+uint64(c.VMIDLast) >= math.MaxInt32, "uid_base",
+	add(uint64(c.UIDBase)+uint64(c.VMIDLast)+1 >= math.MaxInt32, "uid_base",
 		"uid_base %d + vmid_last %d is not a valid uid", c.UIDBase, c.VMIDLast)
 	add(len(fmt.Sprintf(InterfacePattern, c.VMIDLast)) > maxInterface, "vmid_last",
 		"vmid_last %d makes interface names of more than %d characters", c.VMIDLast, maxInterface)
 	add(c.TemplateDir != "" && !filepath.IsAbs(c.TemplateDir), "template_dir", "%q is not an absolute path", c.TemplateDir)
+	add(c.MemoryCache != "" && !filepath.IsAbs(c.MemoryCache), "memory_cache", "%q is not an absolute path", c.MemoryCache)
 	for _, dir := range c.Templates {
 		add(!filepath.IsAbs(dir), "templates", "%q is not an absolute path", dir)
 	}

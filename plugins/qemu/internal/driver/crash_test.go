@@ -22,7 +22,7 @@ import (
 type plan struct {
 	Config Config
 	State  string
-	Call   string // create, start, destroy
+	Call   string // create, start, destroy, warm, or one of operations
 	Step   string // after which it dies
 }
 
@@ -37,6 +37,7 @@ func playStandIn(text string) {
 	if err != nil {
 		panic(err)
 	}
+	d.greet = newFakeGuest().greet
 	d.crash = func(step string) {
 		if step == p.Step {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -52,6 +53,10 @@ func playStandIn(text string) {
 		_, err = d.SetPower(ctx, testRef(), hypervisor.PowerOn, 0)
 	case "destroy":
 		err = d.DestroyVM(ctx, testRef())
+	case "warm":
+		_, err = d.WarmTemplate(ctx, testWarmRequest(), nil)
+	default:
+		err = operations[p.Call](ctx, d)
 	}
 	fmt.Println("the call ended before its step:", err)
 }

@@ -1,7 +1,6 @@
 package driver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,7 @@ import (
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/disk"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
-	"github.com/agentlab/agentlab/plugins/qemu/internal/seediso"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/template"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
@@ -19,6 +18,8 @@ import (
 const (
 	minMemory = 64 << 20
 	maxCores  = 255
+	// Documents of a seed.
+	metaData, userData, networkConfig = "meta-data", "user-data", "network-config"
 	// maxInterface is the longest name the kernel gives a link.
 	maxInterface = 15
 )
@@ -76,12 +77,18 @@ func (d *Driver) validate(req *hypervisor.CreateRequest) error {
 	switch {
 	case len(req.NIC.Tap) > maxInterface || strings.ContainsAny(req.NIC.Tap, "/ \t\n:%") || req.NIC.Tap == "." || req.NIC.Tap == "..":
 		return fault.New(fault.Invalid, "%q is not an interface name", req.NIC.Tap)
-	case req.Cores == 0 || req.Cores > maxCores:
-		return fault.New(fault.Invalid, "%d cores are not between 1 and %d", req.Cores, maxCores)
-	case req.MemoryBytes < minMemory:
-		return fault.New(fault.Invalid, "memory of %d bytes is less than 64 MiB", req.MemoryBytes)
 	case len(req.Seed.MetaData) == 0 || len(req.Seed.UserData) == 0:
 		return fault.New(fault.Invalid, "seed has no meta-data or no user-data")
+	}
+	return validSize(req.Cores, req.MemoryBytes)
+}
+
+func validSize(cores uint32, memoryBytes uint64) error {
+	switch {
+	case cores == 0 || cores > maxCores:
+		return fault.New(fault.Invalid, "%d cores are not between 1 and %d", cores, maxCores)
+	case memoryBytes < minMemory:
+		return fault.New(fault.Invalid, "memory of %d bytes is less than 64 MiB", memoryBytes)
 	}
 	return nil
 }
@@ -152,18 +159,22 @@ func (d *Driver) fresh(req hypervisor.CreateRequest) (*record.VM, uint32, error)
 	}
 	vmid := req.Ref.VMID
 	return &record.VM{
-		Format: 1, VMID: vmid, Owner: req.Ref.Owner, Name: req.Name, State: record.StateCreating,
-		Template: record.Template{
-			Name: t.Name, Version: t.Version, Disk: t.Disk, DiskBus: string(t.DiskBus),
-			Kernel: t.Kernel, Initrd: t.Initrd, Cmdline: t.Cmdline,
-		},
-		Cores: req.Cores, MemoryBytes: req.MemoryBytes, DiskBytes: max(req.RootDiskBytes, t.DiskBytes),
+		VMID: vmid, Owner: req.Ref.Owner, Name: req.Name, State: record.StateCreating,
+		Template: noted(t), Cores: req.Cores, MemoryBytes: req.MemoryBytes, DiskBytes: max(req.RootDiskBytes, t.DiskBytes),
 		UID: d.uid(vmid),
 		NIC: record.NIC{
 			Bridge: req.NIC.Bridge, MAC: req.NIC.MAC, Tap: req.NIC.Tap,
 			AddressCIDR: req.NIC.AddressCIDR, Gateway: req.NIC.Gateway, DNS: req.NIC.DNS,
 		},
 	}, vmid, nil
+}
+
+// noted is what a record keeps of a template.
+func noted(t template.Template) record.Template {
+	return record.Template{
+		Name: t.Name, Version: t.Version, Disk: t.Disk, DiskBus: string(t.DiskBus),
+		Kernel: t.Kernel, Initrd: t.Initrd, Cmdline: t.Cmdline,
+	}
 }
 
 // make writes the VM's files and marks it ready.
@@ -180,11 +191,12 @@ func (d *Driver) make(
 		return err
 	}
 	d.crash("seeded")
+	if err := d.choose(ctx, v); err != nil {
+		return err
+	}
+	d.crash("chosen")
 	tell("clone disk", 0.5)
-	err := disk.Create(ctx, disk.Overlay{
-		Path: d.store.Path(v.VMID, diskName), Base: v.Template.Disk, Bytes: v.DiskBytes, UID: v.UID,
-	})
-	if err != nil {
+	if err := d.freshDisk(ctx, v); err != nil {
 		return err
 	}
 	d.crash("cloned")
@@ -196,25 +208,19 @@ func (d *Driver) make(
 	return d.store.Save(v)
 }
 
-// reseed makes the seed this one.
-func (d *Driver) reseed(v *record.VM, s hypervisor.Seed) error {
-	image, err := seediso.Render(seedFiles(s))
+// freshDisk gives the VM a disk on which no guest has written yet.
+func (d *Driver) freshDisk(ctx context.Context, v *record.VM) error {
+	base := v.Template.Disk
+	if v.Memory != nil {
+		base = v.Memory.Disk
+	}
+	err := disk.Create(ctx, disk.Overlay{
+		Path: d.store.Path(v.VMID, diskName), Base: base, Bytes: v.DiskBytes, UID: v.UID,
+	})
 	if err != nil {
 		return err
 	}
-	path := d.store.Path(v.VMID, seedName)
-	if now, err := os.ReadFile(path); err == nil && bytes.Equal(now, image) {
-		return nil
-	}
-	return record.WriteFile(path, image, 0o400, int(v.UID))
-}
-
-func seedFiles(s hypervisor.Seed) []seediso.File {
-	files := []seediso.File{{Name: "meta-data", Body: s.MetaData}, {Name: "user-data", Body: s.UserData}}
-	if len(s.NetworkConfig) > 0 {
-		files = append(files, seediso.File{Name: "network-config", Body: s.NetworkConfig})
-	}
-	return files
+	return d.remakeSnapshots(ctx, v)
 }
 
 // undo removes the folder of a VM that never ran. It is called under the VM's

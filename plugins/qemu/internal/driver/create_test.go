@@ -143,7 +143,7 @@ func TestUnreadableRecordIsUntouched(t *testing.T) {
 	l := newLab(t, testhost.Idle)
 	d := l.driver()
 	l.create(d)
-	for _, body := range []string{"{", `{"format":1,"vmid":1001}`, `{"format":2,"vmid":1001,"owner":"x"}`} {
+	for _, body := range []string{"{", `{"format":1,"vmid":1001}`, `{"format":3,"vmid":1001,"owner":"x"}`} {
 		if err := os.WriteFile(d.store.Path(testVMID, "vm.json"), []byte(body), 0o600); err != nil {
 			t.Fatal(err)
 		}

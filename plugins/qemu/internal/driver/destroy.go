@@ -23,7 +23,11 @@ func (d *Driver) DestroyVM(ctx context.Context, ref hypervisor.Ref) error {
 		}
 		// Its folder may have been removed by hand while it ran. The mark
 		// follows from owner and VMID, so this hits no other program.
-		return d.kill(ctx, tenant{vmid: ref.VMID, uid: d.uid(ref.VMID), mark: record.Mark(ref.VMID, ref.Owner)})
+		err := d.kill(ctx, tenant{vmid: ref.VMID, uid: d.uid(ref.VMID), mark: record.Mark(ref.VMID, ref.Owner)})
+		if err != nil {
+			return err
+		}
+		return d.releaseAll(ctx, ref.VMID, ref.Owner)
 	}
 	if err != nil {
 		return err
@@ -33,5 +37,15 @@ func (d *Driver) DestroyVM(ctx context.Context, ref hypervisor.Ref) error {
 	}
 	d.crash("killed")
 	d.forget(ref.VMID)
-	return d.store.Remove(ref.VMID)
+	if err := d.releaseAll(ctx, v.VMID, v.Owner); err != nil {
+		return err
+	}
+	d.crash("volumes-freed")
+	if err := d.store.Remove(ref.VMID); err != nil {
+		return err
+	}
+	if v.Memory != nil {
+		d.collect(ctx) // it may have been the last that needed its memory template
+	}
+	return nil
 }

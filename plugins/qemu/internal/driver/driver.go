@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"runtime"
 	"strings"
@@ -13,10 +14,13 @@ import (
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/accel"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/hostcheck"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/memory"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/tap"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/template"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/volume"
+	"github.com/agentlab/agentlab/sdk/channel"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
@@ -41,33 +45,46 @@ const (
 	readyTimeout   = 30 * time.Second // from start to the first answer
 	endTimeout     = 5 * time.Second  // from quit or SIGKILL to the end
 	cleanTimeout   = 15 * time.Second
+	guestTimeout   = 10 * time.Second
+	healthTimeout  = 1500 * time.Millisecond
 )
 
-// Driver implements hypervisor.Driver and hypervisor.ConsoleReader.
+// Driver implements hypervisor.Driver and the optional interfaces that are
+// named where they are implemented.
 type Driver struct {
 	cfg      Config
 	state    string
 	store    *record.Store
+	volumes  *volume.Store
 	catalog  template.Catalog
 	chooser  *accel.Chooser
 	versions *hostcheck.Versions
+	memory   *memory.Store
+	cache    *memory.Store // shared with other state folders; may be nil
+	vault    memory.Vault
 	bootID   string
 	log      hclog.Logger
 
 	openTap func(name string) (*os.File, error)
+	greet   func(conn net.Conn) guest
 	find    func(uid uint32) ([]procfs.Identity, error)
+	// guestWait is how long a guest may take to say whether it uses a disk.
+	guestWait time.Duration
 	// crash is called between the steps of a call; tests end the process there.
 	crash func(step string)
 
 	monitors keyed // one client of a QEMU's monitor at a time
+	warming  warming
+	channels channels
 
 	mu      sync.Mutex // mu guards: samples
 	samples map[uint32]sample
 }
 
 var (
-	_ hypervisor.Driver        = (*Driver)(nil)
-	_ hypervisor.ConsoleReader = (*Driver)(nil)
+	_ hypervisor.Driver         = (*Driver)(nil)
+	_ hypervisor.ConsoleReader  = (*Driver)(nil)
+	_ hypervisor.TemplateWarmer = (*Driver)(nil)
 )
 
 // New opens the state folder, which must exist, and removes what interrupted
@@ -83,20 +100,46 @@ func New(cfg Config, state string, log hclog.Logger) (*Driver, error) {
 	if err := store.Sweep(); err != nil {
 		return nil, err
 	}
+	frozen, err := memory.Open(state)
+	if err != nil {
+		return nil, err
+	}
+	volumes, err := volume.Open(state)
+	if err != nil {
+		return nil, err
+	}
+	if err := volumes.Sweep(); err != nil {
+		return nil, err
+	}
 	bootID, err := bootID()
 	if err != nil {
 		return nil, err
 	}
 	return &Driver{
-		cfg: cfg, state: state, store: store, bootID: bootID, log: log,
+		cfg: cfg, state: state, store: store, volumes: volumes, memory: frozen, cache: openCache(cfg, log),
+		vault: memory.Vault{Memory: hostcheck.Memory}, bootID: bootID, log: log,
 		catalog:  template.Catalog{Folders: cfg.Templates, Parent: cfg.TemplateDir},
 		chooser:  &accel.Chooser{Want: cfg.Accel, State: state, Device: accel.Device, Measure: accel.Measure, Log: log.Named("accel")},
 		versions: &hostcheck.Versions{},
 		openTap:  tap.Open,
-		find:     procfs.Find,
-		crash:    func(string) {},
-		samples:  map[uint32]sample{},
+		greet:    func(conn net.Conn) guest { return channel.New(conn) },
+		find:     procfs.Find, guestWait: guestTimeout,
+		crash:   func(string) {},
+		samples: map[uint32]sample{},
 	}, nil
+}
+
+// openCache gives nil for none. Without it templates are made once more.
+func openCache(cfg Config, log hclog.Logger) *memory.Store {
+	if cfg.MemoryCache == "" || !cfg.warms() {
+		return nil
+	}
+	cache, err := memory.OpenCache(cfg.MemoryCache)
+	if err != nil {
+		log.Warn("memory templates are not shared", "err", err, "hint", fault.HintOf(err))
+		return nil
+	}
+	return cache
 }
 
 func (d *Driver) hostCheck() hostcheck.Check {
@@ -108,7 +151,7 @@ func (d *Driver) hostCheck() hostcheck.Check {
 // CheckHost implements hypervisor.Driver.
 func (d *Driver) CheckHost(ctx context.Context) (hypervisor.HostReport, error) {
 	report := hypervisor.HostReport{
-		Findings: d.hostCheck().Findings(ctx), Cores: uint32(runtime.NumCPU()),
+		Findings: append(d.hostCheck().Findings(ctx), d.memoryFinding()), Cores: uint32(runtime.NumCPU()),
 		VMIDFirst: d.cfg.VMIDFirst, VMIDLast: d.cfg.VMIDLast, InterfacePattern: InterfacePattern,
 	}
 	// What cannot be read is a finding already; its figure stays 0.
@@ -118,8 +161,11 @@ func (d *Driver) CheckHost(ctx context.Context) (hypervisor.HostReport, error) {
 }
 
 // Health tells in a few milliseconds why no VM could be started now, and what
-// to do about it; "" when one could.
+// to do about it; "" when one could. A QEMU that does not say its version by then
+// starts none.
 func (d *Driver) Health(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
 	var out []string
 	for _, f := range d.hostCheck().Unfit(ctx) {
 		out = append(out, f.Message+" ("+f.Fix+")")

@@ -35,13 +35,14 @@ type lab struct {
 	t      *testing.T
 	state  string
 	config Config
+	guest  *fakeGuest
 }
 
 func newLab(t *testing.T, guest []byte) *lab {
 	t.Helper()
 	testhost.Need(t)
 	state, images := testhost.Folders(t)
-	l := &lab{t: t, state: state, config: Config{
+	l := &lab{t: t, state: state, guest: newFakeGuest(), config: Config{
 		TemplateDir: images, VMIDFirst: 1000, VMIDLast: 1999, Accel: "tcg", QEMUBinary: "qemu-system-x86_64",
 		TBMiB: 32, UIDBase: 400_000 + uint32(os.Getpid()%1000)*2000,
 	}}
@@ -65,6 +66,9 @@ func (l *lab) killAll() {
 			}
 		}
 	}
+	if err := d.endBuilder(context.Background()); err != nil {
+		l.t.Error(err)
+	}
 }
 
 // driver opens the state anew, as a restarted plugin does.
@@ -74,6 +78,8 @@ func (l *lab) driver() *Driver {
 	if err != nil {
 		l.t.Fatal(err)
 	}
+	d.greet = l.guest.greet
+	l.t.Cleanup(func() { _ = d.Close(context.Background()) })
 	return d
 }
 

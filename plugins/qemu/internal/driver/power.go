@@ -40,13 +40,17 @@ func (d *Driver) SetPower(
 		return none, err
 	}
 	if v.State != record.StateReady {
-		return none, fault.New(fault.Precondition, "vm %d is only half-made", ref.VMID).
-			WithHint("create it again, which finishes it, or destroy it")
+		return none, halfMade(ref.VMID)
 	}
 	if err := change(ctx, v, grace); err != nil {
 		return none, err
 	}
 	return d.view(ctx, v)
+}
+
+func halfMade(vmid uint32) error {
+	return fault.New(fault.Precondition, "vm %d is only half-made", vmid).
+		WithHint("create it again, which finishes it, or destroy it")
 }
 
 func (d *Driver) powerOn(ctx context.Context, v *record.VM, _ time.Duration) error {
@@ -56,6 +60,9 @@ func (d *Driver) powerOn(ctx context.Context, v *record.VM, _ time.Duration) err
 	}
 	if id == nil || v.Run.State == record.RunStarting {
 		return d.start(ctx, v)
+	}
+	if v.Run.State == record.RunNaming {
+		return d.goOn(ctx, v)
 	}
 	status, err := d.status(ctx, v.VMID)
 	if err != nil {
@@ -76,7 +83,7 @@ func (d *Driver) pause(ctx context.Context, v *record.VM, _ time.Duration) error
 	if err != nil {
 		return err
 	}
-	if id == nil || v.Run.State == record.RunStarting {
+	if id == nil || !v.Run.Complete() {
 		return fault.New(fault.Precondition, "vm %d is off", v.VMID).WithHint("start it first")
 	}
 	if err := d.command(ctx, v.VMID, "stop"); err != nil {
@@ -106,7 +113,7 @@ func (d *Driver) shutdown(ctx context.Context, v *record.VM, grace time.Duration
 	if id == nil {
 		return d.clearRun(v)
 	}
-	if v.Run.State == record.RunRunning && grace > 0 {
+	if v.Run.AtWork() && grace > 0 {
 		d.saveConsole(ctx, v.VMID)
 		// A paused guest cannot see the button.
 		if err := d.command(ctx, v.VMID, "cont", "system_powerdown"); err != nil {
@@ -133,7 +140,7 @@ func (d *Driver) powerOff(ctx context.Context, v *record.VM, _ time.Duration) er
 	if err != nil {
 		return err
 	}
-	if id != nil && v.Run.State == record.RunRunning {
+	if id != nil && v.Run.AtWork() {
 		d.saveConsole(ctx, v.VMID)
 		if err := d.quit(ctx, v.VMID, *id); err != nil {
 			plugin.Log(ctx, d.log).Warn("qemu did not quit", "vmid", v.VMID, "err", err)

@@ -67,18 +67,23 @@ func (d *Driver) program(v *record.VM) (*procfs.Identity, error) {
 
 // tenant says which programs of a user are the VM's.
 type tenant struct {
-	vmid  uint32
+	vmid  uint32 // 0 for what makes memory templates
 	uid   uint32
 	mark  string
 	noted *procfs.Identity
 	// alone: a program without any mark is the VM's too, because one of the
 	// VM's may have been running.
 	alone bool
+	// shares: what is not known to be the VM's is known to be another's.
+	shares bool
 }
 
 func (d *Driver) tenant(v *record.VM) tenant {
 	noted := d.noted(v)
-	return tenant{v.VMID, v.UID, v.Mark(), noted, noted != nil || v.State == record.StateCreating}
+	return tenant{
+		vmid: v.VMID, uid: v.UID, mark: v.Mark(), noted: noted,
+		alone: noted != nil || v.State == record.StateCreating,
+	}
 }
 
 // owns is procfs.ErrGone for a program that has ended meanwhile.
@@ -124,6 +129,9 @@ func (d *Driver) kill(ctx context.Context, t tenant) error {
 			}
 		}
 		if len(strangers) == len(found) {
+			if t.shares {
+				return nil
+			}
 			return t.shared(strangers[0])
 		}
 		if err := ctx.Err(); err != nil {
@@ -133,6 +141,10 @@ func (d *Driver) kill(ctx context.Context, t tenant) error {
 }
 
 func (t tenant) shared(pid int) error {
+	if t.vmid == 0 {
+		return fault.New(fault.Unavailable, "pid %d runs as user %d, as which memory templates are made, and is not known to make one", pid, t.uid).
+			WithHolder("pid " + strconv.Itoa(pid)).WithHint("look what it is and end it")
+	}
 	return fault.New(fault.Unavailable, "pid %d runs as user %d of vm %d and is not known to be the vm's", pid, t.uid, t.vmid).
 		WithResource("vm %d", t.vmid).WithHolder("pid " + strconv.Itoa(pid)).
 		WithHint("look what it is: end it, or give the instance that it belongs to a uid_base of its own")

@@ -99,11 +99,12 @@ func (d *Driver) view(ctx context.Context, v *record.VM) (hypervisor.VM, error) 
 		return vm, nil
 	}
 	id, err := d.program(v)
-	if err != nil || id == nil || v.Run.State == record.RunStarting {
-		// A start that is not complete has not let the guest run.
+	if err != nil || id == nil || !v.Run.Complete() {
+		// It is for the next start to bring it to its end, or to begin anew.
 		return vm, err
 	}
 	vm.Power, vm.Started = hypervisor.PowerOn, v.Run.Started
+	vm.Start = hypervisor.Start{Way: hypervisor.Way(v.Run.Way), Reason: v.Run.Reason}
 	status, err := d.status(ctx, v.VMID)
 	if err != nil {
 		return d.silent(ctx, v, vm, err)
@@ -132,7 +133,7 @@ func (d *Driver) silent(ctx context.Context, v *record.VM, vm hypervisor.VM, cau
 		}
 	}
 	if id == nil {
-		vm.Power, vm.Started = hypervisor.PowerOff, time.Time{}
+		vm.Power, vm.Started, vm.Start = hypervisor.PowerOff, time.Time{}, hypervisor.Start{}
 		return vm, nil
 	}
 	plugin.Log(ctx, d.log).Warn("monitor does not answer", "vmid", vm.Ref.VMID, "err", cause)

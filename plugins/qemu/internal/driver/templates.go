@@ -3,6 +3,8 @@ package driver
 import (
 	"context"
 
+	"github.com/agentlab/agentlab/plugins/qemu/internal/memory"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/template"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 	"github.com/agentlab/agentlab/sdk/plugin"
@@ -11,6 +13,10 @@ import (
 // ListTemplates implements hypervisor.Driver.
 func (d *Driver) ListTemplates(ctx context.Context) ([]hypervisor.Template, error) {
 	entries, err := d.catalog.List()
+	if err != nil {
+		return nil, err
+	}
+	warm, err := d.warmTemplates()
 	if err != nil {
 		return nil, err
 	}
@@ -30,8 +36,55 @@ func (d *Driver) ListTemplates(ctx context.Context) ([]hypervisor.Template, erro
 				Message: e.Dir + " has the VMID or name of a template that comes first",
 				Fix:     "remove the folder once no VM depends on it",
 			}}
+		default:
+			t.Memory = d.memoryOf(ctx, e, warm)
 		}
 		out = append(out, t)
 	}
 	return out, ctx.Err()
+}
+
+// template is one that is in use.
+func (d *Driver) template(ctx context.Context, vmid uint32) (hypervisor.Template, error) {
+	all, err := d.ListTemplates(ctx)
+	if err != nil {
+		return hypervisor.Template{}, err
+	}
+	for _, t := range all {
+		if t.VMID == vmid && len(t.Findings) == 0 {
+			return t, nil
+		}
+	}
+	return hypervisor.Template{}, fault.New(fault.NotFound, "template %d went while its memory was made", vmid)
+}
+
+// warmTemplates gives the memory templates that are whole.
+func (d *Driver) warmTemplates() ([]memory.Template, error) {
+	keys, err := d.memory.List()
+	if err != nil {
+		return nil, err
+	}
+	var out []memory.Template
+	for _, key := range keys {
+		if t, err := d.memory.Find(key); err == nil {
+			out = append(out, t)
+		}
+	}
+	return out, nil
+}
+
+// memoryOf is what VMs made of this image now would start from.
+func (d *Driver) memoryOf(ctx context.Context, e template.Entry, warm []memory.Template) []hypervisor.MemoryTemplate {
+	var out []hypervisor.MemoryTemplate
+	for _, t := range warm {
+		fits, err := d.fits(ctx, t, []template.Entry{e})
+		if err != nil || !fits || !d.cfg.warms() {
+			continue
+		}
+		out = append(out, hypervisor.MemoryTemplate{
+			Cores: t.Fit.Cores, MemoryBytes: t.Fit.MemoryMiB << 20, RootDiskBytes: t.Fit.DiskBytes,
+			Created: t.Created, DiskBytes: d.memory.DiskBytes(t.Key),
+		})
+	}
+	return out
 }

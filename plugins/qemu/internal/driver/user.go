@@ -20,6 +20,19 @@ var delegations = []string{"/etc/subuid", "/etc/subgid"}
 // become: it could read the VM's disk and seed, and end its program.
 func (d *Driver) unusedUser(vmid uint32) error {
 	uid := d.uid(vmid)
+	building, err := d.memory.Builder()
+	if err != nil {
+		return err
+	}
+	if building != nil && building.UID == uid && building.BootID == d.bootID {
+		return taken(vmid, "a memory template").
+			WithHint("one is being made as that user, since vmid_last was another: try again when it is made")
+	}
+	return d.unusedBy(vmid, uid)
+}
+
+// unusedBy is unusedUser for a given user; vmid 0 stands for no VM at all.
+func (d *Driver) unusedBy(vmid, uid uint32) error {
 	for _, file := range delegations {
 		account, err := delegatedTo(file, uid)
 		if err != nil {
@@ -35,22 +48,29 @@ func (d *Driver) unusedUser(vmid uint32) error {
 		return err
 	}
 	if other != 0 {
-		return taken(vmid, "vm "+formatVMID(other)).
-			WithHint("vm %d was made under another uid_base and has user %d: destroy it, or choose a base further away", other, uid)
+		return occupied(vmid, uid, "vm "+formatVMID(other)).
+			WithHint("vm %d was made under another uid_base or vmid_last and has user %d: destroy it, or choose a base further away", other, uid)
 	}
 	found, err := d.programs(uid)
 	if err != nil {
 		return err
 	}
 	if len(found) > 0 {
-		return taken(vmid, "pid "+strconv.Itoa(found[0].PID)).
+		return occupied(vmid, uid, "pid "+strconv.Itoa(found[0].PID)).
 			WithHint("another instance uses the same uid_base: give each its own")
 	}
 	return nil
 }
 
+func occupied(vmid, uid uint32, holder string) *fault.Error {
+	if vmid == 0 {
+		return fault.New(fault.Exists, "user %d, as which memory templates are made, is somebody else's", uid).WithHolder(holder)
+	}
+	return taken(vmid, holder)
+}
+
 // neighbour gives another VM of this instance that has the user, 0 for none:
-// one that was made while uid_base was another.
+// one that was made while uid_base or vmid_last was another.
 func (d *Driver) neighbour(vmid, uid uint32) (uint32, error) {
 	vmids, err := d.store.List()
 	if err != nil {

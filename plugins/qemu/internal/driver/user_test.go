@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/agentlab/agentlab/plugins/qemu/internal/memory"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/testhost"
@@ -24,14 +25,18 @@ func TestNoAccountMayBecomeTheUserOfAVM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	frozen, err := memory.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for base, taken := range map[uint32]bool{98_999: false, 99_000: true, 200_000: true, 230_071: true, 230_072: false} {
-		d := &Driver{cfg: Config{UIDBase: base}, find: procfs.Find, store: store}
+		d := &Driver{cfg: Config{UIDBase: base}, find: procfs.Find, store: store, memory: frozen}
 		if err := d.unusedUser(1000); errors.Is(err, fault.Precondition) != taken || err != nil && !taken {
 			t.Errorf("uid %d: %v", d.uid(1000), err)
 		}
 	}
 	delegations = []string{t.TempDir()}
-	if err := (&Driver{cfg: Config{UIDBase: 98_999}}).unusedUser(1000); !errors.Is(err, fault.Unavailable) {
+	if err := (&Driver{cfg: Config{UIDBase: 98_999}, memory: frozen}).unusedUser(1000); !errors.Is(err, fault.Unavailable) {
 		t.Errorf("a file that cannot be read: %v", err)
 	}
 }
@@ -42,11 +47,15 @@ func TestUserOfAnotherVMIsNotGiven(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	frozen, err := memory.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	const base = 3_500_000
 	if err := store.Claim(&record.VM{VMID: 1500, Owner: testOwner, UID: base + 1001}); err != nil {
 		t.Fatal(err)
 	}
-	d := &Driver{cfg: Config{UIDBase: base}, find: procfs.Find, store: store}
+	d := &Driver{cfg: Config{UIDBase: base}, find: procfs.Find, store: store, memory: frozen}
 	check := func(what string) {
 		t.Helper()
 		if err := d.unusedUser(1001); !errors.Is(err, fault.Exists) || fault.HintOf(err) == "" {

@@ -38,8 +38,6 @@ var versionLine = regexp.MustCompile(`version (\d+)\.(\d+)`)
 
 // QEMU gives path's version. fault.Unavailable when it cannot be run.
 func (v *Versions) QEMU(ctx context.Context, path string) (accel.Version, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	file, err := exec.LookPath(path)
 	if err != nil {
 		return accel.Version{}, missing(path, err)
@@ -49,7 +47,10 @@ func (v *Versions) QEMU(ctx context.Context, path string) (accel.Version, error)
 		return accel.Version{}, missing(path, err)
 	}
 	stamp := fmt.Sprint(file, st.Size(), st.ModTime().UnixNano())
-	if s, ok := v.known[path]; ok && s.stamp == stamp {
+	v.mu.Lock()
+	s, ok := v.known[path]
+	v.mu.Unlock() // one that hangs must not hold up who has less time
+	if ok && s.stamp == stamp {
 		return s.version, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
@@ -69,6 +70,8 @@ func (v *Versions) QEMU(ctx context.Context, path string) (accel.Version, error)
 	if err != nil {
 		return accel.Version{}, fault.New(fault.Unavailable, "%s: %w", file, err)
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if v.known == nil {
 		v.known = map[string]seen{}
 	}

@@ -47,12 +47,24 @@ type Machine struct {
 	Cmdline     string
 	Bus         Bus
 	Disk        string // overlay
-	Base        string // its backing file, named here so that the overlay's own header is never followed
-	Seed        string
-	MAC         string
-	Monitor     int // descriptors as QEMU sees them
-	Channel     int
-	Tap         int
+	// Bases are what Disk lies on, the nearest last. They are named here so that
+	// no disk's own header is ever followed.
+	Bases   []string
+	Seed    string
+	MAC     string
+	Monitor int // descriptors as QEMU sees them
+	Channel int
+	Tap     int
+	Volumes []Volume
+	RAM     *RAM // nil: QEMU's own
+}
+
+// RAM is guest memory that comes from a file or goes into it.
+type RAM struct {
+	File int // descriptor as QEMU sees it
+	// Shared: what the guest writes is written to the file. Otherwise it is read
+	// only, and the guest's state comes by a migration.
+	Shared bool
 }
 
 // Args gives the arguments after the program's name. The machine starts paused:
@@ -62,13 +74,14 @@ func (m Machine) Args() []string {
 		"-name", m.Name, MarkFlag, m.UUID, "-S",
 		"-no-user-config", "-nodefaults", "-display", "none", "-vga", "none",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-		"-machine", "q35,usb=off,sata=off,smbus=off,i8042=off,smm=off,vmport=off,hpet=off,graphics=off,dump-guest-core=off",
+		"-machine", m.board(),
 		"-cpu", m.Accel.CPU,
 		"-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%d,threads=1", m.Cores, m.Cores),
 		"-m", fmt.Sprintf("size=%dM", MemoryMiB(m.MemoryBytes)),
 		"-rtc", "base=utc", "-msg", "timestamp=on",
 	}
 	args = append(args, "-accel", m.accel())
+	args = append(args, m.memory()...)
 	args = append(args, m.boot()...)
 	args = append(args, m.disks()...)
 	return append(args, m.devices()...)
@@ -76,6 +89,34 @@ func (m Machine) Args() []string {
 
 // MemoryMiB rounds up: a guest never gets less than was asked for.
 func MemoryMiB(bytes uint64) uint64 { return (bytes + 1<<20 - 1) >> 20 }
+
+func (m Machine) board() string {
+	board := "q35,usb=off,sata=off,smbus=off,i8042=off,smm=off,vmport=off,hpet=off,graphics=off,dump-guest-core=off"
+	if m.RAM != nil {
+		board += ",memory-backend=" + ramName
+	}
+	return board
+}
+
+// ramName is what QEMU calls its own memory: what was saved with the one can be
+// loaded with the other.
+const ramName = "pc.ram"
+
+// memory opens the descriptor anew, since QEMU takes only a path, and always for
+// writing. A sealed file lets itself be opened so, and be written by nobody.
+func (m Machine) memory() []string {
+	if m.RAM == nil {
+		return nil
+	}
+	args := node{
+		"qom-type": "memory-backend-file", "id": ramName, "x-use-canonical-path-for-ramblock-id": false, "mem-path": "/proc/self/fd/" + strconv.Itoa(m.RAM.File),
+		"share": m.RAM.Shared, "size": MemoryMiB(m.MemoryBytes) << 20,
+	}.arg("-object")
+	if !m.RAM.Shared {
+		args = append(args, "-incoming", "defer")
+	}
+	return args
+}
 
 func (m Machine) accel() string {
 	if m.Accel.Name == "kvm" {
@@ -96,16 +137,16 @@ func (m Machine) boot() []string {
 	return args
 }
 
-// node is one block device of QEMU. JSON keeps odd characters of a path from
-// being read as options.
+// node is one block device or object of QEMU. JSON keeps odd characters of a path
+// from being read as options.
 type node map[string]any
 
-func (n node) arg() []string {
+func (n node) arg(flag string) []string {
 	raw, err := json.Marshal(n)
 	if err != nil {
 		panic(err) // strings, numbers and bools only
 	}
-	return []string{"-blockdev", string(raw)}
+	return []string{flag, string(raw)}
 }
 
 // disks use the host's page cache and pass the guest's flushes on. Killing QEMU
@@ -118,19 +159,28 @@ func (m Machine) disks() []string {
 		}
 	}
 	var args []string
-	args = append(args, file("base-file", m.Base, true).arg()...)
+	var below any
+	for i, path := range m.Bases {
+		name := "base" + strconv.Itoa(i)
+		image := file(name+"-file", path, true)
+		// Nobody writes to it, and everybody may read it: whoever locked it could
+		// keep all VMs from starting.
+		image["locking"] = "off"
+		args = append(args, image.arg("-blockdev")...)
+		args = append(args, node{
+			"driver": "qcow2", "node-name": name, "file": name + "-file", "read-only": true, "backing": below,
+		}.arg("-blockdev")...)
+		below = name
+	}
+	args = append(args, file("root-file", m.Disk, false).arg("-blockdev")...)
 	args = append(args, node{
-		"driver": "qcow2", "node-name": "base", "file": "base-file", "read-only": true, "backing": nil,
-	}.arg()...)
-	args = append(args, file("root-file", m.Disk, false).arg()...)
-	args = append(args, node{
-		"driver": "qcow2", "node-name": "root", "file": "root-file", "backing": "base",
+		"driver": "qcow2", "node-name": "root", "file": "root-file", "backing": below,
 		"discard": "unmap", "detect-zeroes": "unmap",
-	}.arg()...)
-	args = append(args, file("seed-file", m.Seed, true).arg()...)
+	}.arg("-blockdev")...)
+	args = append(args, file("seed-file", m.Seed, true).arg("-blockdev")...)
 	args = append(args, node{
 		"driver": "raw", "node-name": "seed", "file": "seed-file", "read-only": true,
-	}.arg()...)
+	}.arg("-blockdev")...)
 	if m.Bus == VirtioSCSI {
 		return args // their controller comes first, see devices
 	}
@@ -143,7 +193,8 @@ func (m Machine) disks() []string {
 func (m Machine) devices() []string {
 	args := []string{
 		"-netdev", "tap,id=net0,vhost=off,fd=" + strconv.Itoa(m.Tap),
-		"-device", "virtio-net-pci,id=nic0,netdev=net0,disable-legacy=on,romfile=,mac=" + m.MAC,
+		// No announcement: a guest that woke up has another's address at first.
+		"-device", "virtio-net-pci,id=nic0,netdev=net0,disable-legacy=on,romfile=,guest_announce=off,mac=" + m.MAC,
 		"-chardev", "socket,id=monitor,server=on,wait=off,fd=" + strconv.Itoa(m.Monitor),
 		"-mon", "chardev=monitor,mode=control",
 		"-chardev", "socket,id=channel,server=on,wait=off,fd=" + strconv.Itoa(m.Channel),
@@ -156,13 +207,16 @@ func (m Machine) devices() []string {
 		"-object", "rng-builtin,id=rng0",
 		"-device", "virtio-rng-pci,rng=rng0,disable-legacy=on",
 	}
-	if m.Bus != VirtioSCSI {
-		return args
+	if m.Bus == VirtioSCSI {
+		args = append(args,
+			"-device", "scsi-hd,id=disk0,bus=scsi0.0,scsi-id=0,drive=root,serial=root,bootindex=1",
+			"-device", "scsi-cd,id=disk1,bus=scsi0.0,scsi-id=1,drive=seed,serial=seed",
+		)
 	}
-	return append(args,
-		"-device", "scsi-hd,id=disk0,bus=scsi0.0,scsi-id=0,drive=root,serial=root,bootindex=1",
-		"-device", "scsi-cd,id=disk1,bus=scsi0.0,scsi-id=1,drive=seed,serial=seed",
-	)
+	for _, v := range m.Volumes {
+		args = append(args, v.args()...)
+	}
+	return args
 }
 
 // console is the quick one where the kernel is told of it, and otherwise the

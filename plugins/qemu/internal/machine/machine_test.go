@@ -11,7 +11,7 @@ func testMachine() Machine {
 		Name: "agentlab-1042", UUID: "11111111-2222-8333-8444-555555555555",
 		Accel: Accel{Name: "tcg", CPU: "qemu64,-svm"}, TBMiB: 256, Cores: 2, MemoryBytes: 1<<30 + 1,
 		Kernel: "/img/vmlinuz", Initrd: "/img/initrd.img", Cmdline: "root=/dev/vda quiet",
-		Disk: "/state/vms/1042/disk.qcow2", Base: `/img/a "b",c=d.qcow2`, Seed: "/state/vms/1042/seed.iso",
+		Disk: "/state/vms/1042/disk.qcow2", Bases: []string{`/img/a "b",c=d.qcow2`}, Seed: "/state/vms/1042/seed.iso",
 		MAC: "52:54:00:00:00:01", Monitor: 3, Channel: 4, Tap: 5,
 	}
 }

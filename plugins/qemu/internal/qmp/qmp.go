@@ -39,16 +39,10 @@ type CommandError struct {
 // Error gives QEMU's words.
 func (e *CommandError) Error() string { return e.Command + ": " + e.Desc }
 
-// Dial connects to the socket name in the folder dir and completes the
-// handshake before ctx ends. The way through /proc keeps the address short
-// however long dir is. fault.Unavailable when nobody answers.
+// Dial connects and completes the handshake before ctx ends. fault.Unavailable
+// when nobody answers.
 func Dial(ctx context.Context, dir, name string) (*Client, error) {
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fault.New(fault.Unavailable, "open monitor's folder: %w", err)
-	}
-	defer unix.Close(fd)
-	conn, err := dial(ctx, "/proc/self/fd/"+strconv.Itoa(fd)+"/"+name)
+	conn, err := Connect(ctx, dir, name)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "connect to monitor: %w", err)
 	}
@@ -59,6 +53,17 @@ func Dial(ctx context.Context, dir, name string) (*Client, error) {
 		return nil, fault.New(fault.Unavailable, "monitor handshake: %w", err)
 	}
 	return c, nil
+}
+
+// Connect opens the socket name in the folder dir. The way through /proc keeps
+// the address short however long dir is.
+func Connect(ctx context.Context, dir, name string) (net.Conn, error) {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open folder of socket: %w", err)
+	}
+	defer unix.Close(fd)
+	return dial(ctx, "/proc/self/fd/"+strconv.Itoa(fd)+"/"+name)
 }
 
 func dial(ctx context.Context, path string) (net.Conn, error) {

@@ -37,7 +37,7 @@ func WriteFile(path string, body []byte, mode fs.FileMode, uid int) error {
 		_ = os.Remove(f.Name())
 		return Classify("write "+filepath.Base(path), err)
 	}
-	return syncDir(dir)
+	return SyncDir(dir)
 }
 
 // Classify turns a file system error into a classified one.
@@ -55,7 +55,8 @@ func Classify(action string, err error) error {
 	return fault.New(fault.Internal, "%s: %w", action, err)
 }
 
-func syncDir(dir string) error {
+// SyncDir makes the names in a folder last.
+func SyncDir(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
 		return Classify("sync folder", err)

@@ -18,13 +18,27 @@ const lockPoll = 10 * time.Millisecond
 // The lock is one byte of a file that all VMs share, and falls with its holder.
 // fault.Locked when ctx ends first.
 func (s *Store) Lock(ctx context.Context, vmid uint32) (unlock func(), err error) {
-	f, err := os.OpenFile(s.lock, os.O_RDWR|os.O_CREATE, 0o600)
+	unlock, err = LockByte(ctx, s.lock, int64(vmid), false)
+	if errors.Is(err, fault.Locked) {
+		err = fault.New(fault.Locked, "vm %d is busy with another call: %w", vmid, ctx.Err()).
+			WithResource("vm %d", vmid)
+	}
+	return unlock, err
+}
+
+// LockByte locks one byte of a file, for this caller alone or shared with others
+// who share it. fault.Locked when ctx ends first.
+func LockByte(ctx context.Context, path string, at int64, shared bool) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, Classify("lock vm", err)
+		return nil, Classify("open lock", err)
 	}
 	// An open file description's lock, unlike a process's, also keeps two
 	// goroutines apart.
-	own := unix.Flock_t{Type: unix.F_WRLCK, Start: int64(vmid), Len: 1}
+	own := unix.Flock_t{Type: unix.F_WRLCK, Start: at, Len: 1}
+	if shared {
+		own.Type = unix.F_RDLCK
+	}
 	for {
 		err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &own)
 		if err == nil {
@@ -32,13 +46,12 @@ func (s *Store) Lock(ctx context.Context, vmid uint32) (unlock func(), err error
 		}
 		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EINTR) {
 			_ = f.Close()
-			return nil, Classify("lock vm", err)
+			return nil, Classify("lock", err)
 		}
 		select {
 		case <-ctx.Done():
 			_ = f.Close()
-			return nil, fault.New(fault.Locked, "vm %d is busy with another call: %w", vmid, ctx.Err()).
-				WithResource("vm %d", vmid)
+			return nil, fault.New(fault.Locked, "%s is in use: %w", path, ctx.Err())
 		case <-time.After(lockPoll):
 		}
 	}

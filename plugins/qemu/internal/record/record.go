@@ -19,12 +19,21 @@ const (
 // RunState says how far a start is.
 type RunState string
 
-// In RunStarting the guest has not executed an instruction yet, so the program
-// may be killed and started again without loss.
+// In RunStarting the guest has not done anything of its user's yet, so the program
+// may be killed and started again without loss. In RunNaming it may be about to: it
+// goes on from a memory template, has its identity, and is being let go. Nothing
+// begins anew from there, the VM is one that has run.
 const (
 	RunStarting RunState = "starting"
+	RunNaming   RunState = "naming"
 	RunRunning  RunState = "running"
 )
+
+// Complete reports whether the start has got to its end.
+func (r *Run) Complete() bool { return r.State == RunRunning }
+
+// AtWork reports whether the guest may be doing what its user wants.
+func (r *Run) AtWork() bool { return r.State == RunRunning || r.State == RunNaming }
 
 // VM is the content of vm.json. It holds no secret.
 type VM struct {
@@ -39,6 +48,7 @@ type VM struct {
 	DiskBytes   uint64   `json:"disk_bytes"`
 	NIC         NIC      `json:"nic"`
 	UID         uint32   `json:"uid"`
+	Memory      *Memory  `json:"memory,omitempty"`
 	Booted      bool     `json:"booted"` // it has run at least once
 	Run         *Run     `json:"run,omitempty"`
 }
@@ -52,6 +62,16 @@ type Template struct {
 	Kernel  string `json:"kernel,omitempty"`
 	Initrd  string `json:"initrd,omitempty"`
 	Cmdline string `json:"cmdline,omitempty"`
+}
+
+// Memory is the memory template that the VM was made for. Its disk depends on that
+// template's for life.
+type Memory struct {
+	Key  string `json:"key"`
+	Disk string `json:"disk"` // frozen, as an absolute path
+	// Spent: a guest may have written to the VM's disk without ever being
+	// complete. The next start makes the disk anew.
+	Spent bool `json:"spent,omitempty"`
 }
 
 // NIC repeats the request's card.
@@ -72,6 +92,8 @@ type Run struct {
 	BootID     string    `json:"boot_id"`
 	Started    time.Time `json:"started"`
 	Accel      string    `json:"accel,omitempty"`
+	Way        string    `json:"way,omitempty"`    // boot or memory
+	Reason     string    `json:"reason,omitempty"` // why it had to boot
 }
 
 // Mark is the UUID that the VM's program carries in its arguments. It follows
@@ -88,7 +110,7 @@ func Mark(vmid uint32, owner string) string {
 // made and run.
 func (v *VM) Alike(other *VM) bool {
 	bare := func(v VM) string {
-		v.State, v.Booted, v.Run = "", false, nil
+		v.Format, v.State, v.Booted, v.Run, v.Memory = 0, "", false, nil, nil
 		raw, err := json.Marshal(v)
 		if err != nil {
 			panic(err) // strings, numbers and bools only
@@ -100,3 +122,11 @@ func (v *VM) Alike(other *VM) bool {
 
 // Mark is the mark of this VM's program.
 func (v *VM) Mark() string { return Mark(v.VMID, v.Owner) }
+
+// Bases are the disks that the VM's own lies on, the nearest last.
+func (v *VM) Bases() []string {
+	if v.Memory == nil {
+		return []string{v.Template.Disk}
+	}
+	return []string{v.Template.Disk, v.Memory.Disk}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -62,6 +63,39 @@ func TestClaimLoadSaveRemove(t *testing.T) {
 	}
 	if left, err := os.ReadDir(s.Root()); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// An older plugin must not touch a VM whose disk lies on a memory template, and a
+// record of before formats is read as it was.
+func TestFormatOfARecordWithMemory(t *testing.T) {
+	s, v := openStore(t), testVM()
+	if err := s.Claim(v); err != nil {
+		t.Fatal(err)
+	}
+	plain := *v
+	for _, memory := range []*Memory{nil, {Key: "k", Disk: "/d"}, nil} {
+		v.Memory = memory
+		if err := s.Save(v); err != nil {
+			t.Fatal(err)
+		}
+		raw, err := os.ReadFile(s.Path(7, recordName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(raw), `"format": 2`); got != (memory != nil) {
+			t.Errorf("record with memory %v: %s", memory, raw)
+		}
+		got, err := s.Load(7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(v, got); diff != "" {
+			t.Error(diff)
+		}
+		if !got.Alike(&plain) {
+			t.Error("it asks for another VM")
+		}
 	}
 }
 

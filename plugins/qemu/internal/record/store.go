@@ -18,6 +18,9 @@ import (
 
 const (
 	formatNumber = 1
+	// memoryFormat is of a record that names a memory template: an older plugin would
+	// not know on which disk the VM's lies, and destroy it.
+	memoryFormat = 2
 	recordName   = "vm.json"
 	maxRecord    = 1 << 20
 	newPrefix    = ".new-"
@@ -85,7 +88,7 @@ func (s *Store) Load(vmid uint32) (*VM, error) {
 	if err := json.Unmarshal(raw, &v); err != nil {
 		return nil, unreadable(vmid, "%v", err)
 	}
-	if v.Format != formatNumber || v.VMID != vmid || v.Owner == "" {
+	if v.Format != formatNumber && v.Format != memoryFormat || v.VMID != vmid || v.Owner == "" {
 		return nil, unreadable(vmid, "format %d, vmid %d, owner %q", v.Format, v.VMID, v.Owner)
 	}
 	return &v, nil
@@ -165,7 +168,6 @@ func (s *Store) Claim(v *VM) error {
 	if err != nil {
 		return Classify("make folder", err)
 	}
-	v.Format = formatNumber
 	err = errors.Join(os.Chmod(dir, 0o711), writeRecord(dir, v))
 	if err == nil {
 		// An empty folder in the way would be replaced, one with content not.
@@ -178,7 +180,7 @@ func (s *Store) Claim(v *VM) error {
 		}
 		return Classify("claim vm", err)
 	}
-	return syncDir(s.root)
+	return SyncDir(s.root)
 }
 
 // Save replaces the record of a claimed VM and makes it last.
@@ -195,7 +197,7 @@ func (s *Store) Remove(vmid uint32) error {
 		}
 		return Classify("remove vm", err)
 	}
-	return errors.Join(syncDir(s.root), Classify("remove vm", os.RemoveAll(grave)))
+	return errors.Join(SyncDir(s.root), Classify("remove vm", os.RemoveAll(grave)))
 }
 
 // Sweep removes what interrupted calls left behind. Call it before any other
@@ -214,7 +216,15 @@ func (s *Store) Sweep() error {
 	return errors.Join(errs...)
 }
 
+func (v *VM) format() int {
+	if v.Memory != nil {
+		return memoryFormat
+	}
+	return formatNumber
+}
+
 func writeRecord(dir string, v *VM) error {
+	v.Format = v.format()
 	raw, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fault.New(fault.Internal, "encode record: %w", err)

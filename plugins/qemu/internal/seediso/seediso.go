@@ -14,7 +14,6 @@ const (
 	maxFile   = 1 << 20
 	rootAt    = 18 // after the system area and two descriptors
 	firstFile = 19 // the root folder has one sector
-	label     = "cidata"
 )
 
 // File is one document. Name is in lower case with letters, digits and '-'.
@@ -23,9 +22,24 @@ type File struct {
 	Body []byte
 }
 
+// Labels of a volume.
+const (
+	Seed = "cidata"
+	// Template: what boots with it is to become a memory template, and gets no
+	// identity of its own.
+	Template = "ALTEMPLATE"
+)
+
+// Bytes is the size of every image that needs no more. A guest remembers how
+// large a disk is, and one that goes on from another's memory must find it so.
+const Bytes = 1 << 20
+
+// MaxBytes is more than any image of Render's has.
+const MaxBytes = Bytes + 3*maxFile
+
 // Render gives the image. Names are stored in lower case with version 1, which
 // Linux shows without it. The same documents make the same image. fault.Invalid when a document exceeds 1 MiB.
-func Render(files []File) ([]byte, error) {
+func Render(label string, files []File) ([]byte, error) {
 	files = slices.Clone(files)
 	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
 	next := uint32(firstFile)
@@ -44,17 +58,43 @@ func Render(files []File) ([]byte, error) {
 		return nil, fault.New(fault.Invalid, "seed has too many documents")
 	}
 	out := make([]byte, rootAt*sector, int(next)*sector)
-	copy(out[16*sector:], primary(next))
+	copy(out[16*sector:], primary(label, next))
 	copy(out[17*sector:], "\xffCD001\x01")
 	out = append(out, root...)
 	out = append(out, make([]byte, padding(len(root)))...)
-	return append(out, content.Bytes()...), nil
+	out = append(out, content.Bytes()...)
+	return append(out, make([]byte, max(0, Bytes-len(out)))...), nil
+}
+
+// Parse gives back what Render was given. fault.Invalid for anything else.
+func Parse(image []byte) ([]File, error) {
+	invalid := fault.New(fault.Invalid, "seed is damaged")
+	if len(image) < firstFile*sector {
+		return nil, invalid
+	}
+	var out []File
+	for dir := image[rootAt*sector : firstFile*sector]; dir[0] != 0; dir = dir[dir[0]:] {
+		size := int(dir[0])
+		if size < 34 || size >= len(dir) || 33+int(dir[32]) > size {
+			return nil, invalid
+		}
+		at, length := uint64(binary.LittleEndian.Uint32(dir[2:]))*sector, uint64(binary.LittleEndian.Uint32(dir[10:]))
+		name, isFile := strings.CutSuffix(string(dir[33:33+dir[32]]), ";1")
+		if !isFile {
+			continue
+		}
+		if at+length > uint64(len(image)) {
+			return nil, invalid
+		}
+		out = append(out, File{Name: name, Body: image[at : at+length]})
+	}
+	return out, nil
 }
 
 func padding(n int) int { return (sector - n%sector) % sector }
 
 // primary is the volume descriptor of ECMA-119 8.4; blocks is the image's size.
-func primary(blocks uint32) []byte {
+func primary(label string, blocks uint32) []byte {
 	d := make([]byte, sector)
 	copy(d, "\x01CD001\x01")
 	copy(d[8:], strings.Repeat(" ", 64))

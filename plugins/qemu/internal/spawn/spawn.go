@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -24,6 +25,7 @@ const (
 	outputBytes = 64 << 10
 	// Guests go before the daemon when the host runs out of memory.
 	oomScore = "300"
+	lowest   = 19 // priority
 )
 
 var readStat = procfs.ReadStat
@@ -35,6 +37,8 @@ type Spec struct {
 	UID    uint32   // also the group
 	Groups []uint32 // further groups, for /dev/kvm
 	Files  []*os.File
+	// Background: what others have to do goes before it.
+	Background bool
 }
 
 // Program has been started. Close lets go of its output; it runs on.
@@ -64,7 +68,11 @@ func Start(s Spec) (*Program, error) {
 		Setsid:     true,
 		Credential: &syscall.Credential{Uid: s.UID, Gid: s.UID, Groups: s.Groups},
 	}
-	if err := cmd.Start(); err != nil {
+	begin := cmd.Start
+	if s.Background {
+		begin = func() error { return startNice(cmd) }
+	}
+	if err := begin(); err != nil {
 		_ = output.Close()
 		return nil, classifyStart(s.Path, err)
 	}
@@ -82,6 +90,19 @@ func Start(s Spec) (*Program, error) {
 	p.StartTicks = st.StartTicks
 	p.limit()
 	return p, nil
+}
+
+// startNice starts the program from a thread of the lowest priority, which the
+// program inherits, and ends that thread: giving way needs no privilege, setting it
+// for another user's program or taking it back would.
+func startNice(cmd *exec.Cmd) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends here
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, lowest)
+		done <- cmd.Start()
+	}()
+	return <-done
 }
 
 // limit is best effort: none of it decides whether the guest may run.

@@ -30,6 +30,14 @@ func Open(name string) (*os.File, error) {
 		return nil, fault.New(fault.Precondition, "link %s is a %s, not a tap", name, link.Type()).
 			WithHint("remove or rename that link")
 	}
+	return attach(name)
+}
+
+// Unplugged makes a tap that is on no bridge and never up, for a guest without a
+// network. It goes when the last who holds it has ended. The kernel chooses its name.
+func Unplugged() (*os.File, error) { return attach("altmpl%d") }
+
+func attach(name string) (*os.File, error) {
 	fd, err := unix.Open(Device, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "open %s: %w", Device, err).WithHint("modprobe tun")

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agentlab/agentlab/plugins/qemu/internal/disk"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/machine"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
@@ -133,7 +134,7 @@ func (t *Template) resolve(m manifest) error {
 		}
 		*f.to = path
 	}
-	size, err := standalone(t.Disk)
+	size, err := disk.Standalone(t.Disk)
 	if err != nil {
 		return fault.New(fault.Invalid, "check disk: %w", err)
 	}

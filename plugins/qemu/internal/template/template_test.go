@@ -21,7 +21,7 @@ const diskSize = 4 << 30
 // header is the start of a qcow2 file of version 3.
 func header(change func(h []byte)) []byte {
 	h := make([]byte, 512)
-	binary.BigEndian.PutUint32(h, qcow2Magic)
+	binary.BigEndian.PutUint32(h, 0x514649fb)
 	binary.BigEndian.PutUint32(h[4:], 3)
 	binary.BigEndian.PutUint64(h[24:], diskSize)
 	if change != nil {
@@ -113,8 +113,8 @@ func TestLoadRefuses(t *testing.T) {
 		"short disk":        {nil, []byte("QFI"), "too short"},
 		"backing file":      {nil, header(func(h []byte) { h[15] = 200 }), "backing file"},
 		"encrypted":         {nil, header(func(h []byte) { h[35] = 1 }), "encrypted"},
-		"data elsewhere":    {nil, header(func(h []byte) { h[79] = featureExtraData }), "another file"},
-		"dirty":             {nil, header(func(h []byte) { h[79] = featureDirty }), "cleanly"},
+		"data elsewhere":    {nil, header(func(h []byte) { h[79] = 4 }), "another file"},
+		"dirty":             {nil, header(func(h []byte) { h[79] = 1 }), "cleanly"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

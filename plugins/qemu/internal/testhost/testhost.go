@@ -15,14 +15,29 @@ import (
 
 const inNamespace = "AGENTLAB_TEST_NETNS"
 
+// CounterAt is where Count counts.
+const CounterAt = 0x600
+
 // Boot sectors: what a guest does. Idle waits for ever, Busy does so with a
-// full core, PowerOff and Reboot do it at once.
+// full core, PowerOff and Reboot do it at once, Counter adds to CounterAddress for
+// ever. Count counts the ticks of its clock, 18 in a second, in four bytes at
+// CounterAt.
 var (
-	Idle     = []byte{0xfb, 0xf4, 0xeb, 0xfc}                         // sti; hlt; jmp
-	Busy     = []byte{0xeb, 0xfe}                                     // jmp $
-	PowerOff = []byte{0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4} // out 0x604, 0x2000
-	Reboot   = []byte{0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4}       // out 0xcf9, 6
+	Count = []byte{
+		0xfb, 0x31, 0xc0, 0x8e, 0xd8, // sti; xor ax, ax; mov ds, ax
+		0x66, 0xc7, 0x06, 0x00, 0x06, 0, 0, 0, 0, // mov dword [0x600], 0
+		0x66, 0xff, 0x06, 0x00, 0x06, 0xf4, 0xeb, 0xf8, // inc dword [0x600]; hlt; jmp to inc
+	}
+
+	Idle     = []byte{0xfb, 0xf4, 0xeb, 0xfc}                                           // sti; hlt; jmp
+	Busy     = []byte{0xeb, 0xfe}                                                       // jmp $
+	PowerOff = []byte{0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4}                   // out 0x604, 0x2000
+	Counter  = []byte{0x31, 0xc0, 0x8e, 0xd8, 0x66, 0xff, 0x06, 0x00, 0x80, 0xeb, 0xf9} // inc dword [0x8000]; jmp
+	Reboot   = []byte{0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4}                         // out 0xcf9, 6
 )
+
+// CounterAddress is where in the guest's memory.
+const CounterAddress = 0x8000
 
 // Main is the body of TestMain: it runs the tests in a network namespace of
 // their own and gives the exit code.
@@ -94,6 +109,21 @@ func Tap(t testing.TB, name string) {
 // a disk of 1 MiB.
 func Template(t testing.TB, images string, guest []byte) {
 	t.Helper()
+	template(t, images, guest, nil)
+}
+
+// KernelTemplate makes the same with the guest as a kernel, which boots without
+// firmware's help, as AgentLab's own images do.
+func KernelTemplate(t testing.TB, images string, guest []byte) {
+	t.Helper()
+	const realMode = 512 // where a kernel of the oldest protocol begins
+	kernel := make([]byte, 16<<10)
+	copy(kernel[realMode:], guest)
+	template(t, images, nil, kernel)
+}
+
+func template(t testing.TB, images string, guest, kernel []byte) {
+	t.Helper()
 	dir := filepath.Join(images, "tiny-1")
 	disk := make([]byte, 1<<20)
 	copy(disk, guest)
@@ -102,10 +132,17 @@ func Template(t testing.TB, images string, guest []byte) {
 		t.Fatal(err)
 	}
 	raw, qcow := filepath.Join(dir, "raw"), filepath.Join(dir, "root.qcow2")
-	manifest, err := json.Marshal(map[string]any{
+	keys := map[string]any{
 		"format": 1, "name": "tiny", "vmid": 9000, "version": "1", "arch": "x86_64", "disk": "root.qcow2",
 		"disk_format": "qcow2", "disk_virtual_bytes": len(disk), "ssh_user": "agent",
-	})
+	}
+	if kernel != nil {
+		keys["kernel"] = "vmlinuz"
+		if err := os.WriteFile(filepath.Join(dir, "vmlinuz"), kernel, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	manifest, err := json.Marshal(keys)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -244,7 +244,7 @@ func (h *Hypervisor) DestroyVM(ctx context.Context, ref hypervisor.Ref) error {
 		}
 		tx.Record(world.Effect{Op: "vm.destroy", Subject: subject(vm.VMID), Owner: vm.Owner})
 		tx.DeleteVM(vm.VMID)
-		return nil
+		return freeVolumes(tx, vm.VMID)
 	})
 	h.wakeUp()
 	return err

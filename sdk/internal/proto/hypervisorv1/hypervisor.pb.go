@@ -1234,6 +1234,8 @@ func (x *DestroyVMRequest) GetRef() *VMRef {
 	return nil
 }
 
+// Names of snapshots, of VMs and volumes: a letter, then letters, digits, - and
+// _, 2 to 40 in all, and not "current". INVALID otherwise.
 type SnapshotRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ref           *VMRef                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
@@ -1401,8 +1403,8 @@ func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
 type VolumeRef struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"` // plugin's own, opaque to the core
-	ExpectOwner   string                 `protobuf:"bytes,3,opt,name=expect_owner,json=expectOwner,proto3" json:"expect_owner,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`                                      // plugin's own, opaque to the core
+	ExpectOwner   string                 `protobuf:"bytes,3,opt,name=expect_owner,json=expectOwner,proto3" json:"expect_owner,omitempty"` // as in VMRef
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1463,8 +1465,9 @@ type Volume struct {
 	Ref           *VolumeRef             `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"` // expect_owner = the owner as stored
 	SizeBytes     uint64                 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	Pool          string                 `protobuf:"bytes,3,opt,name=pool,proto3" json:"pool,omitempty"`
-	AttachedVmid  uint32                 `protobuf:"varint,4,opt,name=attached_vmid,json=attachedVmid,proto3" json:"attached_vmid,omitempty"`
-	Snapshots     []string               `protobuf:"bytes,5,rep,name=snapshots,proto3" json:"snapshots,omitempty"`
+	AttachedVmid  uint32                 `protobuf:"varint,4,opt,name=attached_vmid,json=attachedVmid,proto3" json:"attached_vmid,omitempty"` // 0: no VM has it, or only one that is gone
+	Snapshots     []string               `protobuf:"bytes,5,rep,name=snapshots,proto3" json:"snapshots,omitempty"`                            // oldest first
+	Serial        string                 `protobuf:"bytes,6,opt,name=serial,proto3" json:"serial,omitempty"`                                  // under which it is attached
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1534,13 +1537,20 @@ func (x *Volume) GetSnapshots() []string {
 	return nil
 }
 
+func (x *Volume) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
 type CreateVolumeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
-	Pool          string                 `protobuf:"bytes,3,opt,name=pool,proto3" json:"pool,omitempty"`
-	SizeBytes     uint64                 `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	FromVolume    string                 `protobuf:"bytes,5,opt,name=from_volume,json=fromVolume,proto3" json:"from_volume,omitempty"` // clone of it, or of its snapshot
+	Pool          string                 `protobuf:"bytes,3,opt,name=pool,proto3" json:"pool,omitempty"`                               // empty: plugin chooses; one that it does not have is INVALID
+	SizeBytes     uint64                 `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`   // at least this; 0 only with from_volume, and keeps its size; never less than it
+	FromVolume    string                 `protobuf:"bytes,5,opt,name=from_volume,json=fromVolume,proto3" json:"from_volume,omitempty"` // copy of it, or of its snapshot
 	FromSnapshot  string                 `protobuf:"bytes,6,opt,name=from_snapshot,json=fromSnapshot,proto3" json:"from_snapshot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1622,7 +1632,7 @@ type AttachVolumeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Machine       *VMRef                 `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
 	Volume        *VolumeRef             `protobuf:"bytes,2,opt,name=volume,proto3" json:"volume,omitempty"`
-	Serial        string                 `protobuf:"bytes,3,opt,name=serial,proto3" json:"serial,omitempty"`
+	Serial        string                 `protobuf:"bytes,3,opt,name=serial,proto3" json:"serial,omitempty"` // 1 to 20 letters, digits and -, so that every bus shows it whole
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2751,14 +2761,15 @@ const file_agentlab_hypervisor_v1_hypervisor_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12!\n" +
-	"\fexpect_owner\x18\x03 \x01(\tR\vexpectOwner\"\xb3\x01\n" +
+	"\fexpect_owner\x18\x03 \x01(\tR\vexpectOwner\"\xcb\x01\n" +
 	"\x06Volume\x123\n" +
 	"\x03ref\x18\x01 \x01(\v2!.agentlab.hypervisor.v1.VolumeRefR\x03ref\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x04R\tsizeBytes\x12\x12\n" +
 	"\x04pool\x18\x03 \x01(\tR\x04pool\x12#\n" +
 	"\rattached_vmid\x18\x04 \x01(\rR\fattachedVmid\x12\x1c\n" +
-	"\tsnapshots\x18\x05 \x03(\tR\tsnapshots\"\xc3\x01\n" +
+	"\tsnapshots\x18\x05 \x03(\tR\tsnapshots\x12\x16\n" +
+	"\x06serial\x18\x06 \x01(\tR\x06serial\"\xc3\x01\n" +
 	"\x13CreateVolumeRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +

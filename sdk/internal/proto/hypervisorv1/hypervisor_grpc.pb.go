@@ -106,29 +106,62 @@ type HypervisorServiceClient interface {
 	// volume. Gone is success, but whatever is left of it, such as a program that
 	// runs on, is ended and freed.
 	DestroyVM(ctx context.Context, in *DestroyVMRequest, opts ...grpc.CallOption) (*DestroyVMResponse, error)
+	// Keeps the root disk as it is now and, with with_memory, the memory of a VM
+	// that is on or paused (PRECONDITION when it is off); the VM goes on as it was.
 	// PRECONDITION while a volume is attached where the hypervisor would include
-	// it: a workspace is never in a VM snapshot. Capability snapshot, as for the
-	// three after it.
+	// it, and always with with_memory: a workspace is never in a VM snapshot. A
+	// name that is taken is the answer as it is. Snapshots go with their VM.
+	// Capability snapshot, as for the three after it.
 	CreateSnapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (*Snapshot, error)
+	// Stops a running VM hard and takes its root disk back. A VM is off
+	// afterwards; from a snapshot with memory it is on, and goes on from that
+	// moment. An attached volume stays as it is and attached, or the call is
+	// PRECONDITION, as it is always from a snapshot with memory. Snapshots that are
+	// newer stay; a hypervisor that cannot keep them answers PRECONDITION.
+	// with_memory is not looked at. NOT_FOUND when there is no such snapshot.
 	RollbackSnapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (*VM, error)
+	// Frees the snapshot; the VM goes on. Gone is success. The answer is what is
+	// left. with_memory is not looked at.
 	DeleteSnapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (*ListSnapshotsResponse, error)
+	// Whole snapshots only, oldest first.
 	ListSnapshots(ctx context.Context, in *VMRef, opts ...grpc.CallOption) (*ListSnapshotsResponse, error)
-	// Capability volumes, as for the five after it; volume_clone with
-	// from_volume, volume_snapshot for SnapshotVolume.
+	// A blank disk, or with from_volume a copy that depends on nothing: its source
+	// may be changed and deleted. An owner has one volume: the one that is there is
+	// the answer, whatever its size. Leaves nothing behind on failure. The source
+	// of a copy is at rest, see SnapshotVolume. Capability volumes, as for the four
+	// after it; volume_clone where from_volume is set.
 	CreateVolume(ctx context.Context, in *CreateVolumeRequest, opts ...grpc.CallOption) (*Volume, error)
+	// NOT_FOUND only when the volume is certainly gone.
 	GetVolume(ctx context.Context, in *VolumeRef, opts ...grpc.CallOption) (*Volume, error)
-	// The disk appears in the guest under this serial, so nothing is guessed.
+	// The disk appears in the guest under this serial, so nothing is guessed: soon
+	// in a VM that is on, and each time it is started again, until it is detached.
+	// PRECONDITION unless both stored owners equal those expected, while another
+	// VM has the volume, or when it is attached under another serial. EXISTS when
+	// another disk of the VM has the serial.
 	AttachVolume(ctx context.Context, in *AttachVolumeRequest, opts ...grpc.CallOption) (*Volume, error)
-	// PRECONDITION while the VM runs, unless the guest has unmounted it.
+	// PRECONDITION while the VM runs, unless the guest has unmounted it: so also
+	// when the guest does not answer, and when it is paused. A volume that no VM
+	// has is detached already; PRECONDITION when another VM has it. serial is not
+	// looked at.
 	DetachVolume(ctx context.Context, in *AttachVolumeRequest, opts ...grpc.CallOption) (*Volume, error)
+	// PRECONDITION while a VM has it, and unless the stored owner equals
+	// ref.expect_owner. Its snapshots go with it. Gone is success.
 	DeleteVolume(ctx context.Context, in *VolumeRef, opts ...grpc.CallOption) (*DeleteVolumeResponse, error)
+	// PRECONDITION while the volume is attached to a VM that is not off: only a
+	// disk at rest is whole. Create: a name that is taken is the answer as it is.
+	// Rollback: NOT_FOUND when there is no such snapshot; newer ones as in
+	// RollbackSnapshot. Delete: gone is success. Capability volume_snapshot.
 	SnapshotVolume(ctx context.Context, in *VolumeSnapshotRequest, opts ...grpc.CallOption) (*Volume, error)
 	// What the guest printed on its console, newest last, at most 64 KiB.
 	// Untrusted text. Capability console.
 	GetConsole(ctx context.Context, in *VMRef, opts ...grpc.CallOption) (*GetConsoleResponse, error)
-	// Runs a program in the guest without its network. Not idempotent: never
-	// retried. First message: start. Last answer: exit_code. Capability
-	// guest_exec.
+	// Runs a program in the guest as root, without its network. Not idempotent:
+	// never retried. First message: start; then stdin until close_stdin. Last
+	// answer: exit_code, 128 + N after signal N. A program that could not be run,
+	// or whose end was not seen, is an error and no exit_code. PRECONDITION unless
+	// the VM is on and its stored owner equals expect_owner; UNAVAILABLE or TIMEOUT
+	// when the guest does not answer. A caller that goes away ends the program
+	// where the guest can. Capability guest_exec.
 	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
 }
 
@@ -446,29 +479,62 @@ type HypervisorServiceServer interface {
 	// volume. Gone is success, but whatever is left of it, such as a program that
 	// runs on, is ended and freed.
 	DestroyVM(context.Context, *DestroyVMRequest) (*DestroyVMResponse, error)
+	// Keeps the root disk as it is now and, with with_memory, the memory of a VM
+	// that is on or paused (PRECONDITION when it is off); the VM goes on as it was.
 	// PRECONDITION while a volume is attached where the hypervisor would include
-	// it: a workspace is never in a VM snapshot. Capability snapshot, as for the
-	// three after it.
+	// it, and always with with_memory: a workspace is never in a VM snapshot. A
+	// name that is taken is the answer as it is. Snapshots go with their VM.
+	// Capability snapshot, as for the three after it.
 	CreateSnapshot(context.Context, *SnapshotRequest) (*Snapshot, error)
+	// Stops a running VM hard and takes its root disk back. A VM is off
+	// afterwards; from a snapshot with memory it is on, and goes on from that
+	// moment. An attached volume stays as it is and attached, or the call is
+	// PRECONDITION, as it is always from a snapshot with memory. Snapshots that are
+	// newer stay; a hypervisor that cannot keep them answers PRECONDITION.
+	// with_memory is not looked at. NOT_FOUND when there is no such snapshot.
 	RollbackSnapshot(context.Context, *SnapshotRequest) (*VM, error)
+	// Frees the snapshot; the VM goes on. Gone is success. The answer is what is
+	// left. with_memory is not looked at.
 	DeleteSnapshot(context.Context, *SnapshotRequest) (*ListSnapshotsResponse, error)
+	// Whole snapshots only, oldest first.
 	ListSnapshots(context.Context, *VMRef) (*ListSnapshotsResponse, error)
-	// Capability volumes, as for the five after it; volume_clone with
-	// from_volume, volume_snapshot for SnapshotVolume.
+	// A blank disk, or with from_volume a copy that depends on nothing: its source
+	// may be changed and deleted. An owner has one volume: the one that is there is
+	// the answer, whatever its size. Leaves nothing behind on failure. The source
+	// of a copy is at rest, see SnapshotVolume. Capability volumes, as for the four
+	// after it; volume_clone where from_volume is set.
 	CreateVolume(context.Context, *CreateVolumeRequest) (*Volume, error)
+	// NOT_FOUND only when the volume is certainly gone.
 	GetVolume(context.Context, *VolumeRef) (*Volume, error)
-	// The disk appears in the guest under this serial, so nothing is guessed.
+	// The disk appears in the guest under this serial, so nothing is guessed: soon
+	// in a VM that is on, and each time it is started again, until it is detached.
+	// PRECONDITION unless both stored owners equal those expected, while another
+	// VM has the volume, or when it is attached under another serial. EXISTS when
+	// another disk of the VM has the serial.
 	AttachVolume(context.Context, *AttachVolumeRequest) (*Volume, error)
-	// PRECONDITION while the VM runs, unless the guest has unmounted it.
+	// PRECONDITION while the VM runs, unless the guest has unmounted it: so also
+	// when the guest does not answer, and when it is paused. A volume that no VM
+	// has is detached already; PRECONDITION when another VM has it. serial is not
+	// looked at.
 	DetachVolume(context.Context, *AttachVolumeRequest) (*Volume, error)
+	// PRECONDITION while a VM has it, and unless the stored owner equals
+	// ref.expect_owner. Its snapshots go with it. Gone is success.
 	DeleteVolume(context.Context, *VolumeRef) (*DeleteVolumeResponse, error)
+	// PRECONDITION while the volume is attached to a VM that is not off: only a
+	// disk at rest is whole. Create: a name that is taken is the answer as it is.
+	// Rollback: NOT_FOUND when there is no such snapshot; newer ones as in
+	// RollbackSnapshot. Delete: gone is success. Capability volume_snapshot.
 	SnapshotVolume(context.Context, *VolumeSnapshotRequest) (*Volume, error)
 	// What the guest printed on its console, newest last, at most 64 KiB.
 	// Untrusted text. Capability console.
 	GetConsole(context.Context, *VMRef) (*GetConsoleResponse, error)
-	// Runs a program in the guest without its network. Not idempotent: never
-	// retried. First message: start. Last answer: exit_code. Capability
-	// guest_exec.
+	// Runs a program in the guest as root, without its network. Not idempotent:
+	// never retried. First message: start; then stdin until close_stdin. Last
+	// answer: exit_code, 128 + N after signal N. A program that could not be run,
+	// or whose end was not seen, is an error and no exit_code. PRECONDITION unless
+	// the VM is on and its stored owner equals expect_owner; UNAVAILABLE or TIMEOUT
+	// when the guest does not answer. A caller that goes away ends the program
+	// where the guest can. Capability guest_exec.
 	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
 	mustEmbedUnimplementedHypervisorServiceServer()
 }

@@ -1,4 +1,4 @@
-package template
+package disk
 
 import (
 	"encoding/binary"
@@ -15,9 +15,9 @@ const (
 	featureExtraData = 1 << 2 // guest data in another file
 )
 
-// standalone reads a qcow2 header and gives the virtual size. It refuses a disk
+// Standalone reads a qcow2 header and gives the virtual size. It refuses a disk
 // that refers to any other file: QEMU would open what the header names.
-func standalone(path string) (uint64, error) {
+func Standalone(path string) (uint64, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return 0, err
@@ -36,7 +36,7 @@ func standalone(path string) (uint64, error) {
 		return 0, fmt.Errorf("qcow2 version %d is unknown", version)
 	}
 	if be.Uint64(head[8:]) != 0 {
-		return 0, errors.New("disk has a backing file; a template must stand alone")
+		return 0, errors.New("disk has a backing file")
 	}
 	if be.Uint32(head[32:]) != 0 {
 		return 0, errors.New("disk is encrypted")

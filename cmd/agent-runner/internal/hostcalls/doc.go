@@ -1,0 +1,3 @@
+// Package hostcalls answers the calls that the host makes over the guest's
+// virtio-serial port.
+package hostcalls
