@@ -69,7 +69,7 @@ func checkFile(f *os.File, path string) error {
 	if !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0 {
 		err := fault.New(fault.Denied, "plugin binary %s is not an executable file", path)
 		if !strings.HasPrefix(filepath.Base(path), plugin.BinaryPrefix) {
-			return err.WithHint("name the plugin's binary with path in its block; it is called %sNAME", plugin.BinaryPrefix)
+			return err.WithHint("name the plugin's binary with path in its block, which is mostly called %sNAME; if it is this one: chmod 755 %s", plugin.BinaryPrefix, path)
 		}
 		return err.WithHint("chmod 755 %s", path)
 	}
