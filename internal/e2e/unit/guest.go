@@ -38,7 +38,7 @@ func (g Guest) root(t testing.TB, script string, stdin io.Reader) testkit.Result
 }
 
 // patience is for one script; an emulated guest on a busy machine takes its time.
-const patience = 4 * time.Minute
+const patience = 9 * time.Minute
 
 // prelude is what every script may use. A guest may be emulated, so that each
 // program started costs a tenth of a second: scripts do much in one go and ask

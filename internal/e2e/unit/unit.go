@@ -175,7 +175,7 @@ submit sim:sleep=15s
 old=$(show MainPID) plugins=$(pgrep agentlab-plugin)
 kill -9 "$old"
 await 60 "systemd starts it again" is 1 show NRestarts
-await 90 "it is ready" is active show ActiveState
+await 240 "it is ready" is active show ActiveState
 not is "$old" show MainPID
 for pid in $plugins; do not test -e /proc/$pid; done
 finish`)
@@ -213,12 +213,12 @@ import sqlite3, time
 db = sqlite3.connect("/var/lib/agentlab/agentlab.db", isolation_level=None, timeout=10)
 db.execute("BEGIN EXCLUSIVE")
 open("/run/held", "w").close()
-time.sleep(200)
+time.sleep(400)
 ' &
 await 20 "the database is held" test -e /run/held
-await 90 "systemd ends the daemon" not is 0 show NRestarts
+await 180 "systemd ends the daemon" not is 0 show NRestarts
 kill $!
-await 90 "it runs again" is active show ActiveState
+await 240 "it runs again" is active show ActiveState
 journalctl -u agentlabd -o cat | grep -q 'Watchdog timeout (limit 15s)'
 rm -r `+dropIn+`
 systemctl daemon-reload`)
@@ -227,7 +227,7 @@ systemctl daemon-reload`)
 // AfterReboot expects that the service came up with the machine, ends it, and
 // gives the guest back to its agent-runner.
 func AfterReboot(t *testing.T, g Guest) {
-	g.want(t, `await 90 "the service is up" is active show ActiveState
+	g.want(t, `await 240 "the service is up" is active show ActiveState
 show NRestarts
 `+socket, "0\n"+socketWant)
 	g.life(t, "submit sim:sleep=1s; finish; systemctl disable --now --quiet agentlabd; systemctl restart agent-runner")
