@@ -37,7 +37,7 @@ func qemuOf(b *testing.B, c *client.Client, id string) int {
 }
 
 var (
-	overlayFile = regexp.MustCompile(`"filename":"([^"]*)","node-name":"(base0|root|seed)-file"`)
+	overlayFile = regexp.MustCompile(`"filename":"([^"]*)",(?:"locking":"off",)?"node-name":"(base0|root|seed)-file"`)
 	byDriver    = regexp.MustCompile(`^(tap|socket),id=([a-z0-9]+),.*$`)
 )
 

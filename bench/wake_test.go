@@ -38,7 +38,7 @@ type hand struct {
 	key      string // private key file
 }
 
-var nodeFile = regexp.MustCompile(`"filename":"([^"]*)","node-name":"([a-z0-9]+)-file"`)
+var nodeFile = regexp.MustCompile(`"filename":"([^"]*)",(?:"locking":"off",)?"node-name":"([a-z0-9]+)-file"`)
 
 // newHand looks at a QEMU of ours that was started from memory.
 func newHand(b *testing.B, l *labDaemon, pid int) *hand {
