@@ -110,6 +110,9 @@ func (h *hand) start(b *testing.B, bySSH bool) time.Duration {
 	id.Entropy = make([]byte, 256)
 	_, _ = rand.Read(id.Entropy)
 	is, err := guest.Assume(ctx, id)
+	if err == nil {
+		err = guest.Go(ctx)
+	}
 	if err != nil {
 		b.Fatal(err)
 	}
