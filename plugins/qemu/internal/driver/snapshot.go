@@ -19,22 +19,33 @@ var _ hypervisor.Snapshotter = (*Driver)(nil)
 // rootNode is the root disk as QEMU's monitor knows it.
 const rootNode = "root"
 
+// lockSnapshots is lockOwned for a change of the VM's snapshots, which are given.
+func (d *Driver) lockSnapshots(
+	ctx context.Context, ref hypervisor.Ref, name string,
+) (v *record.VM, list record.Snapshots, unlock func(), err error) {
+	if err := hypervisor.CheckSnapshotName(name); err != nil {
+		return nil, nil, nil, err
+	}
+	v, unlock, err = d.lockOwned(ctx, ref)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if list, err = d.store.Snapshots(v.VMID); err != nil {
+		unlock()
+		return nil, nil, nil, err
+	}
+	return v, list, unlock, nil
+}
+
 // CreateSnapshot implements hypervisor.Snapshotter. A snapshot lies in the VM's
 // own disk, so no volume is ever in it.
 func (d *Driver) CreateSnapshot(ctx context.Context, ref hypervisor.Ref, name string, withMemory bool) (hypervisor.Snapshot, error) {
 	var none hypervisor.Snapshot
-	if err := hypervisor.CheckSnapshotName(name); err != nil {
-		return none, err
-	}
-	v, unlock, err := d.lockOwned(ctx, ref)
+	v, list, unlock, err := d.lockSnapshots(ctx, ref, name)
 	if err != nil {
 		return none, err
 	}
 	defer unlock()
-	list, err := d.store.Snapshots(v.VMID)
-	if err != nil {
-		return none, err
-	}
 	if list.Whole(name) {
 		return present(*list.Find(name)), nil
 	}
@@ -147,18 +158,11 @@ func (d *Driver) undoSnapshot(ctx context.Context, v *record.VM, before record.S
 // volume stays as it is.
 func (d *Driver) RollbackSnapshot(ctx context.Context, ref hypervisor.Ref, name string) (hypervisor.VM, error) {
 	var none hypervisor.VM
-	if err := hypervisor.CheckSnapshotName(name); err != nil {
-		return none, err
-	}
-	v, unlock, err := d.lockOwned(ctx, ref)
+	v, list, unlock, err := d.lockSnapshots(ctx, ref, name)
 	if err != nil {
 		return none, err
 	}
 	defer unlock()
-	list, err := d.store.Snapshots(v.VMID)
-	if err != nil {
-		return none, err
-	}
 	if !list.Whole(name) {
 		return none, noSnapshot(name, "vm "+formatVMID(v.VMID))
 	}
@@ -184,18 +188,11 @@ func (d *Driver) goBack(ctx context.Context, v *record.VM, name string) error {
 
 // DeleteSnapshot implements hypervisor.Snapshotter.
 func (d *Driver) DeleteSnapshot(ctx context.Context, ref hypervisor.Ref, name string) ([]hypervisor.Snapshot, error) {
-	if err := hypervisor.CheckSnapshotName(name); err != nil {
-		return nil, err
-	}
-	v, unlock, err := d.lockOwned(ctx, ref)
+	v, list, unlock, err := d.lockSnapshots(ctx, ref, name)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	list, err := d.store.Snapshots(v.VMID)
-	if err != nil {
-		return nil, err
-	}
 	one := list.Find(name)
 	if one == nil {
 		return presentAll(list), nil
