@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,14 +20,21 @@ func TestArtifactsAreKeptForTheirTime(t *testing.T) {
 	inBubble(t, "", func(b *bench) {
 		ctx := context.Background()
 		const kept = 4 * time.Hour // collected every hour
+		var mu sync.Mutex          // guards files
 		files, broken := map[string]bool{"job_unknown": true}, false
 		b.adapt = func(c *Config) {
 			c.Timing.EventsKept = 1000 * kept
-			c.ArtifactJobs = func(context.Context) ([]string, error) { return slices.Sorted(maps.Keys(files)), nil }
+			c.ArtifactJobs = func(context.Context) ([]string, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				return slices.Sorted(maps.Keys(files)), nil
+			}
 			c.CleanArtifacts = func(_ context.Context, id string) error {
 				if broken {
 					return errors.New("read-only file system")
 				}
+				mu.Lock()
+				defer mu.Unlock()
 				delete(files, id)
 				return nil
 			}
@@ -39,7 +47,9 @@ func TestArtifactsAreKeptForTheirTime(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			mu.Lock()
 			files[job.ID] = true
+			mu.Unlock()
 			if err := b.store.PutArtifact(ctx, lab.Artifact{JobID: job.ID, Path: "out", Size: 5}); err != nil {
 				t.Fatal(err)
 			}
