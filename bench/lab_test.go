@@ -78,21 +78,7 @@ func (l *labDaemon) warm(b *testing.B) time.Duration {
 }
 
 // withoutMemory has every later start be a boot.
-func (l *labDaemon) withoutMemory(b *testing.B) {
-	b.Helper()
-	path := filepath.Join(l.Dir, "config.hcl")
-	text, err := os.ReadFile(path)
-	if err == nil {
-		text = bytes.Replace(text, []byte("uid_base"), []byte("memory_templates = \"off\"\n    uid_base"), 1)
-		err = os.WriteFile(path, text, 0o600)
-	}
-	if err != nil {
-		b.Fatal(err)
-	}
-	l.Hangup(b)
-	taken := func() bool { return strings.Contains(l.MustRun(b, "events").Stdout, lab.EventConfigReloaded) }
-	testkit.Eventually(b, time.Minute, "the configuration is taken over", taken)
-}
+func (l *labDaemon) withoutMemory(b *testing.B) { l.SetQEMU(b, `memory_templates = "off"`) }
 
 // started is a sandbox whose first command has said something. Times count from
 // the request, at the client.

@@ -62,6 +62,7 @@ wanted() {
 			curl curl
 			iputils-ping ping
 			procps ps
+			systemd-container systemd-nspawn
 			xorriso xorriso
 			zsh zsh
 			fish fish

@@ -102,12 +102,12 @@ show_failure() {
   echo "----"
 }
 
-# A skipped test says why in the lines before the one that counts it.
+# A skipped test says why while it runs; the line that counts it may come much later.
 list_skips() {
   awk '
-    /^ *=== (RUN|NAME|CONT)/ { why = ""; next }
-    /^ +[a-z0-9_]+\.go:[0-9]+: / { why = $0; sub(/^ +/, "", why); next }
-    /^ *--- SKIP/ { print "  " $3 ": " why; why = "" }
+    /^ *=== (RUN|NAME|CONT)/ { test = $3; if ($2 == "RUN") delete why[test]; next }
+    /^ +[a-z0-9_]+\.go:[0-9]+: / { why[test] = $0; sub(/^ +/, "", why[test]); next }
+    /^ *--- SKIP/ { print "  " $3 ": " why[$3] }
   ' "$logs"/*.log
 }
 

@@ -125,6 +125,25 @@ func (d *Daemon) Kill(t testing.TB) {
 	_ = d.cmd.Wait()
 }
 
+// SetQEMU adds a line to the qemu plugin's block and has the daemon take it over.
+func (d *Daemon) SetQEMU(t testing.TB, line string) {
+	t.Helper()
+	path := filepath.Join(d.Dir, "config.hcl")
+	text, err := os.ReadFile(path)
+	if err == nil {
+		// The plugin's block alone has this key.
+		text = bytes.Replace(text, []byte("uid_base"), []byte(line+"\n    uid_base"), 1)
+		err = os.WriteFile(path, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	reloads := func() int { return strings.Count(d.MustRun(t, "events").Stdout, "config.reloaded") }
+	before := reloads()
+	d.Hangup(t)
+	Eventually(t, time.Minute, "the configuration is taken over", func() bool { return reloads() > before })
+}
+
 // Hangup has the daemon read its configuration again.
 func (d *Daemon) Hangup(t testing.TB) {
 	t.Helper()

@@ -25,7 +25,7 @@ profile "cloud" {
   secrets_bundle = "planted"
 
   resources {
-    cores     = 2
+    cores     = 1
     memory_mb = 1024
     disk_gb   = 6
   }
@@ -54,9 +54,13 @@ func TestCloud(t *testing.T) {
 	t.Run("the guest is what the seed says", g.testBorn)
 	t.Run("console", g.testConsole)
 	t.Run("job", func(t *testing.T) { g.testJob(t, "before the reboot") })
-	t.Run("service", func(t *testing.T) { unit.Run(t, g.service()) })
+	// It uses /run/agentlab, as the daemon does.
+	g.root(t, "systemctl stop agent-runner; rm -rf /run/agentlab")
+	t.Run("service", func(t *testing.T) { unit.Install(t, g.service()) })
+	g.root(t, "systemctl restart agent-runner")
 	t.Run("reboot from inside", g.testReboot)
 	t.Run("service after the reboot", func(t *testing.T) { unit.AfterReboot(t, g.service()) })
+	g.root(t, "systemctl restart agent-runner")
 	t.Run("job after the reboot", func(t *testing.T) { g.testJob(t, "after the reboot") })
 }
 
@@ -66,6 +70,8 @@ func boot(t *testing.T, template string) *guest {
 	t.Helper()
 	g := &guest{Daemon: testkit.NewDaemon(t, template), name: "cloud"}
 	g.Start(t)
+	// With less, an emulator has to translate this guest's programs six times over.
+	g.SetQEMU(t, "tcg_tb_mb = 1024")
 	g.WriteBundle(t, "planted", bundle)
 	g.WriteProfile(t, "cloud", profiles)
 	g.MustRun(t, "sandbox", "new", "--profile", "cloud", "--name", g.name, "--detach")

@@ -158,7 +158,7 @@ func pack(w io.Writer, files []source) error {
 }
 
 // bring puts into the guest what a checkout has after make build, as far as the
-// installer needs it, and beside it what only the tests use.
+// installer and the tests need it.
 func (g Guest) bring(t testing.TB) {
 	t.Helper()
 	root := testkit.Root(t)
@@ -166,7 +166,6 @@ func (g Guest) bring(t testing.TB) {
 		{testkit.Bin(t, "agentlabd"), "checkout/bin/agentlabd"},
 		{testkit.Bin(t, "agentlab"), "checkout/bin/agentlab"},
 		{testkit.Bin(t, "agentlab-plugin-sim"), "checkout/bin/agentlab-plugin-sim"},
-		{scopeTest(t), "scope.test"},
 	}
 	for _, name := range []string{"scripts/install_host.sh", "scripts/lib.sh", "packaging/systemd/agentlabd.service", "docs/man/agentlab.1"} {
 		files = append(files, source{filepath.Join(root, name), "checkout/" + name})

@@ -5,17 +5,17 @@ import (
 	"testing"
 )
 
-// Run installs the service in the guest and does to it what happens to
-// services. The guest keeps it; AfterReboot looks at it again and ends it. The
-// guest's own agent-runner is stopped meanwhile: it uses /run/agentlab too.
-func Run(t *testing.T, g Guest) {
-	g.must(t, "systemctl stop agent-runner; rm -rf /run/agentlab")
-	defer g.must(t, "systemctl restart agent-runner")
+// Install brings the service into the guest with the installer. The guest keeps it.
+func Install(t *testing.T, g Guest) {
 	g.bring(t)
 	if !t.Run("install", g.testInstall) {
 		t.FailNow()
 	}
 	t.Run("unit and socket", g.testUnit)
+}
+
+// Live does to an installed service what happens to services.
+func Live(t *testing.T, g Guest) {
 	g.must(t, "mkdir -p "+dropIn+`
 printf '[Service]\nWatchdogSec=15\n' >`+dropIn+`/test.conf
 systemctl daemon-reload`)
@@ -147,7 +147,8 @@ journalctl -u agentlabd -o cat | grep -q 'not taken over.*config.hcl:[0-9]*: unk
 // left the unit's group as VMs do; one that did not ends with the daemon. The
 // end is an orderly one: no plugin ends while the daemon may need it.
 func (g Guest) testRestart(t *testing.T) {
-	g.life(t, `submit sim:sleep=20s
+	g.unpack(t, "/opt/agentlab", []source{{scopeTest(t), "scope.test"}})
+	g.life(t, `submit sim:sleep=12s
 group=/sys/fs/cgroup$(show ControlGroup)/cgroup.procs
 for name in child vm; do
   setsid -f sh -c "echo \$\$ >$group; echo \$\$ >/run/$name.pid; exec sleep 1000"
@@ -171,7 +172,7 @@ finish`)
 // left, and its job goes on.
 func (g Guest) testKilled(t *testing.T) {
 	g.life(t, `systemctl reset-failed agentlabd
-submit sim:sleep=15s
+submit sim:sleep=10s
 old=$(show MainPID) plugins=$(pgrep agentlab-plugin)
 kill -9 "$old"
 await 60 "systemd starts it again" is 1 show NRestarts
@@ -224,11 +225,10 @@ rm -r `+dropIn+`
 systemctl daemon-reload`)
 }
 
-// AfterReboot expects that the service came up with the machine, ends it, and
-// gives the guest back to its agent-runner.
+// AfterReboot expects that the service came up with the machine, and ends it.
 func AfterReboot(t *testing.T, g Guest) {
 	g.want(t, `await 240 "the service is up" is active show ActiveState
 show NRestarts
 `+socket, "0\n"+socketWant)
-	g.life(t, "submit sim:sleep=1s; finish; systemctl disable --now --quiet agentlabd; systemctl restart agent-runner")
+	g.life(t, "submit sim:sleep=1s; finish; systemctl disable --now --quiet agentlabd")
 }

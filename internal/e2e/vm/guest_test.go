@@ -123,9 +123,9 @@ func (l *lab) testFailedByURL(t *testing.T) {
 	if log := l.MustRun(t, "job", "logs", job).Stdout; !strings.Contains(log, "cloned by url") {
 		t.Errorf("log: %s", log)
 	}
-	if s := l.Sandbox(t, "one"); s.State != "READY" {
-		t.Errorf("the sandbox is %s after the job, want READY", s.State)
-	}
+	testkit.Eventually(t, 20*time.Second, "the sandbox is READY after the job", func() bool {
+		return l.Sandbox(t, "one").State == "READY"
+	})
 }
 
 func (l *lab) runScript(t *testing.T, script string, args ...string) string {
