@@ -64,6 +64,7 @@ func TestJudge(t *testing.T) {
 		"plugin's unavailable":    {t.Context(), wire.Status(fault.New(fault.Unavailable, "x")), unavailable, fault.Unavailable},
 		"deadline":                {over, status.Error(codes.DeadlineExceeded, "x"), answered, fault.Timeout},
 		"deadline, seen by both":  {over, status.Error(codes.Canceled, "RST_STREAM"), answered, fault.Timeout},
+		"deadline, plugin first":  {t.Context(), wire.Status(context.DeadlineExceeded), answered, fault.Timeout},
 		"caller left":             {left, status.Error(codes.Canceled, "x"), answered, fault.Unavailable},
 		"a panic told by details": {t.Context(), wire.Status(fault.New(fault.Internal, "x")), answered, fault.Internal},
 	} {

@@ -113,7 +113,8 @@ func judge(ctx context.Context, p *Process, err error) (outcome, error) {
 		return answered, err
 	}
 	st, ok := status.FromError(err)
-	if len(st.Details()) == 0 && (st.Code() == codes.DeadlineExceeded || st.Code() == codes.Canceled && errors.Is(ctx.Err(), context.DeadlineExceeded)) {
+	own := len(st.Details()) > 0 && st.Message() != context.DeadlineExceeded.Error() // words of the plugin
+	if !own && (st.Code() == codes.DeadlineExceeded || st.Code() == codes.Canceled && errors.Is(ctx.Err(), context.DeadlineExceeded)) {
 		// Or the plugin saw the deadline first, and gave up without an answer.
 		return answered, fault.New(fault.Timeout, "plugin %s did not answer in time: %w", p.child.spec.label(), context.DeadlineExceeded)
 	}
