@@ -19,12 +19,10 @@ func brokenKVM(t *testing.T, l *lab) *Driver {
 	t.Helper()
 	dir := filepath.Dir(l.state)
 	l.config.Accel, l.config.QEMUBinary = "auto", filepath.Join(dir, "qemu")
-	script := "#!/bin/sh\ncase \"$*\" in *host,*) echo 'error: failed to set MSR 0x10a' >&2; exit 1;; esac\nexec qemu-system-x86_64 \"$@\"\n"
+	testhost.Script(t, l.config.QEMUBinary,
+		"case \"$*\" in *host,*) echo 'error: failed to set MSR 0x10a' >&2; exit 1;; esac\nexec qemu-system-x86_64 \"$@\"")
 	device := filepath.Join(dir, "kvm")
-	err := errors.Join(
-		os.WriteFile(l.config.QEMUBinary, []byte(script), 0o755), os.WriteFile(device, nil, 0o666), os.Chmod(device, 0o666),
-	)
-	if err != nil {
+	if err := errors.Join(os.WriteFile(device, nil, 0o666), os.Chmod(device, 0o666)); err != nil {
 		t.Fatal(err)
 	}
 	d := l.driver()
@@ -96,9 +94,7 @@ func TestCheckHostNamesFixes(t *testing.T) {
 func TestOldQEMUIsToldAtOnce(t *testing.T) {
 	l := newLab(t, testhost.Idle)
 	l.config.QEMUBinary = filepath.Join(t.TempDir(), "qemu")
-	if err := os.WriteFile(l.config.QEMUBinary, []byte("#!/bin/sh\necho QEMU emulator version 5.2.0\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testhost.Script(t, l.config.QEMUBinary, "echo QEMU emulator version 5.2.0")
 	if got := l.driver().Health(testContext(t)); !strings.Contains(got, "QEMU 5.2 ("+l.config.QEMUBinary+") is older than 7.2 (install QEMU 7.2") {
 		t.Errorf("health = %q", got)
 	}

@@ -198,7 +198,7 @@ func (d *Driver) startDraft(ctx context.Context, draft *memory.Draft, fit memory
 func (d *Driver) monitorOf(ctx context.Context, dir string, p *spawn.Program) (*qmp.Client, error) {
 	var c *qmp.Client
 	err := d.awaitProgram(ctx, p, func(ctx context.Context) (err error) {
-		ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
+		ctx, cancel := context.WithTimeout(ctx, d.monitorWait)
 		defer cancel()
 		c, err = qmp.Dial(ctx, dir, monitorName)
 		return err

@@ -15,6 +15,7 @@ import (
 )
 
 func TestBuildConvergesAfterKill(t *testing.T) {
+	t.Parallel()
 	for _, step := range []string{"begun", "noted", "spawned", "started", "settled", "saved", "ended", "committed"} {
 		t.Run(step, func(t *testing.T) {
 			l := newMemoryLab(t)
@@ -83,11 +84,15 @@ func TestTemplatesAreShared(t *testing.T) {
 
 func TestBuildEndsWithItsCaller(t *testing.T) {
 	l := newMemoryLab(t)
-	l.guest.ready = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-	d := l.driver()
-	ctx, cancel := context.WithTimeout(testContext(t), 2*time.Second)
+	ctx, cancel := context.WithCancel(testContext(t))
 	defer cancel()
-	if _, err := d.WarmTemplate(ctx, testWarmRequest(), nil); !errors.Is(err, context.DeadlineExceeded) {
+	l.guest.ready = func(ctx context.Context) error {
+		cancel()
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	d := l.driver()
+	if _, err := d.WarmTemplate(ctx, testWarmRequest(), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("err = %v", err)
 	}
 	left, err := os.ReadDir(filepath.Join(l.state, "memory"))
@@ -146,39 +151,45 @@ func TestFailedBuildIsRemembered(t *testing.T) {
 }
 
 func TestCollect(t *testing.T) {
+	t.Parallel()
 	old := time.Now().Add(-keepUnused - time.Hour)
 	tests := map[string]struct {
 		spoil func(l *lab, d *Driver, key string) error
 		keep  bool
+		image bool // is spoilt, and so must be the lab's own
 	}{
-		"fresh": {func(*lab, *Driver, string) error { return nil }, true},
-		"unused": {func(_ *lab, d *Driver, key string) error {
+		"fresh": {spoil: func(*lab, *Driver, string) error { return nil }, keep: true},
+		"unused": {spoil: func(_ *lab, d *Driver, key string) error {
 			return os.Chtimes(d.memory.Path(key, "manifest.json"), old, old)
-		}, false},
-		"unused and needed": {func(l *lab, d *Driver, key string) error {
+		}},
+		"unused and needed": {spoil: func(l *lab, d *Driver, key string) error {
 			l.create(d)
 			return os.Chtimes(d.memory.Path(key, "manifest.json"), old, old)
-		}, true},
-		"unused and perhaps needed": {func(l *lab, d *Driver, key string) error {
+		}, keep: true},
+		"unused and perhaps needed": {spoil: func(l *lab, d *Driver, key string) error {
 			l.create(d)
 			return errors.Join(
 				os.Chtimes(d.memory.Path(key, "manifest.json"), old, old),
 				os.WriteFile(d.store.Path(testVMID, "vm.json"), []byte("{"), 0o600),
 			)
-		}, true},
-		"image rebuilt": {func(l *lab, _ *Driver, _ string) error {
+		}, keep: true},
+		"image rebuilt": {image: true, spoil: func(l *lab, _ *Driver, _ string) error {
 			now := time.Now()
 			return os.Chtimes(filepath.Join(l.config.TemplateDir, "tiny-1", "root.qcow2"), now, now)
-		}, false},
-		"image gone": {func(l *lab, _ *Driver, _ string) error {
+		}},
+		"image gone": {image: true, spoil: func(l *lab, _ *Driver, _ string) error {
 			return os.RemoveAll(filepath.Join(l.config.TemplateDir, "tiny-1"))
-		}, false},
-		"qemu gone":       {func(_ *lab, d *Driver, _ string) error { d.cfg.QEMUBinary = "/nonexistent/qemu"; return nil }, true},
-		"manifest broken": {func(_ *lab, d *Driver, key string) error { return os.Truncate(d.memory.Path(key, "manifest.json"), 9) }, false},
+		}},
+		"qemu gone":       {spoil: func(_ *lab, d *Driver, _ string) error { d.cfg.QEMUBinary = "/nonexistent/qemu"; return nil }, keep: true},
+		"manifest broken": {spoil: func(_ *lab, d *Driver, key string) error { return os.Truncate(d.memory.Path(key, "manifest.json"), 9) }},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			l := newMemoryLab(t)
+			lab := newWarmLab
+			if tt.image {
+				lab = newMemoryLab
+			}
+			l := lab(t)
 			d := l.driver()
 			l.warm(d)
 			if err := tt.spoil(l, d, l.keys(d)[0]); err != nil {

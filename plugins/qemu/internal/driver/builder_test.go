@@ -15,6 +15,7 @@ import (
 
 // What a killed build left is found, whatever the configuration says by then.
 func TestBuilderIsEndedAfterVMIDLastChanged(t *testing.T) {
+	t.Parallel()
 	for name, by := range map[string]int32{"raised": 7, "lowered": -7} {
 		t.Run(name, func(t *testing.T) {
 			l := newMemoryLab(t)
@@ -36,6 +37,7 @@ func TestBuilderIsEndedAfterVMIDLastChanged(t *testing.T) {
 
 // A guest that took its builder over has only the user and the pid left.
 func TestTakenOverBuilderIsEnded(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		program testhost.Program
 		other   bool // than the one that was started, which has ended

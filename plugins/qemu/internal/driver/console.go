@@ -49,7 +49,7 @@ func (d *Driver) drainConsole(ctx context.Context, vmid uint32) ([]byte, error) 
 		return nil, err
 	}
 	var text string
-	err = d.ask(ctx, vmid, monitorTimeout, func(ctx context.Context, c *qmp.Client) error {
+	err = d.ask(ctx, vmid, d.monitorWait, func(ctx context.Context, c *qmp.Client) error {
 		return c.Execute(ctx, "ringbuf-read", map[string]any{
 			"device": machine.ConsoleDevice, "size": machine.ConsoleBytes, "format": "base64",
 		}, &text)

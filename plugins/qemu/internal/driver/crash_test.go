@@ -21,6 +21,7 @@ import (
 // plan is what a plugin's stand-in does until it is killed.
 type plan struct {
 	Config Config
+	Lab    uint32 // its number
 	State  string
 	Call   string // create, start, destroy, warm, or one of operations
 	Step   string // after which it dies
@@ -37,7 +38,7 @@ func playStandIn(text string) {
 	if err != nil {
 		panic(err)
 	}
-	d.greet = newFakeGuest().greet
+	d.openTap, d.greet = openTapOf(p.Lab), newFakeGuest().greet
 	d.crash = func(step string) {
 		if step == p.Step {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -64,7 +65,7 @@ func playStandIn(text string) {
 // killedIn runs the call in a stand-in and reports whether it died at the step.
 func (l *lab) killedIn(call, step string) {
 	l.t.Helper()
-	text, err := json.Marshal(plan{Config: l.config, State: l.state, Call: call, Step: step})
+	text, err := json.Marshal(plan{Config: l.config, Lab: l.number, State: l.state, Call: call, Step: step})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -78,6 +79,7 @@ func (l *lab) killedIn(call, step string) {
 }
 
 func TestCreateConvergesAfterKill(t *testing.T) {
+	t.Parallel()
 	for _, step := range []string{"claimed", "seeded", "cloned"} {
 		t.Run(step, func(t *testing.T) {
 			l := newLab(t, testhost.Idle)
@@ -106,6 +108,7 @@ func TestDestroyOfHalfMade(t *testing.T) {
 }
 
 func TestStartConvergesAfterKill(t *testing.T) {
+	t.Parallel()
 	for _, step := range []string{"announced", "spawned", "answered", "recorded"} {
 		t.Run(step, func(t *testing.T) {
 			l := newLab(t, testhost.Idle)

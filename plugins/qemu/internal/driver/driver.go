@@ -38,7 +38,7 @@ const (
 )
 
 const (
-	monitorTimeout = 2 * time.Second // one question to a running QEMU
+	monitorTimeout = 2 * time.Second
 	// On an overloaded host QEMU may get to a command late, and giving up would
 	// undo a start that was about to succeed.
 	commandTimeout = 10 * time.Second
@@ -68,8 +68,10 @@ type Driver struct {
 	openTap func(name string) (*os.File, error)
 	greet   func(conn net.Conn) guest
 	find    func(uid uint32) ([]procfs.Identity, error)
-	// guestWait is how long a guest may take to say whether it uses a disk.
-	guestWait time.Duration
+	// How long others are waited for; tests do so less where nobody will come.
+	guestWait   time.Duration // for a guest to say whether it uses a disk
+	monitorWait time.Duration // for the answer to one question to a running QEMU
+	quitWait    time.Duration // for the end of a QEMU that was told to quit
 	// crash is called between the steps of a call; tests end the process there.
 	crash func(step string)
 
@@ -118,12 +120,13 @@ func New(cfg Config, state string, log hclog.Logger) (*Driver, error) {
 	return &Driver{
 		cfg: cfg, state: state, store: store, volumes: volumes, memory: frozen, cache: openCache(cfg, log),
 		vault: memory.Vault{Memory: hostcheck.Memory}, bootID: bootID, log: log,
-		catalog:  template.Catalog{Folders: cfg.Templates, Parent: cfg.TemplateDir},
-		chooser:  &accel.Chooser{Want: cfg.Accel, State: state, Device: accel.Device, Measure: accel.Measure, Log: log.Named("accel")},
-		versions: &hostcheck.Versions{},
-		openTap:  tap.Open,
-		greet:    func(conn net.Conn) guest { return channel.New(conn) },
-		find:     procfs.Find, guestWait: guestTimeout,
+		catalog:   template.Catalog{Folders: cfg.Templates, Parent: cfg.TemplateDir},
+		chooser:   &accel.Chooser{Want: cfg.Accel, State: state, Device: accel.Device, Measure: accel.Measure, Log: log.Named("accel")},
+		versions:  &hostcheck.Versions{},
+		openTap:   tap.Open,
+		greet:     func(conn net.Conn) guest { return channel.New(conn) },
+		find:      procfs.Find,
+		guestWait: guestTimeout, monitorWait: monitorTimeout, quitWait: endTimeout,
 		crash:   func(string) {},
 		samples: map[uint32]sample{},
 	}, nil

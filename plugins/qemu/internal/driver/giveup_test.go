@@ -27,11 +27,10 @@ func (l *lab) startAnew(d *Driver) hypervisor.Start {
 // A template from which a start fails is left alone for a while, and after another
 // failure it is made anew, though other daemons offer it.
 func TestTemplateThatCannotBeStartedFrom(t *testing.T) {
+	t.Parallel()
 	spoilt := map[string]func(l *lab, d *Driver) (why string){
 		"load": func(l *lab, d *Driver) string {
-			if err := os.Truncate(d.memory.Path(l.keys(d)[0], memory.StateName), 1000); err != nil {
-				l.t.Fatal(err)
-			}
+			l.damage(d)
 			return "load memory template"
 		},
 		"name": func(l *lab, _ *Driver) string {
@@ -118,9 +117,8 @@ func TestWarmMakesAFailedTemplateAnew(t *testing.T) {
 
 // A template without its disk is none, and the VM that was to start from it boots.
 func TestTemplateWithoutItsDisk(t *testing.T) {
-	l := newMemoryLab(t)
+	l := newWarmLab(t)
 	d := l.driver()
-	l.warm(d)
 	l.create(d)
 	if err := os.Remove(d.memory.Path(l.keys(d)[0], memory.DiskName)); err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package driver
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -14,9 +13,7 @@ import (
 func TestHealthIsToldInTime(t *testing.T) {
 	l := newLab(t, testhost.Idle)
 	l.config.QEMUBinary = filepath.Join(t.TempDir(), "qemu")
-	if err := os.WriteFile(l.config.QEMUBinary, []byte("#!/bin/sh\nexec sleep 30\n"), 0o755); err != nil { //nolint:gosec // it is to be run
-		t.Fatal(err)
-	}
+	testhost.Script(t, l.config.QEMUBinary, "exec sleep 30")
 	d := l.driver()
 	ctx, cancel := context.WithCancel(t.Context())
 	checking := make(chan struct{})

@@ -45,7 +45,7 @@ func TestImageStartsFromMemory(t *testing.T) {
 
 	seen := map[string]string{}
 	for i, name := range []string{"brave-otter", "calm-heron"} {
-		req := imageRequest(t, i, name)
+		req := l.imageRequest(i, name)
 		if _, err := d.CreateVM(ctx, req, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -72,13 +72,13 @@ func TestImageStartsFromMemory(t *testing.T) {
 	l.checkNoToken(d)
 }
 
-func imageRequest(t *testing.T, i int, name string) hypervisor.CreateRequest {
+func (l *lab) imageRequest(i int, name string) hypervisor.CreateRequest {
 	req := testRequest()
 	req.Ref.VMID += uint32(i)
 	req.Template, req.Cores, req.MemoryBytes = "9000", 2, 512<<20
 	req.NIC.MAC = fmt.Sprintf("52:54:00:00:10:%02x", i+1)
 	if i > 0 {
-		testhost.Tap(t, fmt.Sprintf(InterfacePattern, req.Ref.VMID))
+		l.tap(req.Ref.VMID)
 	}
 	req.Seed = hypervisor.Seed{
 		UserData: fmt.Appendf(nil, `#cloud-config

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/tap"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/testhost"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
@@ -22,34 +24,68 @@ const (
 	testMAC   = "52:54:00:00:10:01"
 )
 
+// noAnswer is how long to wait for one that will not come.
+const noAnswer = 200 * time.Millisecond
+
+// Users of labs are where neither accounts nor other tests' are. A lab has more than
+// its VMs need, those of its builder and of its volumes among them.
+const (
+	firstUID  = 10_000_000
+	uidsOfLab = 150
+	maxLabs   = 400
+)
+
 // TestMain also plays the part of a plugin that is killed in mid-call.
 func TestMain(m *testing.M) {
 	if plan := os.Getenv(standIn); plan != "" {
 		playStandIn(plan)
 		os.Exit(0)
 	}
-	os.Exit(testhost.Main(m))
+	code := testhost.Main(m)
+	common.remove()
+	os.Exit(code)
 }
 
 type lab struct {
 	t      *testing.T
+	number uint32
 	state  string
 	config Config
 	guest  *fakeGuest
 }
 
+// newLab gives a lab with folders, users and a tap of its own, so that tests with one
+// run beside each other.
 func newLab(t *testing.T, guest []byte) *lab {
 	t.Helper()
 	testhost.Need(t)
+	t.Parallel()
 	state, images := testhost.Folders(t)
-	l := &lab{t: t, state: state, guest: newFakeGuest(), config: Config{
-		TemplateDir: images, VMIDFirst: 1000, VMIDLast: 1999, Accel: "tcg", QEMUBinary: "qemu-system-x86_64",
-		TBMiB: 32, UIDBase: 400_000 + uint32(os.Getpid()%1000)*2000,
+	number := common.labs.Add(1) % maxLabs
+	l := &lab{t: t, number: number, state: state, guest: newFakeGuest(), config: Config{
+		TemplateDir: images, VMIDFirst: 1000, VMIDLast: 1109, Accel: "tcg", QEMUBinary: "qemu-system-x86_64",
+		TBMiB: 32, UIDBase: firstUID + (uint32(os.Getpid()%1000)*maxLabs+number)*uidsOfLab,
 	}}
 	testhost.Template(t, images, guest)
-	testhost.Tap(t, fmt.Sprintf(InterfacePattern, testVMID))
+	l.tap(testVMID)
 	t.Cleanup(l.killAll)
 	return l
+}
+
+// tap makes the VM's.
+func (l *lab) tap(vmid uint32) {
+	l.t.Helper()
+	testhost.Tap(l.t, tapOf(l.number, fmt.Sprintf(InterfacePattern, vmid)))
+}
+
+// tapOf is the lab's own in the place of one that VMs of that number have in every
+// lab.
+func tapOf(number uint32, name string) string {
+	return fmt.Sprintf("l%d-%s", number, strings.TrimPrefix(name, "tap"))
+}
+
+func openTapOf(number uint32) func(string) (*os.File, error) {
+	return func(name string) (*os.File, error) { return tap.Open(tapOf(number, name)) }
 }
 
 // killAll ends whatever this lab's VMs left running.
@@ -78,7 +114,7 @@ func (l *lab) driver() *Driver {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	d.greet = l.guest.greet
+	d.openTap, d.greet, d.versions = openTapOf(l.number), l.guest.greet, &common.versions
 	l.t.Cleanup(func() { _ = d.Close(context.Background()) })
 	return d
 }

@@ -12,9 +12,8 @@ import (
 // A volume that was attached before the first start is plugged into the guest that
 // goes on from memory, which has never heard of it.
 func TestVolumeInAVMFromMemory(t *testing.T) {
-	l := newMemoryLab(t)
+	l := newWarmLab(t)
 	d := l.driver()
-	l.warm(d)
 	l.create(d)
 	l.volume(d)
 	l.attach(d, "work")
@@ -34,8 +33,7 @@ func TestVolumeInAVMFromMemory(t *testing.T) {
 
 // An attach meets a start that was cut off while the guest was told who it is.
 func TestAttachFinishesAStartFromMemory(t *testing.T) {
-	l := newMemoryLab(t)
-	l.warm(l.driver())
+	l := newWarmLab(t)
 	l.create(l.driver())
 	l.volume(l.driver())
 	l.killedIn("start", "naming")
@@ -51,10 +49,8 @@ func TestAttachFinishesAStartFromMemory(t *testing.T) {
 // The memory of a VM that came from a template is kept and gone back to in a QEMU
 // that has no template.
 func TestSnapshotOfAVMFromMemory(t *testing.T) {
-	l := newMemoryLab(t)
-	l.guest.ready = l.hasCounted
+	l := newWarmLab(t)
 	d := l.driver()
-	l.warm(d)
 	l.create(d)
 	l.keep(d, "new", false)
 	l.power(d, hypervisor.PowerOn, 0)
@@ -80,8 +76,7 @@ func TestSnapshotOfAVMFromMemory(t *testing.T) {
 
 // The disk that is made anew has the snapshots of the one before.
 func TestSnapshotOutlivesAKilledStartFromMemory(t *testing.T) {
-	l := newMemoryLab(t)
-	l.warm(l.driver())
+	l := newWarmLab(t)
 	d := l.driver()
 	l.create(d)
 	l.keep(d, "new", false)

@@ -256,55 +256,62 @@ func TestModesOfMemoryTemplates(t *testing.T) {
 
 // Whatever is wrong with its memory template, a VM boots and says why.
 func TestFallback(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
-		spoil  func(t *testing.T, l *lab, key string)
+		spoil  func(t *testing.T, l *lab, d *Driver)
 		reason string
 	}{
-		"qemu upgraded": {func(t *testing.T, l *lab, _ string) {
-			now := time.Now()
-			if err := os.Chtimes(l.config.QEMUBinary, now, now); err != nil {
-				t.Fatal(err)
-			}
-		}, "QEMU has been changed"},
-		"switched off": {func(_ *testing.T, l *lab, _ string) { l.config.MemoryTemplates = Off }, "switched off"},
-		"other setup":  {func(_ *testing.T, l *lab, _ string) { l.config.TBMiB = 48 }, "set up in another way"},
-		"memory gone": {func(t *testing.T, l *lab, key string) {
-			if err := os.Remove(filepath.Join(l.state, "memory", key, memory.RAMName)); err != nil {
+		"switched off": {func(_ *testing.T, l *lab, _ *Driver) { l.config.MemoryTemplates = Off }, "switched off"},
+		"other setup":  {func(_ *testing.T, l *lab, _ *Driver) { l.config.TBMiB = 48 }, "set up in another way"},
+		"memory gone": {func(t *testing.T, l *lab, d *Driver) {
+			if err := os.Remove(d.memory.Path(l.keys(d)[0], memory.RAMName)); err != nil {
 				t.Fatal(err)
 			}
 		}, "gone or damaged"},
-		"state damaged": {func(t *testing.T, l *lab, key string) {
-			if err := os.Truncate(filepath.Join(l.state, "memory", key, memory.StateName), 1000); err != nil {
-				t.Fatal(err)
-			}
-		}, "load memory template"},
-		"no identity": {func(_ *testing.T, l *lab, _ string) {
+		"state damaged": {func(_ *testing.T, l *lab, d *Driver) { l.damage(d) }, "load memory template"},
+		"no identity": {func(_ *testing.T, l *lab, _ *Driver) {
 			l.guest.refuse = fault.New(fault.Unavailable, "no runner")
 		}, "no runner"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			l := newMemoryLab(t)
-			l.config.QEMUBinary = wrapped(t, "qemu-system-x86_64")
+			l := newWarmLab(t)
 			d := l.driver()
-			l.warm(d)
 			l.create(d)
-			tt.spoil(t, l, l.keys(d)[0])
-			d = l.driver()
-			vm := l.power(d, hypervisor.PowerOn, 0)
-			if vm.Power != hypervisor.PowerOn || vm.Start.Way != hypervisor.WayBoot || !strings.Contains(vm.Start.Reason, tt.reason) {
-				t.Errorf("vm = %+v", vm)
-			}
-			if pids := l.pids(); len(pids) != 1 {
-				t.Errorf("programs = %v", pids)
-			}
-			v, err := d.store.Load(testVMID)
-			if err != nil || v.Memory != nil {
-				t.Errorf("record = %+v, %v", v, err)
-			}
-			l.destroyAndCheck(d)
+			tt.spoil(t, l, d)
+			l.fallsBack(tt.reason)
 		})
 	}
+	t.Run("qemu upgraded", func(t *testing.T) {
+		l := newMemoryLab(t)
+		l.config.QEMUBinary = wrapped(t, "qemu-system-x86_64")
+		d := l.driver()
+		l.warm(d)
+		l.create(d)
+		now := time.Now()
+		if err := os.Chtimes(l.config.QEMUBinary, now, now); err != nil {
+			t.Fatal(err)
+		}
+		l.fallsBack("QEMU has been changed")
+	})
+}
+
+// fallsBack wants the VM to boot for this reason.
+func (l *lab) fallsBack(reason string) {
+	l.t.Helper()
+	d := l.driver()
+	vm := l.power(d, hypervisor.PowerOn, 0)
+	if vm.Power != hypervisor.PowerOn || vm.Start.Way != hypervisor.WayBoot || !strings.Contains(vm.Start.Reason, reason) {
+		l.t.Errorf("vm = %+v", vm)
+	}
+	if pids := l.pids(); len(pids) != 1 {
+		l.t.Errorf("programs = %v", pids)
+	}
+	v, err := d.store.Load(testVMID)
+	if err != nil || v.Memory != nil {
+		l.t.Errorf("record = %+v, %v", v, err)
+	}
+	l.destroyAndCheck(d)
 }
 
 // wrapped gives a program that is QEMU and can be changed. A copy of its own would
@@ -321,16 +328,15 @@ func wrapped(t *testing.T, program string) string {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	out := filepath.Join(dir, program)
-	err = errors.Join(os.Chmod(dir, 0o755), os.WriteFile(out, []byte("#!/bin/sh\nexec "+path+" \"$@\"\n"), 0o755))
-	if err != nil {
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	testhost.Script(t, out, "exec "+path+" \"$@\"")
 	return out
 }
 
 func TestStartFromMemoryConvergesAfterKill(t *testing.T) {
-	l := newMemoryLab(t)
-	l.warm(l.driver())
+	l := newWarmLab(t)
 	for _, step := range []string{"announced", "spawned", "answered", "loaded", "named", "naming", "gone", "recorded"} {
 		t.Run(step, func(t *testing.T) {
 			l.create(l.driver())
@@ -360,8 +366,7 @@ func TestStartFromMemoryConvergesAfterKill(t *testing.T) {
 
 // A clone's disk was written by the guest of a start that did not come to its end.
 func TestCreateAfterKilledStartFromMemory(t *testing.T) {
-	l := newMemoryLab(t)
-	l.warm(l.driver())
+	l := newWarmLab(t)
 	l.create(l.driver())
 	l.killedIn("start", "named")
 	d := l.driver()
@@ -378,21 +383,13 @@ func TestCreateAfterKilledStartFromMemory(t *testing.T) {
 }
 
 func TestKilledFallbackConverges(t *testing.T) {
-	l := newMemoryLab(t)
+	l := newWarmLab(t)
 	d := l.driver()
-	l.warm(d)
 	l.create(d)
-	if err := os.Truncate(d.memory.Path(l.keys(d)[0], memory.StateName), 1000); err != nil {
-		t.Fatal(err)
-	}
+	l.damage(d)
 	l.killedIn("start", "forsaken")
 	if vm := l.power(l.driver(), hypervisor.PowerOn, 0); vm.Start.Way != hypervisor.WayBoot {
 		t.Errorf("vm = %+v", vm)
 	}
 	l.destroyAndCheck(d)
 }
-
-// Two plugins, one ending and one new, asked for the same.
-// A throw-away daemon leaves its template to the next one.
-// What failed is not tried again with each VM, and is told.
-// A template from which nothing starts does not hold up every VM to come.

@@ -69,7 +69,7 @@ func (d *Driver) command(ctx context.Context, vmid uint32, names ...string) erro
 // status asks a running QEMU how its guest stands.
 func (d *Driver) status(ctx context.Context, vmid uint32) (string, error) {
 	var out string
-	err := d.ask(ctx, vmid, monitorTimeout, func(ctx context.Context, c *qmp.Client) (err error) {
+	err := d.ask(ctx, vmid, d.monitorWait, func(ctx context.Context, c *qmp.Client) (err error) {
 		out, err = c.Status(ctx)
 		return err
 	})

@@ -84,7 +84,7 @@ func (d *Driver) run(ctx context.Context, vmid uint32, onReboot string) error {
 }
 
 func (d *Driver) meet(ctx context.Context, vmid uint32) (guest, error) {
-	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.monitorWait)
 	defer cancel()
 	conn, err := qmp.Connect(ctx, d.store.Dir(vmid), channelName)
 	if err != nil {

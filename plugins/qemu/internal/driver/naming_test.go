@@ -18,8 +18,7 @@ import (
 
 // newNamedLab has a VM whose start was cut off when its guest might be let go.
 func newNamedLab(t *testing.T, step string) *lab {
-	l := newMemoryLab(t)
-	l.warm(l.driver())
+	l := newWarmLab(t)
 	l.create(l.driver())
 	l.killedIn("start", step)
 	return l
@@ -28,6 +27,7 @@ func newNamedLab(t *testing.T, step string) *lab {
 // A guest that may have spent its token is not ended for one that has the same:
 // whatever fails from there on, the guest is the one that goes on.
 func TestGuestThatMayBeAtWorkIsKept(t *testing.T) {
+	t.Parallel()
 	gone := fault.New(fault.Timeout, "it does not answer")
 	for name, spoil := range map[string]func(l *lab, d *Driver){
 		"go is not answered": func(l *lab, _ *Driver) { l.guest.stays = gone },
@@ -81,9 +81,8 @@ func TestGuestThatMayBeAtWorkIsKept(t *testing.T) {
 
 // The same within one call.
 func TestStartFailsWhenTheGuestDoesNotGo(t *testing.T) {
-	l := newMemoryLab(t)
+	l := newWarmLab(t)
 	d := l.driver()
-	l.warm(d)
 	l.create(d)
 	l.guest.stays = fault.New(fault.Unavailable, "it hung up")
 	if _, err := d.SetPower(testContext(t), testRef(), hypervisor.PowerOn, 0); !errors.Is(err, fault.Unavailable) {
@@ -101,9 +100,8 @@ func TestStartFailsWhenTheGuestDoesNotGo(t *testing.T) {
 // A record that cannot be written is no leave to go: the guest is ended, which has
 // spent nothing, and the next start begins anew.
 func TestGuestIsNotLetGoUnrecorded(t *testing.T) {
-	l := newMemoryLab(t)
+	l := newWarmLab(t)
 	d := l.driver()
-	l.warm(d)
 	l.create(d)
 	dir := d.store.Dir(testVMID)
 	d.crash = func(step string) {
@@ -132,6 +130,7 @@ func TestGuestIsNotLetGoUnrecorded(t *testing.T) {
 // Ended there, by itself or by a call, a VM is one that has run: the next start is
 // from its own disk.
 func TestEndOfAGuestThatMayBeAtWork(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(l *lab, d *Driver){
 		"qemu died": func(l *lab, d *Driver) {
 			v, err := d.store.Load(testVMID)
@@ -175,9 +174,8 @@ func TestEndOfAGuestThatMayBeAtWork(t *testing.T) {
 
 // A guest that is being named must not come up by its seed disk.
 func TestGuestThatRebootsBeforeItIsLetGo(t *testing.T) {
-	l := newMemoryLab(t)
+	l := newWarmLab(t)
 	d := l.driver()
-	l.warm(d)
 	l.create(d)
 	var state record.RunState
 	l.guest.assume = func(ctx context.Context) error {

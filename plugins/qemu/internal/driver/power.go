@@ -161,16 +161,16 @@ func (d *Driver) saveConsole(ctx context.Context, vmid uint32) {
 }
 
 func (d *Driver) quit(ctx context.Context, vmid uint32, id procfs.Identity) error {
-	err := d.ask(ctx, vmid, monitorTimeout, func(ctx context.Context, c *qmp.Client) error {
+	err := d.ask(ctx, vmid, d.monitorWait, func(ctx context.Context, c *qmp.Client) error {
 		return c.Execute(ctx, "quit", nil, nil)
 	})
 	// QEMU may hang up before it confirms.
 	if err != nil && !errors.Is(err, fault.Unavailable) {
 		return err
 	}
-	gone, err := ended(ctx, id, endTimeout)
+	gone, err := ended(ctx, id, d.quitWait)
 	if err == nil && !gone {
-		err = fault.New(fault.Timeout, "qemu still runs %s after quit", endTimeout)
+		err = fault.New(fault.Timeout, "qemu still runs %s after quit", d.quitWait)
 	}
 	return err
 }

@@ -63,6 +63,7 @@ func TestGuestPowersItselfOff(t *testing.T) {
 // Firmware finds the boot sector on the bus that the manifest names, also in a
 // VM that was made before manifests named one.
 func TestFirmwareBootsFromEachBus(t *testing.T) {
+	t.Parallel()
 	for _, bus := range []machine.Bus{machine.VirtioBlk, machine.VirtioSCSI, ""} {
 		t.Run(string(bus), func(t *testing.T) {
 			l := newLab(t, testhost.PowerOff)
@@ -164,16 +165,17 @@ func TestStuckMonitorDoesNotBlock(t *testing.T) {
 	if err := stop.Signal(sigStop); err != nil {
 		t.Fatal(err)
 	}
+	d.monitorWait, d.quitWait = noAnswer, noAnswer
 	begun := time.Now()
 	vm, err := d.GetVM(testContext(t), testRef())
 	if err != nil || vm.Power != hypervisor.PowerOn {
 		t.Errorf("stuck vm reads as %s, %v", vm.Power, err)
 	}
-	if took := time.Since(begun); took > 5*time.Second {
+	if took := time.Since(begun); took > 2*time.Second {
 		t.Errorf("get took %s", took)
 	}
 	begun = time.Now()
-	if vm := l.power(d, hypervisor.PowerOff, 0); vm.Power != hypervisor.PowerOff || time.Since(begun) > 15*time.Second {
+	if vm := l.power(d, hypervisor.PowerOff, 0); vm.Power != hypervisor.PowerOff || time.Since(begun) > 5*time.Second {
 		t.Errorf("stuck vm is %s after %s", vm.Power, time.Since(begun))
 	}
 	l.destroyAndCheck(d)

@@ -125,7 +125,7 @@ func (d *Driver) silent(ctx context.Context, v *record.VM, vm hypervisor.VM, cau
 	}
 	if id != nil {
 		// A QEMU that hangs up on its way out needs a moment to be gone.
-		if _, err := ended(ctx, *id, monitorTimeout/4); err != nil {
+		if _, err := ended(ctx, *id, d.monitorWait/4); err != nil {
 			return vm, err
 		}
 		if id, err = d.program(v); err != nil {

@@ -14,6 +14,7 @@ import (
 // Whatever a guest that took over its QEMU makes of its seed disk, the plugin does
 // not choke on it, and a repeat of the create makes it good.
 func TestSeedOfAHostileGuest(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(path string) error{
 		"huge":   func(path string) error { return os.Truncate(path, 1<<40) },
 		"larger": func(path string) error { return os.Truncate(path, seediso.MaxBytes+1) },

@@ -49,6 +49,7 @@ func (l *lab) start(p testhost.Program) int {
 // A guest that took over its QEMU has the VM's user and nothing else for
 // certain. It must be seen, and must not outlast power-off or destroy.
 func TestTakenOverProgramIsSeenAndEnded(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		program testhost.Program
 		left    bool // not the program that was started, which has ended
@@ -70,6 +71,7 @@ func TestTakenOverProgramIsSeenAndEnded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, testhost.Idle)
 			d := l.driver()
+			d.monitorWait, d.quitWait = noAnswer, noAnswer
 			for what, end := range ends {
 				l.create(d)
 				l.note(d, l.start(tt.program), tt.left)
@@ -87,6 +89,7 @@ func TestTakenOverProgramIsSeenAndEnded(t *testing.T) {
 
 // What may be another VM's is not killed, and nothing is said to have ended.
 func TestStrangersProgramIsLeftAndTold(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		args []string
 		run  bool // the VM was started, and its program has ended
@@ -99,6 +102,7 @@ func TestStrangersProgramIsLeftAndTold(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, testhost.Idle)
 			d := l.driver()
+			d.monitorWait, d.quitWait = noAnswer, noAnswer
 			l.create(d)
 			pid := strconv.Itoa(l.start(testhost.Program{Args: tt.args}))
 			if tt.run {

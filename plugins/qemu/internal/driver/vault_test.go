@@ -14,9 +14,8 @@ import (
 
 // Other templates come and go; the next VM shares the memory of the one that runs.
 func TestMemoryOfARunningVMIsCopiedOnce(t *testing.T) {
-	l := newMemoryLab(t)
+	l := newWarmLab(t)
 	d := l.driver()
-	l.warm(d)
 	key := l.keys(d)[0]
 	copied := func(key string) uint64 {
 		t.Helper()

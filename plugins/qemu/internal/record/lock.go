@@ -42,7 +42,7 @@ func LockByte(ctx context.Context, path string, at int64, shared bool) (unlock f
 	for {
 		err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &own)
 		if err == nil {
-			return func() { _ = f.Close() }, nil
+			return func() { release(f, own) }, nil
 		}
 		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EINTR) {
 			_ = f.Close()
@@ -55,4 +55,12 @@ func LockByte(ctx context.Context, path string, at int64, shared bool) (unlock f
 		case <-time.After(lockPoll):
 		}
 	}
+}
+
+// release gives the lock up by name: a program that is just being started by another
+// goroutine has the file open too, until it is itself.
+func release(f *os.File, own unix.Flock_t) {
+	own.Type = unix.F_UNLCK
+	_ = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &own)
+	_ = f.Close()
 }

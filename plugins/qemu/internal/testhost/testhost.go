@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -131,7 +132,7 @@ func template(t testing.TB, images string, guest, kernel []byte) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	raw, qcow := filepath.Join(dir, "raw"), filepath.Join(dir, "root.qcow2")
+	qcow := filepath.Join(dir, "root.qcow2")
 	keys := map[string]any{
 		"format": 1, "name": "tiny", "vmid": 9000, "version": "1", "arch": "x86_64", "disk": "root.qcow2",
 		"disk_format": "qcow2", "disk_virtual_bytes": len(disk), "ssh_user": "agent",
@@ -146,14 +147,56 @@ func template(t testing.TB, images string, guest, kernel []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	err = errors.Join(
+		os.WriteFile(qcow, converted(t, disk), 0o644), os.WriteFile(filepath.Join(dir, "manifest.json"), manifest, 0o644),
+		os.Chmod(qcow, 0o644),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// disks are those that were converted already, by their contents.
+var disks struct {
+	mu sync.Mutex // mu guards: qcow
+	qcow map[string][]byte
+}
+
+// converted gives a disk as qcow2.
+func converted(t testing.TB, disk []byte) []byte {
+	t.Helper()
+	disks.mu.Lock()
+	defer disks.mu.Unlock()
+	if qcow, ok := disks.qcow[string(disk)]; ok {
+		return qcow
+	}
+	dir := t.TempDir()
+	raw, out := filepath.Join(dir, "raw"), filepath.Join(dir, "qcow2")
 	if err := os.WriteFile(raw, disk, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if said, err := exec.Command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, out).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, said)
 	}
-	err = errors.Join(os.Remove(raw), os.WriteFile(filepath.Join(dir, "manifest.json"), manifest, 0o644), os.Chmod(qcow, 0o644))
+	qcow, err := os.ReadFile(out)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if disks.qcow == nil {
+		disks.qcow = map[string][]byte{}
+	}
+	disks.qcow[string(disk)] = qcow
+	return qcow
+}
+
+// Script writes a program of the shell. No program that another test starts in the
+// meantime inherits the open file, which would keep this one from being run.
+func Script(t testing.TB, path, text string) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o755) //nolint:gosec // it is to be run
+	syscall.ForkLock.RUnlock()
+	if err := errors.Join(err, os.Chmod(path, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 }
