@@ -19,6 +19,9 @@ type shared struct {
 	labs     atomic.Uint32
 	versions hostcheck.Versions // programs are asked for it once
 
+	lookForImage sync.Once
+	newImage     bool // this host had no memory template of it when the run began
+
 	mu  sync.Mutex // mu guards: dir, and the making of what is in the caches
 	dir string     // of one image and of the cache with its memory template
 }

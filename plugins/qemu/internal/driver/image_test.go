@@ -3,6 +3,7 @@ package driver
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/agentlab/agentlab/plugins/qemu/internal/qmp"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/testhost"
 	"github.com/agentlab/agentlab/sdk/channel"
+	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
@@ -22,26 +24,53 @@ const (
 	pastStart = 8 * time.Second
 	// maxPrivate is what an idle clone may have of its own, in KiB.
 	maxPrivate = 80 << 10
+	// hostCache is the default of memory_cache.
+	hostCache = "/var/cache/agentlab/memory"
+	// What the tests of whole sandboxes give theirs, so that all start from the same
+	// template.
+	imageCores = 2
+	imageMiB   = 768
 )
 
-// The real guest image is frozen, and two VMs start from it that are each itself.
-func TestImageStartsFromMemory(t *testing.T) {
+// newImageLab has AgentLab's own image, and the memory templates of this host.
+func newImageLab(t *testing.T) (*lab, *Driver) {
+	t.Helper()
 	image := os.Getenv("AGENTLAB_TEMPLATE")
 	if image == "" {
 		t.Skip("needs a guest image; set AGENTLAB_TEMPLATE to what scripts/image.sh prints")
 	}
 	l := newLab(t, testhost.Idle)
 	l.config.MemoryTemplates, l.config.TBMiB, l.config.Templates = Manual, 256, []string{image}
+	l.config.MemoryCache = hostCache
 	d := l.driver()
 	d.greet = func(conn net.Conn) guest { return channel.New(conn) }
+	common.lookForImage.Do(func() {
+		tpl, err := d.catalog.Find("9000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fit, err := d.fit(testContext(t), sized(tpl, imageCores, imageMiB<<20, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = d.cache.Find(fit.Key())
+		common.newImage = errors.Is(err, fault.NotFound)
+	})
+	return l, d
+}
+
+// The real guest image is frozen, once per host, and two VMs start from it that are
+// each itself.
+func TestImageStartsFromMemory(t *testing.T) {
+	l, d := newImageLab(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	began := time.Now()
-	warm := hypervisor.WarmRequest{Template: "9000", Cores: 2, MemoryBytes: 512 << 20}
+	warm := hypervisor.WarmRequest{Template: "9000", Cores: imageCores, MemoryBytes: imageMiB << 20}
 	if _, err := d.WarmTemplate(ctx, warm, nil); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("template made in %s", time.Since(began))
+	t.Logf("template there in %s", time.Since(began))
 
 	seen := map[string]string{}
 	for i, name := range []string{"brave-otter", "calm-heron"} {
@@ -75,7 +104,7 @@ func TestImageStartsFromMemory(t *testing.T) {
 func (l *lab) imageRequest(i int, name string) hypervisor.CreateRequest {
 	req := testRequest()
 	req.Ref.VMID += uint32(i)
-	req.Template, req.Cores, req.MemoryBytes = "9000", 2, 512<<20
+	req.Template, req.Cores, req.MemoryBytes = "9000", imageCores, imageMiB<<20
 	req.NIC.MAC = fmt.Sprintf("52:54:00:00:10:%02x", i+1)
 	if i > 0 {
 		l.tap(req.Ref.VMID)

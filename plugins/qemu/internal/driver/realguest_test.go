@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/agentlab/agentlab/plugins/qemu/internal/testhost"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
@@ -24,7 +23,8 @@ const guestUserData = `#cloud-config
   "content": "{\"token\":\"t\",\"controller\":\"http://127.0.0.1:9\",\"vmid\":1001,\"sandbox\":\"sbx_test\"}"}]}
 `
 
-// realGuest is a VM of AgentLab's own image that has come up.
+// realGuest is a VM of AgentLab's own image that has come up: of an image that is new
+// to this host by a boot, of another from memory.
 type realGuest struct {
 	*lab
 	d *Driver
@@ -32,26 +32,27 @@ type realGuest struct {
 
 func newRealGuest(t *testing.T) *realGuest {
 	t.Helper()
-	template := os.Getenv("AGENTLAB_TEMPLATE")
-	if template == "" {
-		t.Skip("needs a guest image; set AGENTLAB_TEMPLATE to what scripts/image.sh prints")
+	l, d := newImageLab(t)
+	g := &realGuest{l, d}
+	if common.newImage {
+		d.cfg.MemoryTemplates = Off
 	}
-	l := newLab(t, testhost.Idle)
-	l.config.Templates, l.config.TBMiB = []string{template}, 128
-	g := &realGuest{l, l.driver()}
-	req := testRequest()
-	req.MemoryBytes, req.Cores = 256<<20, 2
-	list, err := g.d.ListTemplates(testContext(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Template = list[0].Name
+	req := l.imageRequest(0, "box")
 	req.Seed.UserData = []byte(guestUserData)
-	if _, err := g.d.CreateVM(testContext(t), req, nil); err != nil {
+	if _, err := d.CreateVM(testContext(t), req, nil); err != nil {
 		t.Fatal(err)
 	}
-	g.power(g.d, hypervisor.PowerOn, 0)
+	want := hypervisor.WayMemory
+	if common.newImage {
+		want = hypervisor.WayBoot
+	}
+	if vm := g.power(d, hypervisor.PowerOn, 0); vm.Start.Way != want {
+		t.Errorf("start = %+v, want by %s", vm.Start, want)
+	}
 	g.up()
+	if got := g.run("cat /etc/agentlab/bootstrap.json"); !strings.Contains(got, `"sandbox":"sbx_test"`) {
+		t.Errorf("of its seed the guest has %q", got)
+	}
 	return g
 }
 
@@ -109,7 +110,7 @@ const (
 )
 
 // What only a real guest shows: programs, a volume with a file system on it, and
-// moments to go back to. One guest, booted once.
+// moments to go back to. One guest, started once.
 func TestRealGuest(t *testing.T) {
 	g := newRealGuest(t)
 	d := g.d

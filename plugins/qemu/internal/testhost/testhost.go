@@ -158,7 +158,7 @@ func template(t testing.TB, images string, guest, kernel []byte) {
 
 // disks are those that were converted already, by their contents.
 var disks struct {
-	mu sync.Mutex // mu guards: qcow
+	mu   sync.Mutex // mu guards: qcow
 	qcow map[string][]byte
 }
 
