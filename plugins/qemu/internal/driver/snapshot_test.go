@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -28,23 +27,11 @@ func (l *lab) monitor(d *Driver, command string) (out string) {
 	return out
 }
 
-// counterNow reads what testhost.Counter has come to.
-func (l *lab) counterNow(d *Driver) uint64 {
-	l.t.Helper()
-	out := l.monitor(d, fmt.Sprintf("xp /1wx %#x", testhost.CounterAddress))
-	_, word, _ := strings.Cut(strings.TrimSpace(out), ": ")
-	n, err := strconv.ParseUint(word, 0, 32)
-	if err != nil {
-		l.t.Fatalf("counter reads as %q: %v", out, err)
-	}
-	return n
-}
-
 // counting waits until the counter is above the given number, and gives it.
-func (l *lab) counting(d *Driver, above uint64) uint64 {
+func (l *lab) counting(d *Driver, above uint32) uint32 {
 	l.t.Helper()
 	for ctx := testContext(l.t); ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
-		if n := l.counterNow(d); n > above {
+		if n := l.counter(d, testVMID); n > above {
 			return n
 		}
 	}
@@ -82,36 +69,38 @@ func (l *lab) wantSnapshots(d *Driver, want string) {
 	}
 }
 
+// second is what testhost.Count counts in one.
+const second = 18
+
 // Pausing keeps the guest's memory, and so does a snapshot with memory, over the
 // end of its program.
 func TestMemoryIsKept(t *testing.T) {
-	l := newLab(t, testhost.Counter)
+	l := newLab(t, testhost.Count)
 	d := l.driver()
 	l.create(d)
 	if _, err := d.CreateSnapshot(testContext(t), testRef(), "mem", true); !errors.Is(err, fault.Precondition) {
 		t.Errorf("memory of an off vm: %v, want precondition", err)
 	}
 	l.power(d, hypervisor.PowerOn, 0)
-	l.counting(d, 0)
+	l.counting(d, second)
 	l.power(d, hypervisor.PowerPaused, 0)
-	paused := l.counterNow(d)
-	if again := l.counterNow(d); again != paused {
+	paused := l.counter(d, testVMID)
+	if again := l.counter(d, testVMID); again != paused {
 		t.Errorf("the counter of a paused guest went from %d to %d", paused, again)
 	}
 	l.keep(d, "mem", true)
-	if vm, err := d.GetVM(testContext(t), testRef()); err != nil || vm.Power != hypervisor.PowerPaused || l.counterNow(d) != paused {
-		t.Errorf("after the snapshot: %+v, %v, counter %d, want paused at %d", vm, err, l.counterNow(d), paused)
+	if vm, err := d.GetVM(testContext(t), testRef()); err != nil || vm.Power != hypervisor.PowerPaused || l.counter(d, testVMID) != paused {
+		t.Errorf("after the snapshot: %+v, %v, counter %d, want paused at %d", vm, err, l.counter(d, testVMID), paused)
 	}
 	l.power(d, hypervisor.PowerOn, 0)
-	// So far on that a start from nothing would take longer to get there again.
-	far := l.counting(d, paused+2_000_000)
+	far := l.counting(d, paused+3*second) // and read again long before it gets there
 	l.rollBack(l.driver(), "mem", hypervisor.PowerOn)
-	if back := l.counterNow(d); back < paused || back >= far {
+	if back := l.counter(d, testVMID); back < paused || back >= far {
 		t.Errorf("after the rollback the counter is %d, want about %d and less than %d", back, paused, far)
 	}
 	l.power(d, hypervisor.PowerOff, 0)
 	l.rollBack(d, "mem", hypervisor.PowerOn)
-	if back := l.counterNow(d); back < paused {
+	if back := l.counter(d, testVMID); back < paused {
 		t.Errorf("after the rollback of an off vm the counter is %d, want %d or more", back, paused)
 	}
 	l.volume(d)

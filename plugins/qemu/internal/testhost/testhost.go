@@ -20,9 +20,8 @@ const inNamespace = "AGENTLAB_TEST_NETNS"
 const CounterAt = 0x600
 
 // Boot sectors: what a guest does. Idle waits for ever, Busy does so with a
-// full core, PowerOff and Reboot do it at once, Counter adds to CounterAddress for
-// ever. Count counts the ticks of its clock, 18 in a second, in four bytes at
-// CounterAt.
+// full core, PowerOff and Reboot do it at once. Count counts the ticks of its
+// clock, 18 in a second, in four bytes at CounterAt.
 var (
 	Count = []byte{
 		0xfb, 0x31, 0xc0, 0x8e, 0xd8, // sti; xor ax, ax; mov ds, ax
@@ -30,15 +29,11 @@ var (
 		0x66, 0xff, 0x06, 0x00, 0x06, 0xf4, 0xeb, 0xf8, // inc dword [0x600]; hlt; jmp to inc
 	}
 
-	Idle     = []byte{0xfb, 0xf4, 0xeb, 0xfc}                                           // sti; hlt; jmp
-	Busy     = []byte{0xeb, 0xfe}                                                       // jmp $
-	PowerOff = []byte{0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4}                   // out 0x604, 0x2000
-	Counter  = []byte{0x31, 0xc0, 0x8e, 0xd8, 0x66, 0xff, 0x06, 0x00, 0x80, 0xeb, 0xf9} // inc dword [0x8000]; jmp
-	Reboot   = []byte{0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4}                         // out 0xcf9, 6
+	Idle     = []byte{0xfb, 0xf4, 0xeb, 0xfc}                         // sti; hlt; jmp
+	Busy     = []byte{0xeb, 0xfe}                                     // jmp $
+	PowerOff = []byte{0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4} // out 0x604, 0x2000
+	Reboot   = []byte{0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4}       // out 0xcf9, 6
 )
-
-// CounterAddress is where in the guest's memory.
-const CounterAddress = 0x8000
 
 // Main is the body of TestMain: it runs the tests in a network namespace of
 // their own and gives the exit code.
