@@ -49,8 +49,9 @@ type work struct {
 	op       lab.Operation
 	sb       lab.Sandbox
 	log      hclog.Logger
-	prepared string       // the step that this life has prepared for and not called yet
-	token    secret.Value // of the attempt to create the VM
+	wake     <-chan struct{} // of what has changed since op was read
+	prepared string          // the step that this life has prepared for and not called yet
+	token    secret.Value    // of the attempt to create the VM
 }
 
 // jump is returned by a step that wants to go on elsewhere.
@@ -66,11 +67,17 @@ func (j *jump) Error() string { return fmt.Sprintf("go to %s: %v", j.to, j.cause
 var errCancelled = errors.New("cancelled")
 
 // drive takes the operation on until it has ended, ctx ends or the store fails.
-func (s *Scheduler) drive(ctx context.Context, id string) error {
-	w := &work{Scheduler: s}
+func (s *Scheduler) drive(ctx context.Context, op lab.Operation) error {
+	wake, stop := s.cfg.Store.WatchSandbox(op.Subject)
+	defer stop()
+	w := &work{Scheduler: s, wake: wake}
 	for ctx.Err() == nil {
+		select {
+		case <-wake: // of what is read now
+		default:
+		}
 		var err error
-		if w.op, err = s.cfg.Store.Operation(ctx, id); err != nil {
+		if w.op, err = s.cfg.Store.Operation(ctx, op.ID); err != nil {
 			return err
 		}
 		if w.op.State.Ended() {
@@ -113,8 +120,6 @@ func (w *work) advance(ctx context.Context, k kind) error {
 
 // pause waits for a retry's time, but not past a cancel request.
 func (w *work) pause(ctx context.Context, d time.Duration) error {
-	wake, stop := w.cfg.Store.WatchSandbox(w.sb.ID)
-	defer stop()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for {
@@ -123,7 +128,7 @@ func (w *work) pause(ctx context.Context, d time.Duration) error {
 			return ctx.Err()
 		case <-timer.C:
 			return nil
-		case <-wake:
+		case <-w.wake:
 			op, err := w.cfg.Store.Operation(ctx, w.op.ID)
 			if err != nil {
 				return err
@@ -184,28 +189,30 @@ func (w *work) onBehalf(ctx context.Context) context.Context {
 	return plugin.WithCall(ctx, plugin.Call{Operation: w.op.ID, Step: w.op.Step, Attempt: w.op.Attempt})
 }
 
-// onCancel calls f once the operation is cancelled, until stop, which waits.
+// onCancel calls f once the operation is cancelled, until stop, which waits. The
+// row was read just now, so it looks when that changes, and at every tick.
 func (w *work) onCancel(ctx context.Context, f func()) (stop func()) {
-	wake, unwatch := w.cfg.Store.WatchSandbox(w.sb.ID)
 	ctx, end := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() {
+		tick := time.NewTicker(w.cfg.Timing.Tick)
+		defer tick.Stop()
 		for {
-			if errors.Is(w.cancelled(ctx), errCancelled) {
-				f()
-				return
-			}
 			select {
 			case <-ctx.Done():
 				return
-			case <-wake:
+			case <-w.wake:
+			case <-tick.C:
+			}
+			if errors.Is(w.cancelled(ctx), errCancelled) {
+				f()
+				return
 			}
 		}
 	})
 	return func() {
 		end()
 		watch.Wait()
-		unwatch()
 	}
 }
 

@@ -165,7 +165,7 @@ func (s *Scheduler) work(ctx context.Context, subject string) {
 			return
 		}
 		if err == nil {
-			err = s.drive(ctx, open[0].ID)
+			err = s.drive(ctx, open[0])
 		}
 		if err != nil && ctx.Err() == nil {
 			s.log.Error("drive operation", "sandbox", subject, "err", err)

@@ -120,9 +120,10 @@ func (w *work) confirmGone(ctx context.Context) error {
 }
 
 // vmLook gives a function that tells, not more often than Timing.CheckVM, what
-// is wrong with the sandbox's VM; "" while it is on, or when nobody knows.
+// is wrong with the sandbox's VM; "" while it is on, or when nobody knows. It
+// first looks after a tick: mostly what is waited for comes before.
 func (w *work) vmLook() func(ctx context.Context) string {
-	next := time.Now()
+	next := time.Now().Add(w.cfg.Timing.Tick)
 	return func(ctx context.Context) string {
 		if time.Now().Before(next) {
 			return ""

@@ -2,29 +2,22 @@ package scheduler
 
 import (
 	"context"
-	"errors"
 	"time"
 )
 
 // until looks at once, after each change of the sandbox's rows, and at every
-// tick, until look is satisfied. A cancel request is errCancelled. An error of
-// look means that the rows could not be read now, which is no verdict on what
-// is waited for.
+// tick, until look is satisfied or ctx ends, as it does with a cancel request. An
+// error of look means that the rows could not be read now, which is no verdict on
+// what is waited for.
 func (w *work) until(ctx context.Context, look func(ctx context.Context) (bool, error)) error {
 	wake, stop := w.cfg.Store.WatchSandbox(w.sb.ID)
 	defer stop()
 	tick := time.NewTicker(w.cfg.Timing.Tick)
 	defer tick.Stop()
 	for {
-		err := w.cancelled(ctx)
-		if errors.Is(err, errCancelled) {
-			return err
-		}
-		done := false
-		if err == nil {
-			if done, err = look(ctx); done {
-				return nil
-			}
+		done, err := look(ctx)
+		if done {
+			return nil
 		}
 		if err != nil && ctx.Err() == nil {
 			w.log.Warn("rows not read, will look again", "step", w.op.Step, "err", err)

@@ -42,15 +42,20 @@ func (s *Store) write(ctx context.Context, what string, f func(ctx context.Conte
 }
 
 func (s *Store) transact(ctx context.Context, f func(ctx context.Context, t *tx) error) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := bounded(ctx, s.writer)
 	defer cancel()
 	raw, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	t := &tx{Tx: raw, now: time.Now(), touched: map[string]bool{}}
-	if err := f(ctx, t); err != nil {
+	// Statements do not watch the context: the driver starts a goroutine for each
+	// that does. They find the lock taken, and the transaction ends with ctx.
+	if err := f(context.WithoutCancel(ctx), t); err != nil {
 		_ = raw.Rollback() // the context may have rolled it back already
+		if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+			return ctx.Err()
+		}
 		return err
 	}
 	if err := raw.Commit(); err != nil {
@@ -118,7 +123,11 @@ func (t *tx) change(ctx context.Context, query string, args ...any) (bool, error
 	return n == 1, err
 }
 
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+// bounded gives a call its deadline. One within a transaction has that one's.
+func bounded(ctx context.Context, q queryer) (context.Context, context.CancelFunc) {
+	if _, within := q.(*tx); within {
+		return ctx, func() {}
+	}
 	if _, ok := ctx.Deadline(); ok {
 		return context.WithCancel(ctx)
 	}
@@ -162,7 +171,7 @@ var lists = map[string]string{
 
 // one runs a query for a single row; no row is fault.NotFound naming what.
 func one[T any](ctx context.Context, q queryer, scan func(scanner) (T, error), what, query string, args ...any) (T, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := bounded(ctx, q)
 	defer cancel()
 	v, err := scan(q.QueryRowContext(ctx, query, args...))
 	if errors.Is(err, sql.ErrNoRows) {
@@ -177,7 +186,7 @@ func one[T any](ctx context.Context, q queryer, scan func(scanner) (T, error), w
 
 // many runs a query for any number of rows.
 func many[T any](ctx context.Context, q queryer, scan func(scanner) (T, error), what, query string, args ...any) (out []T, err error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := bounded(ctx, q)
 	defer cancel()
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
