@@ -24,10 +24,10 @@ func TestSandboxRoundTrip(t *testing.T) {
 	d, ctx := newDaemon(t), t.Context()
 	made, err := d.c.CreateSandbox(ctx, api.SandboxCreate{Profile: "good", Name: "box", TTLSeconds: 60})
 	d.must(err)
-	if made.Operation.Kind != "create-sandbox" || made.Sandbox.State != "REQUESTED" || made.Sandbox.ExpiresAt == nil {
+	if made.Operation.Kind != "create-sandbox" || made.Sandbox.State != "PROVISIONING" || made.Sandbox.ExpiresAt == nil {
 		t.Errorf("accepted %+v, %+v", made.Operation, made.Sandbox)
 	}
-	vmid := d.reserve(made.Sandbox.ID).VMID
+	vmid := made.Sandbox.VMID
 	for _, ref := range []string{"box", made.Sandbox.ID, fmt.Sprint(vmid)} {
 		got, err := d.c.Sandbox(ctx, ref)
 		if err != nil || got.ID != made.Sandbox.ID || got.Address != "10.77.0.2" && got.Address == "" {

@@ -219,6 +219,7 @@ func TestConsoleAndHostFindings(t *testing.T) {
 	}
 	made, err := d.c.CreateSandbox(ctx, api.SandboxCreate{Profile: "good", Name: "box"})
 	d.must(err)
+	d.must(d.store.BurnVMID(ctx, state.Burn{SandboxID: made.Sandbox.ID, VMID: made.Sandbox.VMID}))
 	_, err = d.c.Console(ctx, "box")
 	wantClass(t, "without a VM", err, fault.Precondition)
 	d.reserve(made.Sandbox.ID)

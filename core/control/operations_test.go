@@ -58,7 +58,7 @@ func TestOperationTellsItsSteps(t *testing.T) {
 	was, err := d.store.Operation(ctx, made.Operation.ID)
 	d.must(err)
 	now := was
-	now.State, now.Step, now.StepIndex, now.Attempt = lab.OpRunning, "create-vm", 2, 2
+	now.State, now.Step, now.StepIndex, now.Attempt = lab.OpRunning, "start-vm", 3, 2
 	now.NotBefore = time.Now().Add(time.Minute)
 	event := func(typ, step string, more ...string) lab.Event {
 		e := lab.Event{Type: typ, SandboxID: made.Sandbox.ID, Operation: was.ID, Fields: map[string]string{"step": step}}
@@ -70,17 +70,17 @@ func TestOperationTellsItsSteps(t *testing.T) {
 	d.must(d.store.Commit(ctx, state.Commit{
 		Operations: []state.OperationChange{{Was: was, Now: now}},
 		Events: []lab.Event{
-			event(lab.EventStepStarted, "reserve", "attempt", "1"), event(lab.EventStepFinished, "reserve", "took_ms", "7"),
-			event(lab.EventStepStarted, "create-vm", "attempt", "2"), event(lab.EventStepFailed, "create-vm", "error", "busy"),
+			event(lab.EventStepFinished, "attach-network", "took_ms", "7"),
+			event(lab.EventStepStarted, "start-vm", "attempt", "2"), event(lab.EventStepFailed, "start-vm", "error", "busy"),
 		},
 	}))
 	got, err := d.c.Operation(ctx, was.ID)
 	d.must(err)
 	want := []api.Step{
-		{Name: "reserve", State: "done", Attempt: 1, TookMS: 7},
-		{Name: "attach-network", State: "skipped"},
-		{Name: "create-vm", State: "failed", Attempt: 2, Error: "busy"},
-		{Name: "start-vm", State: "pending"},
+		{Name: "reserve", State: "done", Attempt: 1}, // with the commit of the request
+		{Name: "attach-network", State: "done", Attempt: 1, TookMS: 7},
+		{Name: "create-vm", State: "skipped"},
+		{Name: "start-vm", State: "failed", Attempt: 2, Error: "busy"},
 		{Name: "wait-hello", State: "pending"},
 	}
 	if diff := cmp.Diff(want, got.Steps); diff != "" || got.RetryAt == nil {

@@ -42,18 +42,19 @@ func (s *Scheduler) createSandbox() kind {
 // reserve commits VMID, address, MAC and interface before any plugin is asked
 // to make something.
 func reserve(ctx context.Context, w *work) (state.Commit, error) {
-	if err := w.fit(ctx); err != nil {
-		return state.Commit{}, err
-	}
-	host, err := w.hostReport(ctx)
+	host, err := w.fit(ctx)
 	if err != nil {
 		return state.Commit{}, err
 	}
-	_, err = w.cfg.Store.Reserve(ctx, w.sb.ID, state.Range{
-		First: host.VMIDFirst, Last: host.VMIDLast, Subnet: w.cfg.Subnet, HostAddr: w.cfg.HostAddress,
-		InterfacePattern: host.InterfacePattern, CreatesInterface: host.CreatesInterface,
-	})
+	_, err = w.cfg.Store.Reserve(ctx, w.sb.ID, w.rangeOf(host))
 	return w.sandboxTo(lab.SandboxProvisioning, ""), err
+}
+
+func (s *Scheduler) rangeOf(host hypervisor.HostReport) state.Range {
+	return state.Range{
+		First: host.VMIDFirst, Last: host.VMIDLast, Subnet: s.cfg.Subnet, HostAddr: s.cfg.HostAddress,
+		InterfacePattern: host.InterfacePattern, CreatesInterface: host.CreatesInterface,
+	}
 }
 
 // attachNetwork puts the policy in force while there is no VM yet. After a

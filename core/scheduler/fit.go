@@ -17,7 +17,7 @@ const fitTimeout = 3 * time.Second
 
 // fit is fault.Precondition while the host lacks something that every VM needs.
 // A host that was unfit is looked at anew: somebody may have mended it.
-func (s *Scheduler) fit(ctx context.Context) error {
+func (s *Scheduler) fit(ctx context.Context) (hypervisor.HostReport, error) {
 	host, err := s.hostReport(ctx)
 	if err == nil && unfit(host) != nil {
 		s.mu.Lock()
@@ -25,10 +25,10 @@ func (s *Scheduler) fit(ctx context.Context) error {
 		s.mu.Unlock()
 		host, err = s.hostReport(ctx)
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = unfit(host)
 	}
-	return unfit(host)
+	return host, err
 }
 
 func unfit(host hypervisor.HostReport) error {
@@ -46,12 +46,17 @@ func unfit(host hypervisor.HostReport) error {
 }
 
 // refuseUnfit keeps a request from writing rows that could only fail. A plugin
-// that does not answer in time keeps nobody: the operation asks it again.
-func (s *Scheduler) refuseUnfit(ctx context.Context) error {
+// that does not answer in time keeps nobody: the operation asks it again, and
+// host is nil.
+func (s *Scheduler) refuseUnfit(ctx context.Context) (host *hypervisor.HostReport, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fitTimeout)
 	defer cancel()
-	if err := s.fit(ctx); errors.Is(err, fault.Precondition) {
-		return fmt.Errorf("make a sandbox: %w", err)
+	report, err := s.fit(ctx)
+	switch {
+	case errors.Is(err, fault.Precondition):
+		return nil, fmt.Errorf("make a sandbox: %w", err)
+	case err != nil:
+		return nil, nil
 	}
-	return nil
+	return &report, nil
 }

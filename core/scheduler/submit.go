@@ -3,12 +3,14 @@ package scheduler
 import (
 	"cmp"
 	"context"
+	"errors"
 	"strings"
 	"time"
 
 	"github.com/agentlab/agentlab/core/lab"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
 // SandboxRequest asks for a sandbox without a job.
@@ -45,15 +47,8 @@ func (s *Scheduler) CreateSandbox(ctx context.Context, r SandboxRequest) (lab.Op
 	if !r.Keep && sb.Spec.TTL > 0 {
 		sb.ExpiresAt = sb.CreatedAt.Add(sb.Spec.TTL)
 	}
-	if err := s.refuseUnfit(ctx); err != nil {
-		return lab.Operation{}, lab.Sandbox{}, err
-	}
-	op, started := s.begun(newOperation(lab.OpCreateSandbox, sb.ID, ""))
-	if err := s.cfg.Store.Submit(ctx, state.Submission{Sandbox: &sb, Operation: &op, Events: []lab.Event{started}}); err != nil {
-		return lab.Operation{}, lab.Sandbox{}, err
-	}
-	s.Wake()
-	return op, sb, nil
+	op, err := s.submitCreate(ctx, &sb, nil)
+	return op, sb, err
 }
 
 // RunJob writes the rows of a new job and its sandbox and returns.
@@ -71,27 +66,49 @@ func (s *Scheduler) RunJob(ctx context.Context, r JobRequest) (lab.Operation, la
 	if err != nil {
 		return refuse(err)
 	}
-	if err := s.refuseUnfit(ctx); err != nil {
-		return refuse(err)
-	}
 	job := r.job(sb)
 	sb.JobID, sb.Keep = job.ID, r.Keep
-	op, started := s.begun(newOperation(lab.OpCreateSandbox, sb.ID, job.ID))
-	sub := state.Submission{Sandbox: &sb, Job: &job, Operation: &op, Events: []lab.Event{started}}
-	if err := s.cfg.Store.Submit(ctx, sub); err != nil {
+	op, err := s.submitCreate(ctx, &sb, &job)
+	if err != nil {
 		return refuse(err)
 	}
-	s.Wake()
 	return op, sb, job, nil
+}
+
+// submitCreate writes the rows of a new sandbox, and of its job. Where the host
+// is known to be fit, the sandbox is given its VMID and address with them, so that
+// the operation begins behind that step; where none is free it waits for one there.
+func (s *Scheduler) submitCreate(ctx context.Context, sb *lab.Sandbox, job *lab.Job) (lab.Operation, error) {
+	host, err := s.refuseUnfit(ctx)
+	if err != nil {
+		return lab.Operation{}, err
+	}
+	op, started := s.begun(newOperation(lab.OpCreateSandbox, sb.ID, sb.JobID))
+	plain := state.Submission{Sandbox: sb, Job: job, Operation: &op, Events: []lab.Event{started}}
+	sub := plain
+	if host != nil {
+		sub = s.reserved(plain, *host)
+	}
+	err = s.cfg.Store.Submit(ctx, sub)
+	if sub.Reserve != nil && errors.Is(err, fault.Exhausted) {
+		sub = plain
+		err = s.cfg.Store.Submit(ctx, sub)
+	}
+	if err != nil {
+		return lab.Operation{}, err
+	}
+	s.Wake()
+	return *sub.Operation, nil
 }
 
 // CheckJob refuses what RunJob would refuse, and writes nothing.
 func (s *Scheduler) CheckJob(ctx context.Context, r JobRequest) error {
 	if r.Sandbox == nil {
-		if _, err := s.newSandbox(SandboxRequest{Profile: r.Profile, Spec: r.Spec, TTL: r.TTL}); err != nil {
-			return err
+		_, err := s.newSandbox(SandboxRequest{Profile: r.Profile, Spec: r.Spec, TTL: r.TTL})
+		if err == nil {
+			_, err = s.refuseUnfit(ctx)
 		}
-		return s.refuseUnfit(ctx)
+		return err
 	}
 	open, err := s.cfg.Store.Operations(ctx, state.OperationFilter{Subject: r.Sandbox.ID, Open: true})
 	if err != nil {
@@ -154,6 +171,18 @@ func (s *Scheduler) begun(op lab.Operation) (lab.Operation, lab.Event) {
 	first := s.kinds[op.Kind].steps[0]
 	w := &work{Scheduler: s, op: op, sb: lab.Sandbox{ID: op.Subject, JobID: op.JobID}}
 	return w.entering(first, op, nil)
+}
+
+// reserved is the submission of a new sandbox whose step to reserve is done with it.
+func (s *Scheduler) reserved(sub state.Submission, host hypervisor.HostReport) state.Submission {
+	w := &work{Scheduler: s, op: *sub.Operation, sb: *sub.Sandbox}
+	done := w.event(lab.EventStepFinished, w.op, "", tookField(0))
+	next := w.op
+	next.StepIndex, next.Attempt = 1, 0
+	next, started := w.entering(s.kinds[next.Kind].steps[next.StepIndex], next, nil)
+	r := s.rangeOf(host)
+	sub.Reserve, sub.Operation, sub.Events = &r, &next, append(sub.Events, done, started)
+	return sub
 }
 
 func newOperation(kind lab.OperationKind, subject, job string) lab.Operation {

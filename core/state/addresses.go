@@ -52,17 +52,24 @@ func (s *Store) Reserve(ctx context.Context, sandboxID string, r Range) (sb lab.
 		if sb, err = readSandbox(ctx, t, sandboxID); err != nil || sb.VMID != 0 {
 			return err
 		}
-		if err := t.exec(ctx, `DELETE FROM addresses WHERE burned = 1 AND created_at < ?`, millis(t.now.Add(-burnFor))); err != nil {
-			return err
-		}
-		if sb.VMID, sb.Address, err = t.choose(ctx, r); err != nil {
-			return err
-		}
-		sb.MAC = randomMAC()
-		sb.Interface = fmt.Sprintf(r.InterfacePattern, sb.VMID)
-		return t.hold(ctx, sb, r.CreatesInterface)
+		sb, err = t.reserve(ctx, sb, r)
+		return err
 	})
 	return sb, err
+}
+
+// reserve gives a sandbox that holds nothing what it needs.
+func (t *tx) reserve(ctx context.Context, sb lab.Sandbox, r Range) (lab.Sandbox, error) {
+	err := t.exec(ctx, `DELETE FROM addresses WHERE burned = 1 AND created_at < ?`, millis(t.now.Add(-burnFor)))
+	if err != nil {
+		return sb, err
+	}
+	if sb.VMID, sb.Address, err = t.choose(ctx, r); err != nil {
+		return sb, err
+	}
+	sb.MAC = randomMAC()
+	sb.Interface = fmt.Sprintf(r.InterfacePattern, sb.VMID)
+	return sb, t.hold(ctx, sb, r.CreatesInterface)
 }
 
 // choose finds a free VMID and the address that goes with it.

@@ -12,6 +12,7 @@ import (
 // Submission is a request turned into rows. What is nil is left out.
 type Submission struct {
 	Sandbox   *lab.Sandbox
+	Reserve   *Range // what Sandbox is given at once, see Store.Reserve; it is PROVISIONING then
 	Job       *lab.Job
 	Operation *lab.Operation
 	Events    []lab.Event
@@ -19,13 +20,18 @@ type Submission struct {
 
 // Submit inserts the rows and their events in one transaction. A name that a
 // live sandbox has, or a second open operation of one kind on one subject, is
-// fault.Exists.
+// fault.Exists. sub.Sandbox is then as its row is.
 func (s *Store) Submit(ctx context.Context, sub Submission) error {
 	return s.write(ctx, "submit", func(ctx context.Context, t *tx) error {
 		if sb := sub.Sandbox; sb != nil {
 			if err := t.insertSandbox(ctx, *sb); err != nil {
 				return named(err, fault.New(fault.Exists, "sandbox name %q is taken", sb.Name).
 					WithHint("choose another; agentlab sandbox show %s tells what has this one", sb.Name))
+			}
+		}
+		if sub.Reserve != nil {
+			if err := t.provision(ctx, sub.Sandbox, *sub.Reserve); err != nil {
+				return err
 			}
 		}
 		if j := sub.Job; j != nil {
@@ -41,6 +47,20 @@ func (s *Store) Submit(ctx context.Context, sub Submission) error {
 		}
 		return t.emitAll(ctx, sub.Events)
 	})
+}
+
+// provision gives a new sandbox its VMID and address.
+func (t *tx) provision(ctx context.Context, sb *lab.Sandbox, r Range) error {
+	has, err := t.reserve(ctx, *sb, r)
+	if err != nil {
+		return err
+	}
+	if err := (SandboxChange{ID: sb.ID, To: lab.SandboxProvisioning}).apply(ctx, t); err != nil {
+		return err
+	}
+	has.State = lab.SandboxProvisioning
+	*sb = has
+	return nil
 }
 
 // SubmitJob writes a job and its operation for a sandbox that is there already.
