@@ -147,7 +147,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	covered := map[string]bool{}
 	repo, job, op := newRepo(t), "", ""
 	world := filepath.Join(t.TempDir(), "world.json")
-	if err := os.WriteFile(world, []byte(`{"world":"`+sim.World.Dir()+`"}`), 0o600); err != nil {
+	if err := os.WriteFile(world, []byte(`{"world":"`+filepath.Join(sim.Dir, "world")+`"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	yaml := filepath.Join(t.TempDir(), "profile.yaml")

@@ -26,7 +26,7 @@ import (
 // daemon with its configuration file, and agentlab-plugin-sim for every kind,
 // over a simulated world of its own.
 type Sim struct {
-	Dir    string // all of it is below, but its world
+	Dir    string // all of it is below
 	World  *world.World
 	Client *client.Client
 	Subnet netip.Prefix   // of the sandboxes
@@ -91,13 +91,13 @@ func NewSim(t testing.TB) *Sim {
 		t.Fatal(err)
 	}
 	OnEnd(t, func() { _ = os.RemoveAll(dir) }) // last, and whatever fails before
-	inMemory := worldDir(t)
 	base := simSubnet.Addr().As4()
 	base[2] = byte(simCount.Add(1))
 	s := &Sim{Dir: dir, bin: filepath.Dir(Bin(t, "agentlabd")), Plugin: Bin(t, "agentlab-plugin-sim")}
 	s.Subnet = netip.PrefixFrom(netip.AddrFrom4(base), 24)
 	s.Guests = freePort(t, s.Subnet.Addr().Next())
-	if s.World, err = world.Open(inMemory, nil); err != nil {
+	placeWorld(t, s.path("world"))
+	if s.World, err = world.Open(s.path("world"), nil); err != nil {
 		t.Fatal(err)
 	}
 	s.Client, err = client.New(client.Options{Socket: s.Socket(), Timeout: 20 * time.Second, Patience: time.Minute})
@@ -108,29 +108,25 @@ func NewSim(t testing.TB) *Sim {
 		t.Fatal(err)
 	}
 	s.write(t, "profiles/sim.hcl", simProfiles)
-	if err := os.WriteFile(filepath.Join(s.World.Dir(), world.Bundles, "planted.yaml"), []byte(SimBundle), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	s.write(t, "world/"+world.Bundles+"/planted.yaml", SimBundle)
 	s.write(t, "config.hcl", s.Config(s.Plugins()))
 	OnEnd(t, func() { s.cleanUp(t) })
 	return s
 }
 
-// worldDir is a directory for a simulated world. It survives kills, not more is
-// needed, and so it is in memory: what a simulated machine does is not to share
-// the disk with what the daemon does.
-func worldDir(t testing.TB) string {
+// placeWorld makes the directory of a simulated world. It is to survive kills and
+// no more, and so it is in memory: what a simulated machine does must not share the
+// disk with what the daemon does.
+func placeWorld(t testing.TB, path string) {
 	t.Helper()
-	parent := "/dev/shm"
-	if _, err := os.Stat(parent); err != nil {
-		parent = ""
+	dir, err := os.MkdirTemp("/dev/shm", "alsim")
+	if err == nil {
+		OnEnd(t, func() { _ = os.RemoveAll(dir) })
+		err = os.Symlink(dir, path)
 	}
-	dir, err := os.MkdirTemp(parent, "alsim")
 	if err != nil {
 		t.Fatal(err)
 	}
-	OnEnd(t, func() { _ = os.RemoveAll(dir) })
-	return dir
 }
 
 func freePort(t testing.TB, addr netip.Addr) netip.AddrPort {
@@ -185,7 +181,7 @@ func (s *Sim) Plugins() string {
 // Block is one plugin block; extra are lines for its config.
 func (s *Sim) Block(kind, path, extra string) string {
 	return fmt.Sprintf("\nplugin %q \"sim\" {\n  path = %q\n\n  config {\n    world     = %q\n    heartbeat = \"100ms\"\n%s  }\n}\n",
-		kind, path, s.World.Dir(), extra)
+		kind, path, s.path("world"), extra)
 }
 
 // Begin starts the daemon and does not wait.
