@@ -42,7 +42,7 @@ func (s *Store) write(ctx context.Context, what string, f func(ctx context.Conte
 }
 
 func (s *Store) transact(ctx context.Context, f func(ctx context.Context, t *tx) error) error {
-	ctx, cancel := bounded(ctx, s.writer)
+	ctx, cancel := bounded(ctx)
 	defer cancel()
 	raw, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
@@ -123,11 +123,23 @@ func (t *tx) change(ctx context.Context, query string, args ...any) (bool, error
 	return n == 1, err
 }
 
-// bounded gives a call its deadline. One within a transaction has that one's.
-func bounded(ctx context.Context, q queryer) (context.Context, context.CancelFunc) {
-	if _, within := q.(*tx); within {
-		return ctx, func() {}
+// hold waits for a connection of a pool. Whoever has one reads without watching
+// the context, see transact.
+func hold(ctx context.Context, q queryer) (queryer, func(), error) {
+	pool, ok := q.(*sql.DB)
+	if !ok {
+		return q, func() {}, nil
 	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	conn, err := pool.Conn(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return conn, func() { _ = conn.Close() }, nil
+}
+
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return context.WithCancel(ctx)
 	}
@@ -170,10 +182,13 @@ var lists = map[string]string{
 }
 
 // one runs a query for a single row; no row is fault.NotFound naming what.
-func one[T any](ctx context.Context, q queryer, scan func(scanner) (T, error), what, query string, args ...any) (T, error) {
-	ctx, cancel := bounded(ctx, q)
-	defer cancel()
-	v, err := scan(q.QueryRowContext(ctx, query, args...))
+func one[T any](ctx context.Context, q queryer, scan func(scanner) (T, error), what, query string, args ...any) (v T, err error) {
+	q, release, err := hold(ctx, q)
+	if err != nil {
+		return v, fmt.Errorf("read %s: %w", what, classify(err))
+	}
+	defer release()
+	v, err = scan(q.QueryRowContext(context.WithoutCancel(ctx), query, args...))
 	if errors.Is(err, sql.ErrNoRows) {
 		kind, _, _ := strings.Cut(what, " ")
 		return v, fault.New(fault.NotFound, "there is no %s", what).WithResource("%s", what).WithHint("%s", lists[kind])
@@ -186,14 +201,20 @@ func one[T any](ctx context.Context, q queryer, scan func(scanner) (T, error), w
 
 // many runs a query for any number of rows.
 func many[T any](ctx context.Context, q queryer, scan func(scanner) (T, error), what, query string, args ...any) (out []T, err error) {
-	ctx, cancel := bounded(ctx, q)
-	defer cancel()
-	rows, err := q.QueryContext(ctx, query, args...)
+	q, release, err := hold(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, classify(err))
+	}
+	defer release()
+	rows, err := q.QueryContext(context.WithoutCancel(ctx), query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", what, classify(err))
 	}
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("read %s: %w", what, err)
+		}
 		v, err := scan(rows)
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", what, classify(err))

@@ -228,9 +228,7 @@ func TestKillWhileBorrowed(t *testing.T) {
 		}
 		during(op, world.Fault{Do: world.KillPlugin, At: world.After})
 	}
-	for n := range 2 { // the host looks at the VM during the job and behind it, at times also before
-		during("vm.get", world.Fault{Do: world.KillDaemon, At: world.Call, Skip: n})
-	}
+	during("vm.get", world.Fault{Do: world.KillDaemon, At: world.Call}) // the host looks at the VM behind the job
 	during("secrets.open", world.Fault{Do: world.KillDaemon, At: world.Call})
 	for i, what := range want {
 		for _, at := range []world.Point{world.Before, world.After} {
