@@ -20,9 +20,10 @@ type Submission struct {
 
 // Submit inserts the rows and their events in one transaction. A name that a
 // live sandbox has, or a second open operation of one kind on one subject, is
-// fault.Exists. sub.Sandbox is then as its row is.
+// fault.Exists. Where it succeeds, sub.Sandbox is as its row is.
 func (s *Store) Submit(ctx context.Context, sub Submission) error {
-	return s.write(ctx, "submit", func(ctx context.Context, t *tx) error {
+	var given *lab.Sandbox
+	err := s.write(ctx, "submit", func(ctx context.Context, t *tx) error {
 		if sb := sub.Sandbox; sb != nil {
 			if err := t.insertSandbox(ctx, *sb); err != nil {
 				return named(err, fault.New(fault.Exists, "sandbox name %q is taken", sb.Name).
@@ -30,9 +31,11 @@ func (s *Store) Submit(ctx context.Context, sub Submission) error {
 			}
 		}
 		if sub.Reserve != nil {
-			if err := t.provision(ctx, sub.Sandbox, *sub.Reserve); err != nil {
+			sb, err := t.provision(ctx, *sub.Sandbox, *sub.Reserve)
+			if err != nil {
 				return err
 			}
+			given = &sb
 		}
 		if j := sub.Job; j != nil {
 			if err := t.insertJob(ctx, *j); err != nil {
@@ -47,20 +50,21 @@ func (s *Store) Submit(ctx context.Context, sub Submission) error {
 		}
 		return t.emitAll(ctx, sub.Events)
 	})
+	if err == nil && given != nil {
+		*sub.Sandbox = *given
+	}
+	return err
 }
 
 // provision gives a new sandbox its VMID and address.
-func (t *tx) provision(ctx context.Context, sb *lab.Sandbox, r Range) error {
-	has, err := t.reserve(ctx, *sb, r)
+func (t *tx) provision(ctx context.Context, sb lab.Sandbox, r Range) (lab.Sandbox, error) {
+	sb, err := t.reserve(ctx, sb, r)
 	if err != nil {
-		return err
+		return sb, err
 	}
-	if err := (SandboxChange{ID: sb.ID, To: lab.SandboxProvisioning}).apply(ctx, t); err != nil {
-		return err
-	}
-	has.State = lab.SandboxProvisioning
-	*sb = has
-	return nil
+	err = SandboxChange{ID: sb.ID, To: lab.SandboxProvisioning}.apply(ctx, t)
+	sb.State = lab.SandboxProvisioning
+	return sb, err
 }
 
 // SubmitJob writes a job and its operation for a sandbox that is there already.

@@ -123,9 +123,9 @@ func (t *tx) change(ctx context.Context, query string, args ...any) (bool, error
 	return n == 1, err
 }
 
-// hold waits for a connection of a pool. Whoever has one reads without watching
+// connect waits for a connection of a pool. Whoever has one reads without watching
 // the context, see transact.
-func hold(ctx context.Context, q queryer) (queryer, func(), error) {
+func connect(ctx context.Context, q queryer) (queryer, func(), error) {
 	pool, ok := q.(*sql.DB)
 	if !ok {
 		return q, func() {}, nil
@@ -183,7 +183,7 @@ var lists = map[string]string{
 
 // one runs a query for a single row; no row is fault.NotFound naming what.
 func one[T any](ctx context.Context, q queryer, scan func(scanner) (T, error), what, query string, args ...any) (v T, err error) {
-	q, release, err := hold(ctx, q)
+	q, release, err := connect(ctx, q)
 	if err != nil {
 		return v, fmt.Errorf("read %s: %w", what, classify(err))
 	}
@@ -201,7 +201,7 @@ func one[T any](ctx context.Context, q queryer, scan func(scanner) (T, error), w
 
 // many runs a query for any number of rows.
 func many[T any](ctx context.Context, q queryer, scan func(scanner) (T, error), what, query string, args ...any) (out []T, err error) {
-	q, release, err := hold(ctx, q)
+	q, release, err := connect(ctx, q)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", what, classify(err))
 	}
