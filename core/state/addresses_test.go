@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/agentlab/agentlab/core/lab"
@@ -32,6 +34,30 @@ func TestReserve(t *testing.T) {
 		t.Errorf("VMID %d is used again at once", c.VMID)
 	}
 	_, err := s.Reservation(ctx, a.ID)
+	wantClass(t, err, fault.NotFound)
+}
+
+func TestSubmitReserves(t *testing.T) {
+	s := open(t)
+	ctx := t.Context()
+	r := testRange
+	r.Last = r.First
+	sb := newSandbox("a")
+	check(t, s.Submit(ctx, Submission{Sandbox: &sb, Reserve: &r}))
+	if diff := cmp.Diff(firstOf(s.Sandbox(ctx, sb.ID)), sb, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("the row and what is returned differ: %s", diff)
+	}
+	held, err := s.Reservation(ctx, sb.ID)
+	check(t, err)
+	if sb.State != lab.SandboxProvisioning || sb.VMID == 0 || held.VMID != sb.VMID || held.Attempted {
+		t.Errorf("%s with VMID %d, held is %+v", sb.State, sb.VMID, held)
+	}
+	next := newSandbox("b")
+	wantClass(t, s.Submit(ctx, Submission{Sandbox: &next, Reserve: &r}), fault.Exhausted)
+	if next.VMID != 0 || next.State != lab.SandboxRequested {
+		t.Errorf("refused, it is %s with VMID %d", next.State, next.VMID)
+	}
+	_, err = s.Sandbox(ctx, next.ID)
 	wantClass(t, err, fault.NotFound)
 }
 
