@@ -44,6 +44,11 @@ func TestKillPluginDuringCreates(t *testing.T) {
 	for _, kind := range []string{"hypervisor", "network", "secrets"} {
 		t.Run(kind, func(t *testing.T) {
 			s := testkit.NewSim(t)
+			// So that the kill finds machines made, being made and still to come.
+			slow := world.Fault{Do: world.Delay, At: world.Call, Op: "vm.create", Times: -1, For: world.Duration(100 * time.Millisecond)}
+			if err := s.World.SetFaults(t.Context(), slow); err != nil {
+				t.Fatal(err)
+			}
 			s.Start(t)
 			pid := pluginOf(t, s, kind).PID
 			var ids []string
@@ -53,14 +58,15 @@ func TestKillPluginDuringCreates(t *testing.T) {
 					t.Fatalf("sandbox %d: %v", n, err)
 				}
 				ids = append(ids, a.Sandbox.ID)
-				if n == boxes/2 { // and as many are still to come
-					if made := done(t, s, "vm.create"); made == 0 {
-						t.Error("the kill comes before any machine is made")
-					}
+				if n == boxes/2 {
+					testkit.Eventually(t, patient, "a machine is made", func() bool { return done(t, s, "vm.create") > 0 })
 					if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 						t.Fatal(err)
 					}
 				}
+			}
+			if made := done(t, s, "vm.create"); made == boxes {
+				t.Error("the kill came when all machines were made")
 			}
 			for _, id := range ids {
 				awaitSandbox(t, s, id, lab.SandboxReady)
