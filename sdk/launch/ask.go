@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
@@ -61,8 +62,10 @@ func (p *Process) drop(ctx context.Context) {
 	}
 }
 
-// remembered are confinements by the SHA-256 of the binary that asked for them.
-var remembered sync.Map
+var (
+	remembered sync.Map // confinements by the SHA-256 of the binary that asked for them
+	asking     sync.Map // chan struct{} by the same, closed when one who asks has ended
+)
 
 // Confine completes spec, so that Start starts just the binary that was looked
 // at, with what it asks for and nothing else. The plugin is asked once for each
@@ -73,17 +76,38 @@ func Confine(ctx context.Context, spec Spec, owner, hostVersion string) (Spec, p
 		return spec, plugin.Confinement{}, fmt.Errorf("start plugin %s: %w", spec.label(), err)
 	}
 	spec.SHA256 = sum
-	known, ok := remembered.Load(sum)
-	if !ok {
-		asked, err := Ask(ctx, spec, hostVersion)
-		if err != nil {
-			return spec, plugin.Confinement{}, err
-		}
-		known, _ = remembered.LoadOrStore(sum, asked.Info.Confinement)
+	asks, err := wish(ctx, spec, hostVersion)
+	if err != nil {
+		return spec, asks, err
 	}
-	asks := known.(plugin.Confinement)
 	if spec.Grant, err = GrantOf(asks, owner); err != nil {
 		return spec, asks, fmt.Errorf("start plugin %s: %w", spec.label(), err)
 	}
 	return spec, asks, nil
+}
+
+// wish is what the binary with spec.SHA256 asks for. A host starts several plugins
+// at once, and one binary may be several of them: one asks then, and the others
+// only if that did not succeed.
+func wish(ctx context.Context, spec Spec, hostVersion string) (plugin.Confinement, error) {
+	mine := make(chan struct{})
+	if other, busy := asking.LoadOrStore(spec.SHA256, mine); busy {
+		select {
+		case <-other.(chan struct{}):
+		case <-ctx.Done():
+			return plugin.Confinement{}, fault.New(fault.Unavailable, "start plugin %s: the start was cancelled: %w", spec.label(), ctx.Err())
+		}
+	} else {
+		defer close(mine)
+		defer asking.Delete(spec.SHA256)
+	}
+	if known, ok := remembered.Load(spec.SHA256); ok {
+		return known.(plugin.Confinement), nil
+	}
+	asked, err := Ask(ctx, spec, hostVersion)
+	if err != nil {
+		return plugin.Confinement{}, err
+	}
+	known, _ := remembered.LoadOrStore(spec.SHA256, asked.Info.Confinement)
+	return known.(plugin.Confinement), nil
 }

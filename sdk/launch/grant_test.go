@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -265,5 +266,32 @@ func TestAskTellsAndEnds(t *testing.T) {
 	spec.SHA256 = strings.Repeat("0", 64)
 	if _, err := launch.Ask(t.Context(), spec, "test"); !errors.Is(err, fault.Denied) {
 		t.Errorf("another binary than the pinned: %v", err)
+	}
+}
+
+// TestOneAsks: what starts at once from one binary is not asked one by one.
+func TestOneAsks(t *testing.T) {
+	var log record
+	spec := testSpec(t, "announce", &log)
+	content, err := os.ReadFile(spec.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.Path = filepath.Join(shortDir(t), "agentlab-plugin-toy")
+	unheard := append(content, time.Now().String()...) // not even by an earlier run of this test
+	if err := os.WriteFile(spec.Path, unheard, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			if _, _, err := launch.Confine(t.Context(), spec, "/var/lib/toy", "test"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := strings.Count(log.String(), "announced"); n != 1 {
+		t.Errorf("%d processes were asked, want 1:\n%s", n, &log)
 	}
 }

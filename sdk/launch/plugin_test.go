@@ -33,6 +33,8 @@ func TestMain(m *testing.M) {
 func actAs(mode string) {
 	switch mode {
 	case "serve":
+	case "announce":
+		fmt.Fprintln(os.Stderr, "announced")
 	case "exit":
 		fmt.Fprintln(os.Stderr, "cannot read /etc/thing")
 		os.Exit(3)

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -94,10 +96,44 @@ func checkSum(f *os.File, pin string) error {
 	return nil
 }
 
+// sum is the SHA-256 of the file in hex. A start asks for it several times, and a
+// plugin has tens of megabytes, so it is remembered for a file that stays as it is.
 func sum(f *os.File) (string, error) {
+	before, settled := versionOf(f)
+	if known, ok := sums.Load(before); ok && settled {
+		return known.(string), nil
+	}
 	h := sha256.New()
 	if _, err := io.Copy(h, io.NewSectionReader(f, 0, 1<<62)); err != nil {
 		return "", fault.New(fault.Denied, "read plugin binary: %w", err)
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	got := hex.EncodeToString(h.Sum(nil))
+	if after, _ := versionOf(f); settled && after == before {
+		sums.Store(before, got)
+	}
+	return got, nil
+}
+
+// sums are SHA-256 in hex by version.
+var sums sync.Map
+
+// version is a file with one content: nobody can write to a file and leave the
+// time of its change as it was.
+type version struct {
+	device, inode, size uint64
+	changed             unix.Timespec
+}
+
+// settleTime is far more than one step of the clock that file systems use: what
+// was changed longer ago cannot be changed again at the same time.
+const settleTime = 2 * time.Second
+
+// versionOf gives the file's version, and whether it tells it from all others.
+func versionOf(f *os.File) (v version, settled bool) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return v, false
+	}
+	v = version{uint64(st.Dev), st.Ino, uint64(st.Size), st.Ctim}
+	return v, time.Since(time.Unix(st.Ctim.Unix())) > settleTime
 }
