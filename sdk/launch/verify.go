@@ -96,26 +96,32 @@ func checkSum(f *os.File, pin string) error {
 	return nil
 }
 
-// sum is the SHA-256 of the file in hex. A start asks for it several times, and a
-// plugin has tens of megabytes, so it is remembered for a file that stays as it is.
+// sum is the SHA-256 of the file in hex. A start asks for it several times, for
+// several plugins at once, and a plugin has tens of megabytes: it is made once for
+// a file that stays as it is.
 func sum(f *os.File) (string, error) {
 	before, settled := versionOf(f)
-	if known, ok := sums.Load(before); ok && settled {
-		return known.(string), nil
+	if !settled {
+		return digest(f)
 	}
+	once, _ := sums.LoadOrStore(before, sync.OnceValues(func() (string, error) { return digest(f) }))
+	got, err := once.(func() (string, error))()
+	if after, _ := versionOf(f); err != nil || after != before {
+		sums.Delete(before)
+	}
+	return got, err
+}
+
+// sums are what digest gives, by version.
+var sums sync.Map
+
+func digest(f *os.File) (string, error) {
 	h := sha256.New()
 	if _, err := io.Copy(h, io.NewSectionReader(f, 0, 1<<62)); err != nil {
 		return "", fault.New(fault.Denied, "read plugin binary: %w", err)
 	}
-	got := hex.EncodeToString(h.Sum(nil))
-	if after, _ := versionOf(f); settled && after == before {
-		sums.Store(before, got)
-	}
-	return got, nil
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
-
-// sums are SHA-256 in hex by version.
-var sums sync.Map
 
 // version is a file with one content: nobody can write to a file and leave the
 // time of its change as it was.
