@@ -102,17 +102,21 @@ type hung struct {
 	done         func()
 }
 
-// hanging makes it. The programs are known by the time that they would take.
+// hanging makes it. The programs are known by the time that they would take, and
+// found before those of the same names.
 func hanging(names []string) (*hung, error) {
-	search, done, err := without(names)
+	dir, err := os.MkdirTemp("", "conf-path")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make a PATH: %w", err)
 	}
-	h := &hung{search: search, done: done, mark: fmt.Sprintf("%d.%06d", 80_000, rand.IntN(1_000_000))}
+	h := &hung{
+		search: dir + string(filepath.ListSeparator) + os.Getenv("PATH"), mark: fmt.Sprintf("%d.%06d", 80_000, rand.IntN(1_000_000)),
+		done: func() { _ = os.RemoveAll(dir) },
+	}
 	for _, name := range names {
 		script := "#!/bin/sh\nexec sleep " + h.mark + "\n"
-		if err := os.WriteFile(filepath.Join(search, name), []byte(script), 0o755); err != nil { //nolint:gosec // it is to be run
-			done()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil { //nolint:gosec // it is to be run
+			h.done()
 			return nil, fmt.Errorf("make a tool that hangs: %w", err)
 		}
 	}
@@ -131,9 +135,12 @@ func (h *hung) ended() error {
 }
 
 func (h *hung) running() (n int) {
-	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, path := range all {
-		line, err := os.ReadFile(path)
+	all, _ := os.ReadDir("/proc")
+	for _, e := range all {
+		if strings.Trim(e.Name(), "0123456789") != "" {
+			continue
+		}
+		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
 		if err == nil && bytes.Contains(line, []byte("sleep\x00"+h.mark)) {
 			n++
 		}
