@@ -19,12 +19,17 @@ import (
 type guest struct {
 	helloed bool
 	began   time.Time
+	told    bool      // its report was taken
 	next    time.Time // when it does something again
 }
 
-// rest is how long a guest that has said hello does nothing. Simulated hours
-// pass in these tests, and what costs them real time is asking the store.
-const rest = 5 * time.Second
+// rest is how long a guest that has said hello does nothing, and idle how long
+// one whose own job has ended. Simulated hours pass in these tests, and what
+// costs them real time is asking the store.
+const (
+	rest = 5 * time.Second
+	idle = time.Minute
+)
 
 // live plays all guests until ctx ends.
 func (b *bench) live(ctx context.Context) {
@@ -93,6 +98,7 @@ func (b *bench) playJob(ctx context.Context, id uint32, m *machine, jobID string
 	}
 	cancel, err := b.store.JobSeen(ctx, jobID, "agent", time.Now())
 	if err != nil {
+		b.letRest(id, m)
 		return
 	}
 	report := lab.JobReport{Status: "completed", Uploaded: !strings.Contains(b.task, "lost"), At: time.Now()}
@@ -104,5 +110,17 @@ func (b *bench) playJob(ctx context.Context, id uint32, m *machine, jobID string
 	case strings.Contains(b.task, "exit3"):
 		report.Status, report.ExitCode = "failed", 3
 	}
-	_ = b.store.JobReported(ctx, jobID, report)
+	if b.store.JobReported(ctx, jobID, report) != nil {
+		return
+	}
+	if m.guest.told { // twice, as one whose answer was lost
+		b.letRest(id, m)
+	}
+	m.guest.told = true
+	b.keepGuest(id, m)
+}
+
+func (b *bench) letRest(id uint32, m *machine) {
+	m.guest.next = time.Now().Add(idle)
+	b.keepGuest(id, m)
 }
