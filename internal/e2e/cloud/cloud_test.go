@@ -56,7 +56,7 @@ func TestCloud(t *testing.T) {
 	t.Run("job", func(t *testing.T) { g.testJob(t, "before the reboot") })
 	// It uses /run/agentlab, as the daemon does.
 	g.root(t, "systemctl stop agent-runner; rm -rf /run/agentlab")
-	t.Run("service", func(t *testing.T) { unit.Install(t, g.service()) })
+	t.Run("service", func(t *testing.T) { unit.InstallOnce(t, g.service()) })
 	g.root(t, "systemctl restart agent-runner")
 	t.Run("reboot from inside", g.testReboot)
 	t.Run("service after the reboot", func(t *testing.T) { unit.AfterReboot(t, g.service()) })

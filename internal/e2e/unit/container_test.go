@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/agentlab/agentlab/internal/e2e/unit"
 	"github.com/agentlab/agentlab/internal/testkit"
 )
@@ -39,6 +41,7 @@ const rebooted = 133
 // container is a booted systemd-nspawn.
 type container struct {
 	tree   string
+	cgroup *os.File // a control group of its own, below which systemd makes others
 	nspawn *exec.Cmd
 	said   *bytes.Buffer // by the console, complete when nspawn has ended
 }
@@ -57,11 +60,10 @@ func bootContainer(t *testing.T) *container {
 			t.Skipf("needs %s", tool)
 		}
 	}
-	tree := unpackImage(t, template)
-	if r := testkit.Capture(nspawn(tree, "/bin/true")); r.Code != 0 {
+	c := &container{cgroup: newCgroup(t), tree: unpackImage(t, template), said: &bytes.Buffer{}}
+	if r := testkit.Capture(c.command("/bin/true")); r.Code != 0 {
 		t.Skipf("this machine has no containers: systemd-nspawn ends with %d: %s", r.Code, r.Stderr)
 	}
-	c := &container{tree: tree, said: &bytes.Buffer{}}
 	c.boot(t)
 	t.Cleanup(func() { c.end(t) })
 	return c
@@ -69,7 +71,7 @@ func bootContainer(t *testing.T) *container {
 
 func (c *container) boot(t *testing.T) {
 	t.Helper()
-	c.nspawn = nspawn(c.tree, "--boot")
+	c.nspawn = c.command("--boot")
 	c.nspawn.Stdout, c.nspawn.Stderr = c.said, c.said
 	if err := c.nspawn.Start(); err != nil {
 		t.Fatal(err)
@@ -100,15 +102,50 @@ func unpackImage(t *testing.T, template string) string {
 	return tree
 }
 
-// nspawn is a container over the folder, with an empty network. It ends with this
+// newCgroup makes a control group for a container. Two that were started in the same
+// one would take each other's services for their own.
+func newCgroup(t *testing.T) *os.File {
+	t.Helper()
+	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var st unix.Statfs_t
+		if err := unix.Statfs(root, &st); err != nil || st.Type != unix.CGROUP2_SUPER_MAGIC {
+			continue
+		}
+		dir, err := os.MkdirTemp(root, "agentlab-test-")
+		if err != nil {
+			t.Skipf("needs a control group: %v", err)
+		}
+		testkit.OnEnd(t, func() { removeCgroups(dir) })
+		f, err := os.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		return f
+	}
+	t.Skip("needs control groups of version 2")
+	return nil
+}
+
+// removeCgroups removes a group and those below it, which are empty.
+func removeCgroups(dir string) {
+	below, _ := filepath.Glob(filepath.Join(dir, "*", "."))
+	for _, d := range below {
+		removeCgroups(filepath.Clean(d))
+	}
+	_ = os.Remove(dir)
+}
+
+// command is systemd-nspawn over the tree, with an empty network. It ends with this
 // process, whatever ends that.
-func nspawn(tree string, args ...string) *exec.Cmd {
+func (c *container) command(args ...string) *exec.Cmd {
 	cmd := exec.Command("setpriv", append([]string{
-		"--pdeathsig", "KILL", "systemd-nspawn", "--quiet", "--directory", tree, "--register=no", "--keep-unit",
+		"--pdeathsig", "KILL", "systemd-nspawn", "--quiet", "--directory", c.tree, "--register=no", "--keep-unit",
 		"--private-network", "--console=pipe", "--link-journal=no",
 	}, args...)...)
 	// As on Debian, whatever this machine has.
 	cmd.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(c.cgroup.Fd())}
 	return cmd
 }
 

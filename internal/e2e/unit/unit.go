@@ -5,7 +5,20 @@ import (
 	"testing"
 )
 
-// Install brings the service into the guest with the installer. The guest keeps it.
+// InstallOnce brings the service into the guest with the installer, where it then runs.
+func InstallOnce(t *testing.T, g Guest) {
+	g.bring(t)
+	g.want(t, configure+install+` 2>&1
+systemctl is-active agentlabd
+systemctl is-enabled agentlabd
+`, `agentlabd runs; see agentlab status
+active
+enabled
+`)
+}
+
+// Install looks closely at what the installer and the unit do, in a guest that
+// has no service yet. The guest keeps it.
 func Install(t *testing.T, g Guest) {
 	g.bring(t)
 	if !t.Run("install", g.testInstall) {
@@ -52,6 +65,13 @@ plugin "network" "sim" {
 
 const install = "/opt/agentlab/checkout/scripts/install_host.sh"
 
+// configure writes what an operator has before the installation, or changes after.
+const configure = `mkdir -p /etc/agentlab/profiles
+install -m 0600 /dev/stdin /etc/agentlab/config.hcl <<'END'
+` + configuration + `END
+echo 'profile "sim" { template = "debian-12" }' >/etc/agentlab/profiles/sim.hcl
+`
+
 // testInstall: a first run makes what is missing and starts nothing when asked
 // so; the next keeps what the operator wrote, one without news does nothing, and
 // one with news restarts the daemon.
@@ -75,10 +95,7 @@ agentlab
 disabled
 inactive
 `)
-	g.want(t, `cat >/etc/agentlab/config.hcl <<'END'
-`+configuration+`END
-echo 'profile "sim" { template = "debian-12" }' >/etc/agentlab/profiles/sim.hcl
-sha256sum /etc/agentlab/config.hcl /etc/agentlab/keys/* >/run/written
+	g.want(t, configure+`sha256sum /etc/agentlab/config.hcl /etc/agentlab/keys/* >/run/written
 `+install+` 2>&1
 sha256sum --quiet -c /run/written
 systemctl is-active agentlabd
