@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/agentlab/agentlab/internal/e2e/unit"
 	"github.com/agentlab/agentlab/internal/testkit"
 )
 
@@ -36,9 +35,8 @@ profile "cloud" {
 }
 `
 
-// TestCloud runs in order: what the guest was born with, a job, and the daemon's
-// own service, since here systemd is known to be PID 1; then all of it again
-// after a reboot.
+// TestCloud runs in order: what the guest was born with, a job, and both again after
+// a reboot.
 func TestCloud(t *testing.T) {
 	template := os.Getenv("AGENTLAB_CLOUD_TEMPLATE")
 	if template == "" {
@@ -54,13 +52,7 @@ func TestCloud(t *testing.T) {
 	t.Run("the guest is what the seed says", g.testBorn)
 	t.Run("console", g.testConsole)
 	t.Run("job", func(t *testing.T) { g.testJob(t, "before the reboot") })
-	// It uses /run/agentlab, as the daemon does.
-	g.root(t, "systemctl stop agent-runner; rm -rf /run/agentlab")
-	t.Run("service", func(t *testing.T) { unit.InstallOnce(t, g.service()) })
-	g.root(t, "systemctl restart agent-runner")
 	t.Run("reboot from inside", g.testReboot)
-	t.Run("service after the reboot", func(t *testing.T) { unit.AfterReboot(t, g.service()) })
-	g.root(t, "systemctl restart agent-runner")
 	t.Run("job after the reboot", func(t *testing.T) { g.testJob(t, "after the reboot") })
 }
 

@@ -2,12 +2,10 @@ package cloud_test
 
 import (
 	"context"
-	"io"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/agentlab/agentlab/internal/e2e/unit"
 	"github.com/agentlab/agentlab/internal/testkit"
 )
 
@@ -21,13 +19,6 @@ type guest struct {
 // run runs a line of shell as the user agent.
 func (g *guest) run(ctx context.Context, line string) testkit.Result {
 	return g.SSH(ctx, g.name, line, nil)
-}
-
-// service is the guest as the tests of agentlabd.service want it.
-func (g *guest) service() unit.Guest {
-	return unit.Guest{Run: func(ctx context.Context, line string, stdin io.Reader) testkit.Result {
-		return g.SSH(ctx, g.name, line, stdin)
-	}}
 }
 
 // root runs a shell script as root. It has to succeed within five minutes; what it

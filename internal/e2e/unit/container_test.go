@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/agentlab/agentlab/internal/e2e/unit"
 	"github.com/agentlab/agentlab/internal/testkit"
 )
 
@@ -27,11 +26,11 @@ const partitionAt = 2048 * 512
 // own tree: there systemd is PID 1, and nothing is emulated.
 func TestService(t *testing.T) {
 	c := bootContainer(t)
-	g := unit.Guest{Run: c.run}
-	unit.Install(t, g)
-	unit.Live(t, g)
+	g := guest{Run: c.run}
+	install(t, g)
+	live(t, g)
 	t.Run("reboot", c.testReboot)
-	unit.AfterReboot(t, g)
+	afterReboot(t, g)
 }
 
 // rebooted is how systemd-nspawn ends for its container to be started again; see

@@ -1,8 +1,7 @@
-package unit
+package unit_test
 
 import (
 	"archive/tar"
-	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -21,15 +20,15 @@ import (
 	"github.com/agentlab/agentlab/plugins/sim/world"
 )
 
-// Guest is a booted Debian with systemd, bash and python3, and with nothing of
+// guest is a booted Debian with systemd, bash and python3, and with nothing of
 // AgentLab's host side in it.
-type Guest struct {
+type guest struct {
 	// Run runs a line of shell as a user who may use sudo.
 	Run func(ctx context.Context, line string, stdin io.Reader) testkit.Result
 }
 
 // root runs a bash script as root.
-func (g Guest) root(t testing.TB, script string, stdin io.Reader) testkit.Result {
+func (g guest) root(t testing.TB, script string, stdin io.Reader) testkit.Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -37,12 +36,10 @@ func (g Guest) root(t testing.TB, script string, stdin io.Reader) testkit.Result
 	return g.Run(ctx, `sudo bash -c "$(echo `+text+` | base64 -d)"`, stdin)
 }
 
-// patience is for one script; an emulated guest on a busy machine takes its time.
-const patience = 9 * time.Minute
+// patience is for one script, on a busy machine.
+const patience = 5 * time.Minute
 
-// prelude is what every script may use. A guest may be emulated, so that each
-// program started costs a tenth of a second: scripts do much in one go and ask
-// seldom.
+// prelude is what every script may use.
 const prelude = `set -eu
 show() { systemctl show -p "$1" --value agentlabd; }
 await() { # SECONDS WHAT COMMAND…
@@ -68,13 +65,13 @@ finish() { # the follower ends with the job, and its sandbox is gone
 `
 
 // try runs a script.
-func (g Guest) try(t testing.TB, script string) testkit.Result {
+func (g guest) try(t testing.TB, script string) testkit.Result {
 	t.Helper()
 	return g.root(t, prelude+script, nil)
 }
 
 // must is try for a script that has to succeed, and gives what it printed.
-func (g Guest) must(t testing.TB, script string) string {
+func (g guest) must(t testing.TB, script string) string {
 	t.Helper()
 	r := g.try(t, script)
 	if r.Code != 0 {
@@ -85,7 +82,7 @@ func (g Guest) must(t testing.TB, script string) string {
 }
 
 // want is must for a script that prints exactly this.
-func (g Guest) want(t testing.TB, script, want string) {
+func (g guest) want(t testing.TB, script, want string) {
 	t.Helper()
 	if diff := cmp.Diff(want, g.must(t, script)); diff != "" {
 		t.Errorf("%s\nprints (-want +got):\n%s", script, diff)
@@ -94,7 +91,7 @@ func (g Guest) want(t testing.TB, script, want string) {
 
 // life is must for a script that brings a job to its end: it ran once, nothing
 // of it was lost, and no effect on the simulated world came twice.
-func (g Guest) life(t testing.TB, script string) {
+func (g guest) life(t testing.TB, script string) {
 	t.Helper()
 	said, effects, _ := strings.Cut(g.must(t, script), "before\nbehind\n")
 	if said != "" {
@@ -122,19 +119,17 @@ type source struct {
 }
 
 // unpack brings files into a directory of the guest; they belong to root there.
-func (g Guest) unpack(t testing.TB, dir string, files []source) {
+func (g guest) unpack(t testing.TB, dir string, files []source) {
 	t.Helper()
 	r, w := io.Pipe()
 	go func() { _ = w.CloseWithError(pack(w, files)) }()
-	if got := g.root(t, fmt.Sprintf("mkdir -p %s && tar -C %s --no-same-owner -xzf -", dir, dir), r); got.Code != 0 {
+	if got := g.root(t, fmt.Sprintf("mkdir -p %s && tar -C %s --no-same-owner -xf -", dir, dir), r); got.Code != 0 {
 		t.Fatalf("bring files into the guest: exit %d\n%s%s", got.Code, got.Stdout, got.Stderr)
 	}
 }
 
 func pack(w io.Writer, files []source) error {
-	// An emulated guest unpacks faster than it decrypts.
-	small := gzip.NewWriter(w)
-	out := tar.NewWriter(small)
+	out := tar.NewWriter(w)
 	for _, f := range files {
 		content, err := os.ReadFile(f.path)
 		if err != nil {
@@ -151,15 +146,12 @@ func pack(w io.Writer, files []source) error {
 			return err
 		}
 	}
-	if err := out.Close(); err != nil {
-		return err
-	}
-	return small.Close()
+	return out.Close()
 }
 
 // bring puts into the guest what a checkout has after make build, as far as the
 // installer and the tests need it.
-func (g Guest) bring(t testing.TB) {
+func (g guest) bring(t testing.TB) {
 	t.Helper()
 	root := testkit.Root(t)
 	files := []source{

@@ -1,25 +1,12 @@
-package unit
+package unit_test
 
 import (
 	"strings"
 	"testing"
 )
 
-// InstallOnce brings the service into the guest with the installer, where it then runs.
-func InstallOnce(t *testing.T, g Guest) {
-	g.bring(t)
-	g.want(t, configure+install+` 2>&1
-systemctl is-active agentlabd
-systemctl is-enabled agentlabd
-`, `agentlabd runs; see agentlab status
-active
-enabled
-`)
-}
-
-// Install looks closely at what the installer and the unit do, in a guest that
-// has no service yet. The guest keeps it.
-func Install(t *testing.T, g Guest) {
+// install brings the service into the guest with the installer. The guest keeps it.
+func install(t *testing.T, g guest) {
 	g.bring(t)
 	if !t.Run("install", g.testInstall) {
 		t.FailNow()
@@ -27,8 +14,8 @@ func Install(t *testing.T, g Guest) {
 	t.Run("unit and socket", g.testUnit)
 }
 
-// Live does to an installed service what happens to services.
-func Live(t *testing.T, g Guest) {
+// live does to an installed service what happens to services.
+func live(t *testing.T, g guest) {
 	g.must(t, "mkdir -p "+dropIn+`
 printf '[Service]\nWatchdogSec=15\n' >`+dropIn+`/test.conf
 systemctl daemon-reload`)
@@ -63,20 +50,13 @@ plugin "network" "sim" {
 }
 `
 
-const install = "/opt/agentlab/checkout/scripts/install_host.sh"
-
-// configure writes what an operator has before the installation, or changes after.
-const configure = `mkdir -p /etc/agentlab/profiles
-install -m 0600 /dev/stdin /etc/agentlab/config.hcl <<'END'
-` + configuration + `END
-echo 'profile "sim" { template = "debian-12" }' >/etc/agentlab/profiles/sim.hcl
-`
+const installer = "/opt/agentlab/checkout/scripts/install_host.sh"
 
 // testInstall: a first run makes what is missing and starts nothing when asked
 // so; the next keeps what the operator wrote, one without news does nothing, and
 // one with news restarts the daemon.
-func (g Guest) testInstall(t *testing.T) {
-	g.want(t, install+` --no-start >&2
+func (g guest) testInstall(t *testing.T) {
+	g.want(t, installer+` --no-start >&2
 stat -c '%a %U:%G %n' /usr/local/bin/agentlabd /usr/lib/agentlab/plugins /etc/agentlab /etc/agentlab/config.hcl \
   /etc/agentlab/keys /etc/agentlab/keys/agentlab_id_ed25519 /etc/agentlab/secrets /etc/systemd/system/agentlabd.service
 getent group agentlab | cut -d: -f1
@@ -95,16 +75,19 @@ agentlab
 disabled
 inactive
 `)
-	g.want(t, configure+`sha256sum /etc/agentlab/config.hcl /etc/agentlab/keys/* >/run/written
-`+install+` 2>&1
+	g.want(t, `cat >/etc/agentlab/config.hcl <<'END'
+`+configuration+`END
+echo 'profile "sim" { template = "debian-12" }' >/etc/agentlab/profiles/sim.hcl
+sha256sum /etc/agentlab/config.hcl /etc/agentlab/keys/* >/run/written
+`+installer+` 2>&1
 sha256sum --quiet -c /run/written
 systemctl is-active agentlabd
 systemctl is-enabled agentlabd
 first=$(show MainPID)
-`+install+` 2>&1
+`+installer+` 2>&1
 is "$first" show MainPID
 echo >>/opt/agentlab/checkout/packaging/systemd/agentlabd.service
-`+install+` 2>&1
+`+installer+` 2>&1
 not is "$first" show MainPID
 `, `agentlabd runs; see agentlab status
 active
@@ -117,7 +100,7 @@ agentlabd runs; see agentlab status
 
 // testUnit: the unit is what systemd accepts and comes with the machine; it is
 // started when the daemon answers; and only root and the group reach it.
-func (g Guest) testUnit(t *testing.T) {
+func (g guest) testUnit(t *testing.T) {
 	g.want(t, `systemd-analyze verify agentlabd.service 2>&1
 systemctl list-dependencies --plain multi-user.target | grep -o agentlabd.service
 systemctl show agentlabd -p Type -p NotifyAccess -p WatchdogUSec -p StatusText | sort
@@ -146,7 +129,7 @@ join the group
 
 // testReload: the process stays; what is wrong is told where people look, and
 // what is right is taken over.
-func (g Guest) testReload(t *testing.T) {
+func (g guest) testReload(t *testing.T) {
 	g.must(t, `old=$(show MainPID)
 cp -p /etc/agentlab/config.hcl /root/good.hcl
 echo 'agent_brigde = "vmbr7"' >>/etc/agentlab/config.hcl
@@ -163,7 +146,7 @@ journalctl -u agentlabd -o cat | grep -q 'not taken over.*config.hcl:[0-9]*: unk
 // testRestart: a job and whoever follows it go on, and so does a program that
 // left the unit's group as VMs do; one that did not ends with the daemon. The
 // end is an orderly one: no plugin ends while the daemon may need it.
-func (g Guest) testRestart(t *testing.T) {
+func (g guest) testRestart(t *testing.T) {
 	g.unpack(t, "/opt/agentlab", []source{{scopeTest(t), "scope.test"}})
 	g.life(t, `submit sim:sleep=12s
 group=/sys/fs/cgroup$(show ControlGroup)/cgroup.procs
@@ -187,7 +170,7 @@ finish`)
 
 // testKilled: systemd starts a killed daemon again, nothing of the old one is
 // left, and its job goes on.
-func (g Guest) testKilled(t *testing.T) {
+func (g guest) testKilled(t *testing.T) {
 	g.life(t, `systemctl reset-failed agentlabd
 submit sim:sleep=10s
 old=$(show MainPID) plugins=$(pgrep agentlab-plugin)
@@ -201,7 +184,7 @@ finish`)
 
 // testWrongConfig: systemd does not try again what cannot work, and the journal
 // says where to look.
-func (g Guest) testWrongConfig(t *testing.T) {
+func (g guest) testWrongConfig(t *testing.T) {
 	out := g.must(t, `cp -p /etc/agentlab/config.hcl /root/good.hcl
 sed -i '3i agent_brigde = "vmbr7"' /etc/agentlab/config.hcl
 systemctl reset-failed agentlabd
@@ -223,7 +206,7 @@ systemctl start agentlabd`)
 
 // testWatchdog: somebody holds the database, and systemd ends the daemon that
 // can only wait. With the database free again, it runs again.
-func (g Guest) testWatchdog(t *testing.T) {
+func (g guest) testWatchdog(t *testing.T) {
 	g.must(t, `is 15s show WatchdogUSec
 is 0 show NRestarts
 python3 -c '
@@ -242,8 +225,8 @@ rm -r `+dropIn+`
 systemctl daemon-reload`)
 }
 
-// AfterReboot expects that the service came up with the machine, and ends it.
-func AfterReboot(t *testing.T, g Guest) {
+// afterReboot expects that the service came up with the machine, and ends it.
+func afterReboot(t *testing.T, g guest) {
 	g.want(t, `await 240 "the service is up" is active show ActiveState
 show NRestarts
 `+socket, "0\n"+socketWant)
