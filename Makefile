@@ -44,7 +44,7 @@ generate: ## regenerate the protobuf code and the generated docs
 demo: ## run one job in a VM on this checkout and show what came of it
 	@scripts/demo.sh
 
-demo-stop: ## end the demo's daemon and remove all of it
+demo-stop: ## end the demo's daemon with all that is in it (caches stay)
 	@scripts/demo_stop.sh
 
 bench: build ## measure what people wait for (about half an hour without KVM; see bench/README.md)

@@ -36,6 +36,8 @@ stage deps "what is missing is installed"
 scripts/install_deps.sh all
 stage build "binaries into bin/ (a first build compiles everything, about two minutes)"
 make --no-print-directory build >.build/build.log 2>&1 || { cat .build/build.log >&2; exit 1; }
+# What an earlier demo left ends here; a daemon that somebody has used since does not.
+if [ -e /var/lib/agentlab-dev/.agentlab-dev ]; then "${sudo[@]}" bin/agentlabd --dev --stop --unless-used >/dev/null; fi
 stage image "guest image (a first build takes about two minutes; cached under /var/cache/agentlab)"
 template=$(scripts/image.sh)
 
@@ -44,7 +46,6 @@ sock=$run/agentlabd.sock
 agentlab() { bin/agentlab --socket "$sock" "$@"; }
 
 stage daemon "starting in its own network namespace; the host's network is not touched"
-if [ -e /var/lib/agentlab-dev/.agentlab-dev ]; then "${sudo[@]}" bin/agentlabd --dev --stop >/dev/null; fi
 # sudo stays as its parent, so the locks must not reach even that.
 "${sudo[@]}" setsid "$PWD/bin/agentlabd" --dev --template "$template" </dev/null >>.build/daemon.log 2>&1 8>&- 9>&- &
 for _ in $(seq 100); do

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ends the demo's daemon, its VMs and its network namespace.
+# Ends the demo's daemon, its VMs and its network namespace, and removes its files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -26,11 +26,12 @@ const devConfig = "config.hcl"
 const insideEnv = "AGENTLAB_DEV_INSIDE=1"
 
 type devOptions struct {
-	on, stop bool
-	dir      string
-	runDir   string
-	template string
-	plugins  string
+	on, stop   bool
+	unlessUsed bool
+	dir        string
+	runDir     string
+	template   string
+	plugins    string
 }
 
 func (o devOptions) pluginCopies() string { return filepath.Join(o.dir, "plugins") }

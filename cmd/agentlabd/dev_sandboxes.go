@@ -41,7 +41,7 @@ func (o devOptions) foreignHypervisor() string {
 func (o devOptions) destroySandboxes(ctx context.Context, hypervisor string) error {
 	ctx, cancel := context.WithTimeout(ctx, devDestroy)
 	defer cancel()
-	c, err := client.New(client.Options{Socket: filepath.Join(o.runDir, "agentlabd.sock"), Timeout: devAnswers, Patience: -1})
+	c, err := o.client()
 	if err != nil {
 		return err
 	}

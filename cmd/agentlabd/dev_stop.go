@@ -15,11 +15,8 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
-// stopDev ends everything that lives in the dev daemon's namespace and removes
-// its directories. What is in the namespace is ours: only --dev makes processes
-// there. It also cleans up after a daemon that was killed. VMs of another
-// hypervisor than qemu are destroyed by the daemon first, since nobody here knows
-// what they are.
+// stopDev ends the dev daemon, also one that was killed, and says what ended with
+// it and what stays.
 func stopDev(ctx context.Context, o devOptions) error {
 	if os.Geteuid() != 0 {
 		return fault.New(fault.Denied, "the daemon runs as root").WithHint("run it with sudo, or use make demo-stop, which does")
@@ -31,6 +28,27 @@ func stopDev(ctx context.Context, o devOptions) error {
 		return fault.New(fault.NotFound, "there is no dev daemon in %s", o.dir).WithHint("name the directory that it was started with: --dev-dir")
 	}
 	o.runDir = o.lastRunDir()
+	in, err := o.contents(ctx)
+	if err != nil {
+		return err
+	}
+	if o.unlessUsed {
+		if err := in.refuseUsed(o.dir); err != nil {
+			return err
+		}
+	}
+	if err := o.endAll(ctx); err != nil {
+		return err
+	}
+	fmt.Print(in.ended())
+	return nil
+}
+
+// endAll ends everything that lives in the daemon's namespace and removes its
+// directories. What is in the namespace is ours: only --dev makes processes there.
+// VMs of another hypervisor than qemu are destroyed by the daemon first, since
+// nobody here knows what they are.
+func (o devOptions) endAll(ctx context.Context) error {
 	var left error
 	if hypervisor := o.foreignHypervisor(); hypervisor != "" {
 		left = o.destroySandboxes(ctx, hypervisor)
@@ -61,7 +79,6 @@ func stopDev(ctx context.Context, o devOptions) error {
 	if left != nil {
 		return fmt.Errorf("stopped, but: %w", left)
 	}
-	fmt.Println("stopped; nothing of it is left")
 	return nil
 }
 

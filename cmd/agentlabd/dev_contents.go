@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"filippo.io/age"
+
+	"github.com/agentlab/agentlab/core/api"
+	"github.com/agentlab/agentlab/core/client"
+	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+// demoTask is the task of the job that scripts/demo.sh runs; its artifacts are in
+// the checkout by then, and its commit is a branch.
+const demoTask = "measure this repository"
+
+const jobsCounted = 1000 // the most that the daemon lists
+
+// devContents is what ends with a dev daemon.
+type devContents struct {
+	sandboxes []api.Sandbox
+	jobs      []api.Job
+	files     []string // in its directory, that --dev did not make
+	down      error    // why sandboxes and jobs are not known
+}
+
+// contents asks the daemon and looks into its directory.
+func (o devOptions) contents(ctx context.Context) (devContents, error) {
+	var in devContents
+	var err error
+	if in.files, err = o.ownFiles(); err != nil {
+		return in, err
+	}
+	c, err := o.client()
+	if err != nil {
+		return in, err
+	}
+	defer c.Close()
+	if in.sandboxes, in.down = c.Sandboxes(ctx, client.SandboxQuery{}); in.down == nil {
+		in.jobs, in.down = c.Jobs(ctx, client.JobQuery{Limit: jobsCounted})
+	}
+	return in, nil
+}
+
+func (o devOptions) client() (*client.Client, error) {
+	return client.New(client.Options{Socket: filepath.Join(o.runDir, "agentlabd.sock"), Timeout: devAnswers, Patience: -1})
+}
+
+// withoutDemo leaves out what the demo's own job is and has.
+func (in devContents) withoutDemo() devContents {
+	demo := map[string]bool{}
+	for _, j := range in.jobs {
+		demo[j.ID] = j.Task == demoTask
+	}
+	in.jobs = slices.DeleteFunc(slices.Clone(in.jobs), func(j api.Job) bool { return demo[j.ID] })
+	in.sandboxes = slices.DeleteFunc(slices.Clone(in.sandboxes), func(s api.Sandbox) bool { return demo[s.JobID] })
+	return in
+}
+
+func (in devContents) empty() bool { return len(in.sandboxes)+len(in.jobs)+len(in.files) == 0 }
+
+// String lists the contents: "1 sandbox, 12 jobs (1 of them running), profiles/mine.hcl".
+func (in devContents) String() string {
+	var parts []string
+	if n := len(in.sandboxes); n > 0 {
+		parts = append(parts, count(n, "sandbox", "sandboxes"))
+	}
+	if n := len(in.jobs); n > 0 {
+		jobs := count(n, "job", "jobs")
+		if n == jobsCounted {
+			jobs += " or more"
+		}
+		running := 0
+		for _, j := range in.jobs {
+			if !lab.JobState(j.State).Ended() {
+				running++
+			}
+		}
+		if running > 0 {
+			jobs += fmt.Sprintf(" (%d of them running)", running)
+		}
+		parts = append(parts, jobs)
+	}
+	return strings.Join(append(parts, in.files...), ", ")
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// ended says what --stop has removed, and what it never does.
+func (in devContents) ended() string {
+	what := "nothing was in it"
+	switch {
+	case in.down != nil:
+		what = "removed with it: " + strings.Join(append([]string{"all sandboxes and jobs (it did not answer, so they were not counted)"}, in.files...), ", ")
+	case !in.empty():
+		what = "removed with it: " + in.String()
+	}
+	return "stopped; " + what + "\nleft for the next one: guest images and memory templates, under /var/cache/agentlab\n"
+}
+
+// refuseUsed is the error of --unless-used. A daemon that was killed has nothing
+// that anybody could use; one that runs and does not answer may.
+func (in devContents) refuseUsed(dir string) error {
+	const how = "go on using it, or end it with all of that: make demo-stop, which is agentlabd --dev --stop"
+	own := in.withoutDemo()
+	switch {
+	case !own.empty():
+		return fault.New(fault.Precondition, "the dev daemon in %s has what may be yours: %s; nothing was stopped", dir, own).WithHint("%s", how)
+	case in.down != nil && !errors.Is(in.down, fault.Unavailable):
+		return fault.New(fault.Precondition, "what the dev daemon in %s has is not known; nothing was stopped: %w", dir, in.down).WithHint("%s", how)
+	}
+	return nil
+}
+
+// ownFiles lists profiles, bundles and keys that --dev did not make, or that were
+// changed since.
+func (o devOptions) ownFiles() ([]string, error) {
+	var own []string
+	for _, name := range []string{"profiles", "secrets", "keys"} {
+		entries, err := os.ReadDir(filepath.Join(o.dir, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fault.New(fault.Denied, "look for files of yours: %w", err)
+		}
+		for _, e := range entries {
+			path := filepath.Join(name, e.Name())
+			if !o.madeByDev(path) {
+				own = append(own, path)
+			}
+		}
+	}
+	return own, nil
+}
+
+var demoBundle = regexp.MustCompile(`^version: 1\nenv:\n  AGENTLAB_DEMO_TOKEN: demo-[A-Z2-7]+\n$`)
+
+func (o devOptions) madeByDev(path string) bool {
+	switch strings.TrimSuffix(path, ".new") {
+	case "profiles/dev.hcl":
+		text, err := os.ReadFile(filepath.Join(o.dir, path))
+		return err == nil && string(text) == devProfile
+	case "secrets/default.age":
+		text, err := o.openBundle(path)
+		return err == nil && demoBundle.Match(text)
+	case "keys/age.key", "keys/id_ed25519", "keys/id_ed25519.pub":
+		return true
+	}
+	return false
+}
+
+func (o devOptions) openBundle(path string) ([]byte, error) {
+	key, err := os.ReadFile(filepath.Join(o.dir, "keys", "age.key"))
+	if err != nil {
+		return nil, err
+	}
+	id, err := age.ParseX25519Identity(strings.TrimSpace(string(key)))
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(o.dir, path))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	r, err := age.Decrypt(f, id)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(r, 1<<10))
+}
