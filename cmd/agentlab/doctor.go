@@ -22,10 +22,12 @@ need it, there is space on its disk, operations failed or are stuck, and prints
 what is wrong with what can be done about it.
 
 With a sandbox or a job, or with --output, it also writes a bundle for a bug
-report, readable for you only: states, operations and events, the end of the
-job's log, of the guest's console and of the daemon's log. Secrets that
-AgentLab knows are not in it, nor what looks like one, nor the job's task; its
-README lists what is. Look through it before you hand it on.
+report, by default into the current directory, readable for you only: states,
+operations and events, the end of the job's log, of the guest's console and of
+the daemon's log. Secrets that AgentLab knows are not in it, nor what looks like
+one, nor the job's task; its README lists what is. Look through it before you
+hand it on. In a repository it is an uncommitted change to a later job run
+--repo, unless git ignores it.
 
 The exit code is 1 when something is an error, 6 when the daemon does not
 answer.`,
