@@ -11,6 +11,13 @@ stage() { # NAME TEXT
   printf '%6d.%01ds  %-8s %s\n' $((ms / 1000)) $((ms % 1000 / 100)) "$1" "$2"
 }
 
+# compiled shows every ten seconds how far the build is, while this script lives.
+compiled() {
+  while sleep 10 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+    stage build "$(grep -c '^go: downloading ' .build/build.log) modules fetched, $(grep -c '^[^ ]*$' .build/build.log) packages compiled so far"
+  done
+}
+
 sudo=()
 if [ "$(id -u)" -ne 0 ]; then
   sudo=(sudo)
@@ -35,7 +42,13 @@ fi
 stage deps "what is missing is installed"
 scripts/install_deps.sh all
 stage build "binaries into bin/ (a first build compiles everything, about two minutes)"
-make --no-print-directory build >.build/build.log 2>&1 || { cat .build/build.log >&2; exit 1; }
+compiled 8>&- 9>&- &
+progress=$!
+disown "$progress" # bash would tell of its end
+trap 'kill "$progress" 2>/dev/null || true' EXIT
+GOFLAGS="$(go env GOFLAGS) -v" make --no-print-directory build >.build/build.log 2>&1 || { cat .build/build.log >&2; exit 1; }
+kill "$progress" 2>/dev/null || true
+trap - EXIT
 # What an earlier demo left ends here; a daemon that somebody has used since does not.
 if [ -e /var/lib/agentlab-dev/.agentlab-dev ]; then "${sudo[@]}" bin/agentlabd --dev --stop --unless-used >/dev/null; fi
 stage image "guest image (a first build takes about two minutes; cached under /var/cache/agentlab)"
@@ -43,7 +56,14 @@ template=$(scripts/image.sh)
 
 run=/run/agentlab-dev
 sock=$run/agentlabd.sock
-agentlab() { bin/agentlab --socket "$sock" "$@"; }
+# Named only where agentlab would not find it by itself, as agentlab --help says;
+# what the commands suggest then needs it no more than they do.
+where=()
+if [ -e /run/agentlab/agentlabd.sock ] || [ "${AGENTLAB_ENDPOINT:-}${AGENTLAB_SOCKET:-}" ] ||
+  [ -e "${XDG_CONFIG_HOME:-${HOME:-}/.config}/agentlab/client.json" ]; then
+  where=(--socket "$sock")
+fi
+agentlab() { bin/agentlab "${where[@]}" "$@"; }
 
 stage daemon "starting in its own network namespace; the host's network is not touched"
 # sudo stays as its parent, so the locks must not reach even that.
@@ -79,11 +99,13 @@ fi
 stage memory "what sandboxes of this size start from in future, instead of booting"
 agentlab template warm --profile dev >/dev/null
 stage "done" "the daemon stays up until: make demo-stop"
+again="agentlab${where[*]:+ ${where[*]}}"
 cat <<TEXT
 
 Try next:
-  bin/agentlab --socket $sock job show $job
+  export PATH="$PWD/bin:\$PATH"   # for what says agentlab, here and above
+  $again job show $job
   git log -1 --stat agentlab/$job
-  bin/agentlab --socket $sock sandbox new --profile dev --name play && bin/agentlab --socket $sock ssh play
+  $again sandbox new --profile dev --name play && $again ssh play
 TEXT
 exit "$code"
