@@ -80,7 +80,7 @@ func TestConnectErrorsSayWhatToDo(t *testing.T) {
 			t.Errorf("%s: hint %q does not fit", name, fault.HintOf(err))
 		}
 	}
-	for socket, hint := range map[string]string{DefaultSocket: "systemctl start agentlabd", DevSocket: "sudo agentlabd --dev,"} {
+	for socket, hint := range map[string]string{DefaultSocket: "systemctl start agentlabd where that is installed, a throw-away one with sudo agentlabd --dev,", DevSocket: "sudo agentlabd --dev,"} {
 		err := newClient(t, Options{Socket: socket}).connectError(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENOENT)})
 		if !errors.Is(err, syscall.ENOENT) || !strings.Contains(fault.HintOf(err), hint) {
 			t.Errorf("%s: %v, hint %q", socket, err, fault.HintOf(err))

@@ -65,7 +65,7 @@ func startHint(socket string) string {
 	dir := filepath.Dir(socket)
 	switch {
 	case socket == DefaultSocket:
-		return "start it with systemctl start agentlabd, or name another daemon's socket with --socket"
+		return "start it with systemctl start agentlabd where that is installed, a throw-away one with sudo agentlabd --dev, or name another daemon's socket with --socket"
 	case socket == DevSocket:
 		return "start it with sudo agentlabd --dev, or name another daemon's socket with --socket"
 	case isDev(dir):
