@@ -260,6 +260,8 @@ const devProfile = `profile "dev" {
   }
 
   network {
+    # A dev daemon's network is a namespace without an uplink: whatever stands here,
+    # a sandbox reaches the guest API of its host and nothing beyond.
     mode = "nat"
   }
 
