@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -39,7 +40,7 @@ func main() {
 		return
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "agentlabd:", err)
-		fmt.Fprintln(os.Stderr, "hint: agentlabd --help lists the flags")
+		fmt.Fprintln(os.Stderr, "hint:", cmp.Or(fault.HintOf(err), "agentlabd --help lists the flags"))
 		os.Exit(2)
 	}
 	if opts.version {
@@ -89,15 +90,31 @@ func parse(args []string) (options, error) {
 	case errors.Is(err, flag.ErrHelp):
 		usage(os.Stdout, fs)
 		return o, err
-	case err != nil: // package flag writes one dash
-		return o, errors.New(singleDash.ReplaceAllString(err.Error(), "${1}--${2}"))
+	case err != nil:
+		return o, flagError(fs, err)
 	case fs.NArg() > 0:
 		return o, fmt.Errorf("%q: it takes only flags", fs.Arg(0))
 	}
 	return o, nil
 }
 
-var singleDash = regexp.MustCompile(`((?:defined: |argument: |flag |for ))-(\w)`)
+// flagError says what package flag means in the words of this project; that writes
+// one dash.
+func flagError(fs *flag.FlagSet, err error) error {
+	_, name, unknown := strings.Cut(err.Error(), "not defined: -")
+	if !unknown {
+		return errors.New(singleDash.ReplaceAllString(err.Error(), "${1}--${2}"))
+	}
+	wrong := fault.New(fault.Invalid, "unknown flag --%s", name)
+	var names []string
+	fs.VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
+	if meant := config.Nearest(name, names); meant != "" {
+		return wrong.WithHint("did you mean --%s?", meant)
+	}
+	return wrong
+}
+
+var singleDash = regexp.MustCompile(`((?:argument: |flag |for ))-(\w)`)
 
 // usage lists the flags as this project writes them.
 func usage(w io.Writer, fs *flag.FlagSet) {

@@ -247,16 +247,16 @@ func known(kind string) bool { return slices.Contains(Kinds(), kind) }
 // suggest gives a did-you-mean for a name that is nearly one of the names, "" for
 // any other.
 func suggest(got string, names []string) string {
-	if s := nearest(got, names); s != "" {
+	if s := Nearest(got, names); s != "" {
 		return "did you mean " + quote(s) + "?"
 	}
 	return ""
 }
 
-// nearest is the name that got was probably meant to be: one that goes on, or is
+// Nearest is the name that got was probably meant to be: one that goes on, or is
 // written nearly alike. Two wrong letters are forgiven in a name that has more
 // than four, or when they are only swapped.
-func nearest(got string, names []string) string {
+func Nearest(got string, names []string) string {
 	best, least := "", 3
 	for _, n := range names {
 		d := levenshtein.Distance(got, n, nil)

@@ -119,7 +119,7 @@ func Stranger(name string, among []Field) string {
 	for _, f := range among {
 		names = append(names, f.Name)
 	}
-	if s := nearest(name, names); s != "" {
+	if s := Nearest(name, names); s != "" {
 		return "did you mean " + quote(s) + "?"
 	}
 	if place := home(name, Schema(), "config.hcl"); place != "" {
