@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/client"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
 func templateListCommand() cli.Command {
@@ -117,6 +119,9 @@ func sizeText(m api.MemoryTemplate) string {
 }
 
 func templateState(t api.Template) string {
+	if superseded(t) != nil {
+		return "not used"
+	}
 	return map[string]string{api.LevelOK: "ok", api.LevelWarning: "warning", api.LevelError: "broken"}[worst(t.Findings)]
 }
 
@@ -131,8 +136,24 @@ func worst(findings []api.Finding) string {
 	return level
 }
 
+// superseded is the finding of an image that is there, and not used.
+func superseded(t api.Template) *api.Finding {
+	i := slices.IndexFunc(t.Findings, func(f api.Finding) bool { return f.ID == hypervisor.FindingSuperseded })
+	if i < 0 {
+		return nil
+	}
+	return &t.Findings[i]
+}
+
+// printFindings tells what is wrong. Images that are not used pile up with every
+// build, so they are one line.
 func printFindings(w io.Writer, list []api.Template) {
+	older, hint := 0, ""
 	for _, t := range list {
+		if f := superseded(t); f != nil {
+			older, hint = older+1, f.Fix
+			continue
+		}
 		fmt.Fprintf(w, "%s %s (%d)\n", coloured(w, levelColours[worst(t.Findings)], fmt.Sprintf("%-8s", templateState(t))), oneLine(t.Name), t.VMID)
 		for _, f := range t.Findings {
 			fmt.Fprintf(w, "         %s\n", oneLine(f.Message))
@@ -141,4 +162,13 @@ func printFindings(w io.Writer, list []api.Template) {
 			}
 		}
 	}
+	if older == 0 {
+		return
+	}
+	verb := "is"
+	if older > 1 {
+		verb = "are"
+	}
+	fmt.Fprintf(w, "%s %s %s not used\n", coloured(w, levelColours[api.LevelWarning], fmt.Sprintf("%-8s", "warning")), several(older, "older image"), verb)
+	fmt.Fprintf(w, "           hint: %s\n", oneLine(hint))
 }

@@ -153,6 +153,10 @@ type Template struct {
 	Memory   []MemoryTemplate // what VMs of it can start from
 }
 
+// FindingSuperseded is the ID of a Template's finding that another one, newer or
+// named before it, is taken instead.
+const FindingSuperseded = "superseded"
+
 // HostReport is the answer of CheckHost.
 type HostReport struct {
 	Findings         []plugin.Finding

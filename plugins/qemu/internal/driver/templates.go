@@ -32,9 +32,9 @@ func (d *Driver) ListTemplates(ctx context.Context) ([]hypervisor.Template, erro
 			t.Findings = []plugin.Finding{{ID: "manifest", Level: plugin.LevelMissing, Message: e.Err.Error(), Fix: fix}}
 		case e.Shadowed:
 			t.Findings = []plugin.Finding{{
-				ID: "superseded", Level: plugin.LevelWarning,
-				Message: e.Dir + " has the VMID or name of a template that comes first",
-				Fix:     "remove the folder once no VM depends on it",
+				ID: hypervisor.FindingSuperseded, Level: plugin.LevelWarning,
+				Message: e.Dir + " is not used: another image of its VMID or name comes first",
+				Fix:     "images/build.sh --prune removes old images that no VM depends on",
 			}}
 		default:
 			t.Memory = d.memoryOf(ctx, e, warm)

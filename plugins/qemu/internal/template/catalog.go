@@ -25,7 +25,7 @@ type Entry struct {
 	Shadowed bool // another folder of the same VMID or name is taken instead
 }
 
-// List gives every folder, broken ones too, those that win first.
+// List gives every folder once, broken ones too, those that win first.
 func (c Catalog) List() ([]Entry, error) {
 	var out []Entry
 	for _, dir := range c.Folders {
@@ -36,7 +36,11 @@ func (c Catalog) List() ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	out = append(out, children...)
+	for _, e := range children {
+		if !c.named(e.Dir) {
+			out = append(out, e)
+		}
+	}
 	vmids, names := map[uint32]bool{}, map[string]bool{}
 	for i := range out {
 		e := &out[i]
@@ -47,6 +51,16 @@ func (c Catalog) List() ([]Entry, error) {
 		vmids[e.VMID], names[e.Name] = true, true
 	}
 	return out, nil
+}
+
+// named reports whether dir is one of Folders, maybe by another path: Parent may
+// hold them, too, and a folder does not stand in its own way.
+func (c Catalog) named(dir string) bool {
+	at, err := os.Stat(dir)
+	return err == nil && slices.ContainsFunc(c.Folders, func(folder string) bool {
+		other, err := os.Stat(folder)
+		return err == nil && os.SameFile(at, other)
+	})
 }
 
 // children lists Parent's image folders, newest first: a rebuilt image lies

@@ -178,6 +178,21 @@ func TestFind(t *testing.T) {
 	if got, err := explicit.Find("9000"); err != nil || got.Version != "old" {
 		t.Errorf("an explicit folder does not win: %q, %v", got.Version, err)
 	}
+	alias := filepath.Join(t.TempDir(), "alias")
+	if err := os.Symlink(filepath.Join(parent, "debian-12-b"), alias); err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{filepath.Join(parent, "debian-12-b"), alias} {
+		entries, err := Catalog{Parent: parent, Folders: []string{folder}}.List()
+		shadowed := map[string]bool{}
+		for _, e := range entries {
+			shadowed[filepath.Base(e.Dir)] = e.Shadowed
+		}
+		want := map[string]bool{filepath.Base(folder): false, "debian-12-a": true, "other": false, "broken": false}
+		if diff := cmp.Diff(want, shadowed); diff != "" || err != nil || len(entries) != len(want) {
+			t.Errorf("with %s named: %v, %d entries; shadowed (-want +got):\n%s", folder, err, len(entries), diff)
+		}
+	}
 	if _, err := (Catalog{Parent: parent + "/none"}).Find("x"); !errors.Is(err, fault.NotFound) {
 		t.Errorf("no folder at all: %v, want not found", err)
 	}
