@@ -34,7 +34,7 @@ type Sandbox struct {
 	Interface  string // the host's end of its network card
 	Owner      string // owner mark, see OwnerMark
 	State      SandboxState
-	Reason     string // why FAILED or STOPPED, for people
+	Reason     string // why FAILED or STOPPED, or DESTROYED by us, for people
 	Spec       Spec
 	Profile    string
 	JobID      string // its newest job, "" for none

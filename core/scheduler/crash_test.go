@@ -172,7 +172,7 @@ func (b *bench) suffer(o ordeal) []string {
 		case "cancel":
 			_ = b.store.RequestCancel(context.Background(), job.ID)
 		case "destroy":
-			_, _ = b.store.SubmitDestroy(context.Background(), newOperation(lab.OpDestroySandbox, job.SandboxID, ""))
+			_, _ = b.store.SubmitDestroy(context.Background(), newOperation(lab.OpDestroySandbox, job.SandboxID, ""), "")
 		}
 	}()
 	for _, effect := range o.deaths {

@@ -19,7 +19,7 @@ func (s *Scheduler) destroySandbox() kind {
 			{name: "detach-network", run: detachFinally, timeout: call, retries: patient},
 			{name: "clean-repos", run: cleanRepos, timeout: call, retries: patient},
 		},
-		done:   func(w *work) state.Commit { return w.sandboxTo(lab.SandboxDestroyed, "") },
+		done:   func(w *work) state.Commit { return w.sandboxTo(lab.SandboxDestroyed, leaseReason(w.sb)) },
 		failed: func(w *work) state.Commit { return w.sandboxTo(lab.SandboxFailed, reason(w.op)) },
 	}
 }

@@ -1,8 +1,10 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/agentlab/agentlab/core/lab"
@@ -15,6 +17,7 @@ const (
 	prunePause  = 50 * time.Millisecond // between batches, for other writers
 	destroyRest = 10 * time.Minute      // after a destroy that failed, before the loops try again
 	uploadRest  = time.Hour             // for a caller to submit the job of its upload
+	leaseEnded  = "its lease ended"     // ends the reason of a sandbox that expired
 )
 
 // keep runs the loops that no request starts: it begins and ends leases, compares
@@ -90,6 +93,9 @@ func (s *Scheduler) endLeases(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for i := range expired {
+		expired[i].Reason = becauseOfLease(expired[i].Reason)
+	}
 	failed, err := s.cfg.Store.IdleSandboxes(ctx, lab.SandboxFailed)
 	if err != nil {
 		return err
@@ -111,12 +117,29 @@ func (s *Scheduler) endLeases(ctx context.Context) error {
 		if rests {
 			continue
 		}
-		s.log.Info("lease is over, destroying", "sandbox", sb.ID, "vmid", sb.VMID)
-		if _, err := s.DestroySandbox(ctx, sb.ID); err != nil {
+		s.log.Info("destroying what nobody wants any more", "sandbox", sb.ID, "vmid", sb.VMID, "reason", sb.Reason)
+		if _, err := s.destroyBecause(ctx, sb.ID, leaseReason(sb)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// becauseOfLease adds the end of the lease to the reason that a sandbox has, which
+// may say why it failed.
+func becauseOfLease(reason string) string {
+	if reason == "" || strings.HasSuffix(reason, leaseEnded) {
+		return cmp.Or(reason, leaseEnded)
+	}
+	return reason + "; " + leaseEnded
+}
+
+// leaseReason is the reason of a sandbox that goes because its lease ended, else "".
+func leaseReason(sb lab.Sandbox) string {
+	if strings.HasSuffix(sb.Reason, leaseEnded) {
+		return sb.Reason
+	}
+	return ""
 }
 
 // unwanted reports whether a failed sandbox was made for a job and shall not

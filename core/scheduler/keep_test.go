@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -112,8 +113,14 @@ func TestLeaseDoesNotEndARunningJob(t *testing.T) {
 		if got := b.job(job.ID); got.State != lab.JobTimeout {
 			t.Errorf("job is %s (%s)", got.State, got.Reason)
 		}
-		if sb := b.sandbox(leased.ID); sb.State != lab.SandboxDestroyed {
-			t.Errorf("sandbox is %s after lease and job", sb.State)
+		if sb := b.sandbox(leased.ID); sb.State != lab.SandboxDestroyed || !strings.HasSuffix(sb.Reason, "; its lease ended") {
+			t.Errorf("sandbox is %s (%s) after lease and job", sb.State, sb.Reason)
+		}
+		told := slices.ContainsFunc(b.events(lab.EventSandboxChanged), func(e lab.Event) bool {
+			return e.Fields["to"] == string(lab.SandboxDestroyed) && strings.HasSuffix(e.Message, "; its lease ended")
+		})
+		if !told {
+			t.Error("no event says that the lease ended")
 		}
 	})
 }

@@ -21,7 +21,7 @@ type Store interface {
 type submitter interface {
 	Submit(ctx context.Context, sub state.Submission) error
 	SubmitJob(ctx context.Context, j lab.Job, o lab.Operation) error
-	SubmitDestroy(ctx context.Context, o lab.Operation) (lab.Operation, error)
+	SubmitDestroy(ctx context.Context, o lab.Operation, because string) (lab.Operation, error)
 	RequestCancel(ctx context.Context, jobID string) error
 	CancelOperation(ctx context.Context, id string) (lab.Operation, error)
 }

@@ -142,7 +142,12 @@ func (r JobRequest) job(sb lab.Sandbox) lab.Job {
 // DestroySandbox opens a destroy-sandbox operation, or returns the one that is
 // open or that destroyed the sandbox. What else runs for it is asked to stop.
 func (s *Scheduler) DestroySandbox(ctx context.Context, sandboxID string) (lab.Operation, error) {
-	op, err := s.cfg.Store.SubmitDestroy(ctx, newOperation(lab.OpDestroySandbox, sandboxID, ""))
+	return s.destroyBecause(ctx, sandboxID, "")
+}
+
+// destroyBecause is DestroySandbox with a reason that the sandbox keeps.
+func (s *Scheduler) destroyBecause(ctx context.Context, sandboxID, because string) (lab.Operation, error) {
+	op, err := s.cfg.Store.SubmitDestroy(ctx, newOperation(lab.OpDestroySandbox, sandboxID, ""), because)
 	if err == nil {
 		s.Wake()
 	}

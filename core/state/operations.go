@@ -88,8 +88,9 @@ func (c OperationChange) apply(ctx context.Context, t *tx) error {
 
 // SubmitDestroy opens the destroy-sandbox operation o and asks every other open
 // operation of its subject to stop. When one is open already, that one is
-// returned; for a destroyed sandbox it is the one that did it.
-func (s *Store) SubmitDestroy(ctx context.Context, o lab.Operation) (lab.Operation, error) {
+// returned; for a destroyed sandbox it is the one that did it. Because, unless it is
+// empty, becomes the sandbox's reason with the operation that is opened.
+func (s *Store) SubmitDestroy(ctx context.Context, o lab.Operation, because string) (lab.Operation, error) {
 	err := s.write(ctx, "submit "+string(o.Kind), func(ctx context.Context, t *tx) error {
 		sb, err := readSandbox(ctx, t, o.Subject)
 		if err != nil {
@@ -111,6 +112,11 @@ func (s *Store) SubmitDestroy(ctx context.Context, o lab.Operation) (lab.Operati
 		err = t.exec(ctx, `UPDATE operations SET cancel = 1 WHERE subject = ? AND ended_at = 0`, o.Subject)
 		if err != nil {
 			return err
+		}
+		if because != "" {
+			if err := t.exec(ctx, `UPDATE sandboxes SET reason = ? WHERE id = ?`, because, o.Subject); err != nil {
+				return err
+			}
 		}
 		return t.insertOperation(ctx, o, "")
 	})

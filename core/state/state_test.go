@@ -192,12 +192,12 @@ func TestOperationChangeNeedsTheRowAsItWas(t *testing.T) {
 
 	// A cancel request in between must not be overlooked.
 	destroy := lab.Operation{ID: "op_3", Kind: lab.OpDestroySandbox, Subject: sb.ID, State: lab.OpPending}
-	got, err := s.SubmitDestroy(ctx, destroy)
+	got, err := s.SubmitDestroy(ctx, destroy, "")
 	if err != nil || got.ID != "op_3" {
 		t.Fatalf("SubmitDestroy = %s, %v", got.ID, err)
 	}
 	destroy.ID = "op_4"
-	if got, err = s.SubmitDestroy(ctx, destroy); err != nil || got.ID != "op_3" {
+	if got, err = s.SubmitDestroy(ctx, destroy, ""); err != nil || got.ID != "op_3" {
 		t.Errorf("second SubmitDestroy = %s, %v, want the open one", got.ID, err)
 	}
 	done := running
