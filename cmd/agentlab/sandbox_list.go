@@ -5,11 +5,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/client"
+	"github.com/agentlab/agentlab/core/lab"
 )
 
 func sandboxListCommand(name string) cli.Command {
@@ -52,8 +54,8 @@ func sandboxShowCommand() cli.Command {
 		Name: "sandbox show", Args: "SANDBOX", Synopsis: "show one sandbox by VMID, name or id",
 		MinArgs: 1, MaxArgs: 1,
 		Help: `
-Shows a sandbox, also a destroyed one. The host key is the one that the guest
-reported.`,
+Shows a sandbox, also a destroyed one, and the step of what is being done to it.
+The host key is the one that the guest reported.`,
 		Answers: []cli.Answer{cli.AnswerOf[api.Sandbox]("sandbox")},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			c, err := connect(env)
@@ -64,8 +66,34 @@ reported.`,
 			if err != nil {
 				return err
 			}
-			return show(env, s, func(w io.Writer) { printSandbox(w, s) })
+			var open []api.Operation
+			if !env.Global.JSON && lab.SandboxState(s.State).Live() { // programs ask for operations themselves
+				if open, err = c.Operations(ctx, client.OperationQuery{SandboxID: s.ID, Open: true}); err != nil {
+					return err
+				}
+			}
+			return show(env, s, func(w io.Writer) {
+				printSandbox(w, s)
+				printUnderWay(w, open)
+			})
 		},
+	}
+}
+
+// printUnderWay tells what is being done to a sandbox, the oldest first.
+func printUnderWay(w io.Writer, open []api.Operation) {
+	if len(open) > 0 {
+		fmt.Fprintln(w, "\nunder way:")
+	}
+	for _, o := range slices.Backward(open) {
+		text := o.Kind
+		if o.Step != "" {
+			text += ", step " + o.Step
+		}
+		if o.UpdatedAt != nil {
+			text += " since " + timeText(o.UpdatedAt) + " (" + age(time.Since(*o.UpdatedAt)) + ")"
+		}
+		fmt.Fprintf(w, "%s; agentlab operation show %s\n", oneLine(text), oneLine(o.ID))
 	}
 }
 

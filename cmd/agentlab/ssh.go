@@ -151,6 +151,9 @@ var hostKey = regexp.MustCompile(`^ssh-ed25519 [A-Za-z0-9+/]+=*( [^\r\n]*)?$`)
 // reachable refuses a sandbox whose identity cannot be checked.
 func reachable(s api.Sandbox) error {
 	switch {
+	case lab.SandboxState(s.State).Starting():
+		return fault.New(fault.Precondition, "sandbox %s is %s", s.Name, s.State).
+			WithHint("it is still starting: agentlab logs -f %[1]s follows that, agentlab sandbox show %[1]s tells its step; try again once it is READY", s.Name)
 	case s.State != string(lab.SandboxReady) && s.State != string(lab.SandboxRunning):
 		return fault.New(fault.Precondition, "sandbox %s is %s", s.Name, s.State).WithHint("agentlab sandbox show %s tells more", s.Name)
 	case s.HostKey == "":

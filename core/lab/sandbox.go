@@ -87,3 +87,8 @@ var sandboxTransitions = map[SandboxState][]SandboxState{
 
 // Live reports whether the sandbox may still hold resources.
 func (s SandboxState) Live() bool { return s != SandboxDestroyed }
+
+// Starting reports whether a sandbox in this state is on its way to READY.
+func (s SandboxState) Starting() bool {
+	return s == SandboxRequested || s == SandboxProvisioning || s == SandboxBooting
+}

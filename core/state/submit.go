@@ -100,8 +100,11 @@ func CheckFree(sb lab.Sandbox, open []lab.Operation) error {
 	if sb.State == lab.SandboxReady && len(open) == 0 {
 		return nil
 	}
-	return fault.New(fault.Precondition, "sandbox %s is not free: it is %s", sb.Name, sb.State).
-		WithHint("a job needs a READY sandbox in which nothing runs; agentlab sandbox show %s tells more", sb.Name)
+	refusal := fault.New(fault.Precondition, "sandbox %s is not free: it is %s", sb.Name, sb.State)
+	if sb.State.Starting() {
+		return refusal.WithHint("it is still starting: agentlab logs -f %[1]s follows that, agentlab sandbox show %[1]s tells its step; try again once it is READY", sb.Name)
+	}
+	return refusal.WithHint("a job needs a READY sandbox in which nothing runs; agentlab sandbox show %s tells more", sb.Name)
 }
 
 // named puts words for people in place of the database's own when something exists.
