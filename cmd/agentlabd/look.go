@@ -35,6 +35,17 @@ func (p *parts) checkHost(ctx context.Context) []api.Finding {
 	return slices.Concat(fromHypervisor, fromNetwork, fromFiles)
 }
 
+// mistakes are what config check calls errors and a start lets pass: a key that is
+// not there keeps nobody's sandboxes from running.
+func mistakes(cfg *config.Config) (out []string) {
+	for _, p := range check.Reload(cfg).Problems() {
+		if p.Severity == "error" {
+			out = append(out, p.String())
+		}
+	}
+	return out
+}
+
 // standing makes warnings of what is no trouble yet: the daemon runs.
 func standing(diags config.Diagnostics) []api.Finding {
 	const source, id = "configuration", "files"

@@ -48,6 +48,10 @@ func TestStandingFindings(t *testing.T) {
 			t.Errorf("nobody said %q:\n%s", want, said)
 		}
 	}
+	// Binaries are looked at, and told of, when they are started.
+	if got := mistakes(cfg); len(got) != 1 || !strings.Contains(got[0], "private key "+key) || !strings.Contains(got[0], "run chmod 0600 ") {
+		t.Errorf("mistakes for the log of a start: %q", got)
+	}
 	if got := standing(nil); len(got) != 1 || got[0].Level != api.LevelOK {
 		t.Errorf("with all in order: %+v", got)
 	}

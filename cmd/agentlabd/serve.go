@@ -64,6 +64,9 @@ func serve(ctx context.Context, o options) error {
 	for _, w := range diags.Warnings() {
 		log.Warn("configuration", "err", w)
 	}
+	for _, w := range mistakes(cfg) {
+		log.Warn("configuration", "err", w)
+	}
 	p := &parts{cfg: cfg, reload: newReloader(cfg, hangups, log), dev: o.dev.on, log: log}
 	if err := p.build(ctx, dirs); err != nil {
 		return err

@@ -174,7 +174,7 @@ func (i *instance) down(err error) verdict {
 	if v.why != "" {
 		reason = v.why + ", the last: " + reason
 	}
-	fields := []any{"plugin", i.label(), "state", string(v.state), "reason", reason, "pause", v.pause}
+	fields := []any{"plugin", i.label(), "state", string(v.state), "reason", reason, "pause", brief(v.pause)}
 	if f.crashID != "" {
 		fields = append(fields, "crash", f.crashID)
 	}

@@ -135,9 +135,9 @@ func TestMessage(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	fallen := Status{Reason: "killed by SIGKILL", FailedAt: now.Add(-3 * time.Second), NextStart: now.Add(1200 * time.Millisecond)}
 	for state, want := range map[State]string{
-		Backoff:     "killed by SIGKILL 3.0 s ago, restarting in 1.2 s",
-		Quarantined: "killed by SIGKILL 3.0 s ago, tried again in 1.2 s",
-		Starting:    "killed by SIGKILL 3.0 s ago, restarting",
+		Backoff:     "killed by SIGKILL (3.0 s ago), restarting in 1.2 s",
+		Quarantined: "killed by SIGKILL (3.0 s ago), tried again in 1.2 s",
+		Starting:    "killed by SIGKILL (3.0 s ago), restarting",
 		Degraded:    "killed by SIGKILL",
 		Ready:       "", Stopped: "",
 	} {

@@ -72,7 +72,7 @@ func (s Status) Message(now time.Time) string {
 	if s.Reason == "" {
 		return ""
 	}
-	text := fmt.Sprintf("%s %s ago", s.Reason, brief(now.Sub(s.FailedAt)))
+	text := fmt.Sprintf("%s (%s ago)", s.Reason, brief(now.Sub(s.FailedAt)))
 	wait := brief(s.NextStart.Sub(now))
 	switch s.State {
 	case Backoff:

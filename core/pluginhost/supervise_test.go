@@ -191,7 +191,7 @@ func TestFirstCrashCostsNoTime(t *testing.T) {
 		time.Sleep(time.Hour)
 		f.newest().die()
 		s := wantState(t, i, Starting)
-		if got := s.Message(time.Now()); got != "killed by SIGSEGV 0.0 s ago, restarting" {
+		if got := s.Message(time.Now()); got != "killed by SIGSEGV (0.0 s ago), restarting" {
 			t.Errorf("it says %q", got)
 		}
 		began := time.Now()
