@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
+	"github.com/agentlab/agentlab/core/guestapi"
 )
 
 // show prints v as JSON when that was asked for, else calls people.
@@ -103,18 +104,7 @@ func fields(w io.Writer, pairs ...string) {
 	}
 }
 
-func bytesText(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	div, exp := int64(unit), 0
-	for m := n / unit; m >= unit; m /= unit {
-		div *= unit
-		exp++
-	}
-	return fmt.Sprintf("%.1f %ciB", float64(n)/float64(div), "KMGTPE"[exp])
-}
+func bytesText(n int64) string { return guestapi.SizeText(n) }
 
 // age is a duration as people say it: 42s, 7m, 3h, 5d. Clocks that disagree
 // make none below zero.

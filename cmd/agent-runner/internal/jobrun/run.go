@@ -202,7 +202,7 @@ func (x *run) work(ctx context.Context) outcome {
 func (x *run) judge(ctx context.Context, code int, err error) outcome {
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errLogQuota):
-		return failed("log exceeded %d bytes", x.log.Max())
+		return failed("log exceeded %s (log_max_bytes in the daemon's configuration)", guestapi.SizeText(x.log.Max()))
 	case err == nil && code == 0:
 		return outcome{Status: statusCompleted}
 	case errors.Is(cause, errCancelled):

@@ -83,7 +83,7 @@ func TestOutcomes(t *testing.T) {
 		"time limit":   {"echo up; trap 'echo bye; exit 0' TERM; sleep 60 & wait", 2 * time.Second, false, "timeout", 124, "within"},
 		"cancelled":    {"echo up; sleep 60", 0, true, "cancelled", 130, "cancelled"},
 		"deaf":         {"trap '' TERM; echo up; while :; do sleep 1; done", 2 * time.Second, false, "timeout", 124, ""},
-		"log quota":    {"yes " + strings.Repeat("x", 100), 0, false, "failed", 125, "log exceeded 1048576 bytes"},
+		"log quota":    {"yes " + strings.Repeat("x", 100), 0, false, "failed", 125, "log exceeded 1.0 MiB (log_max_bytes in the daemon's configuration)"},
 		"nothing":      {"", 0, false, "failed", 125, "chmod +x .agentlab/run.sh"},
 		"no such cli":  {"codex", 0, false, "failed", 125, "no program \"codex\""},
 		"no commits":   {"true", 0, false, "completed", 0, ""},

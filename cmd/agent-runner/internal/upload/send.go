@@ -31,7 +31,7 @@ func (s Sender) Send(ctx context.Context, path, as string) error {
 		}
 		defer f.Close()
 		if s.Limit > 0 && size > s.Limit {
-			return fault.New(fault.Exhausted, "it has %d bytes, more than the %d allowed", size, s.Limit)
+			return fault.New(fault.Exhausted, "it has %s, more than the %s allowed (artifact_max_bytes in the daemon's configuration)", guestapi.SizeText(size), guestapi.SizeText(s.Limit))
 		}
 		_, err = s.Put(ctx, as, io.LimitReader(f, size), size)
 		return err

@@ -103,7 +103,8 @@ func TestSend(t *testing.T) {
 	if err := sender.Send(t.Context(), "b.txt", "as/b"); err != nil || calls != 3 {
 		t.Errorf("%d calls, %v", calls, err)
 	}
-	if err := sender.Send(t.Context(), "leak", "leak"); !errors.Is(err, fault.Exhausted) {
+	if err := sender.Send(t.Context(), "leak", "leak"); !errors.Is(err, fault.Exhausted) ||
+		!strings.Contains(err.Error(), "it has 300.0 KiB, more than the 10 B allowed (artifact_max_bytes ") {
 		t.Errorf("too large: %v", err)
 	}
 }
