@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -129,7 +131,7 @@ func (f *follower) result(job api.Job) error {
 func printResult(env *cli.Env, job api.Job) {
 	w := env.Err
 	fmt.Fprintln(w)
-	fields(w, "job", job.ID, "state", job.State, "reason", job.Reason, "exit code", exitText(job), "commit", job.Commit)
+	fields(w, "job", job.ID, "state", job.State, "reason", job.Reason, "exit code", exitText(job), "commit", madeCommit(job))
 	fetch, about := "", "its commits, as branch agentlab/"+job.ID
 	var rows [][]string
 	for _, a := range job.Artifacts {
@@ -145,10 +147,26 @@ func printResult(env *cli.Env, job api.Job) {
 		fmt.Fprintln(w)
 		table(w, []string{"ARTIFACT", "SIZE", "FLAGGED"}, rows)
 	}
-	fmt.Fprintf(w, "\nnext: %s\n", next(env, "job artifacts download", job.ID))
-	if fetch != "" {
-		fmt.Fprintf(w, "      %s    (%s)\n", next(env, fetch, job.ID), about)
+	var offers []string
+	if len(rows) == 0 || lab.JobState(job.State) != lab.JobCompleted {
+		offers = append(offers, next(env, "job logs", job.ID))
 	}
+	if len(rows) > 0 {
+		offers = append(offers, next(env, "job artifacts download", job.ID))
+	}
+	if fetch != "" {
+		offers = append(offers, fmt.Sprintf("%s    (%s)", next(env, fetch, job.ID), about))
+	}
+	fmt.Fprintf(w, "\nnext: %s\n", strings.Join(offers, "\n      "))
+}
+
+// madeCommit is the commit that the job ended with, or "" when it brought none back:
+// then it is the one that it began with.
+func madeCommit(job api.Job) string {
+	if slices.ContainsFunc(job.Artifacts, func(a api.Artifact) bool { return a.Path == guestapi.ArtifactChanges }) {
+		return job.Commit
+	}
+	return ""
 }
 
 // jobExit is nil for a completed job.

@@ -121,7 +121,7 @@ func repoText(j api.Job) string {
 func printJob(w io.Writer, j api.Job) {
 	fields(w,
 		"job", j.ID, "state", j.State, "reason", j.Reason, "stage", j.Stage, "exit code", exitText(j),
-		"task", j.Task, "profile", j.Profile, "repository", repoText(j), "ref", j.Ref, "commit", j.Commit,
+		"task", j.Task, "profile", j.Profile, "repository", repoText(j), "ref", j.Ref, "commit", madeCommit(j),
 		"sandbox", j.SandboxID, "vmid", vmid(j.VMID), "created", timeText(&j.CreatedAt), "started", timeText(j.StartedAt),
 		"deadline", timeText(j.Deadline), "ended", timeText(j.EndedAt), "log", bytesText(j.LogBytes),
 	)
