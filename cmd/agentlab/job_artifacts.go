@@ -14,6 +14,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/agentlab/agentlab/cmd/agentlab/internal/cli"
 	"github.com/agentlab/agentlab/core/api"
@@ -62,7 +63,10 @@ unless --force is given; then nothing is copied.
 
 Files that git would take for a repository (.git, or HEAD beside objects and
 refs) are refused, --force or not: git runs what a repository's configuration
-names. The archive holds them; do not use git where you unpack it.`,
+names. The archive holds them; do not use git where you unpack it.
+
+Files in which a secret was found are copied so that only you may read them,
+with a warning on standard error.`,
 		Answers: []cli.Answer{cli.AnswerOf[downloaded]("download")},
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&d.dir, "output", "", "`directory` to write to (default: the job's id)")
@@ -102,7 +106,7 @@ func (d *download) run(ctx context.Context, env *cli.Env, paths []string) error 
 	}
 	written := []string{}
 	for _, a := range list {
-		err := d.write(root, a.Path, a.SHA256, func() (io.ReadCloser, error) {
+		err := d.write(root, a, func() (io.ReadCloser, error) {
 			if d.archive {
 				return d.c.ArtifactArchive(ctx, d.job)
 			}
@@ -113,7 +117,18 @@ func (d *download) run(ctx context.Context, env *cli.Env, paths []string) error 
 		}
 		written = append(written, a.Path)
 	}
+	warnFlagged(env, list)
 	return d.said(env, dir, written)
+}
+
+// warnFlagged names files that hold a secret: they are copied, since they may be
+// wanted, and should go no further.
+func warnFlagged(env *cli.Env, list []api.Artifact) {
+	for _, a := range list {
+		if a.Flagged != "" {
+			fmt.Fprintln(env.Err, oneLine(fmt.Sprintf("warning: %s %s; only you may read it, do not pass it on", a.Path, a.Flagged)))
+		}
+	}
 }
 
 // choose finds the artifacts to copy; the archive counts as one.
@@ -123,7 +138,7 @@ func (d *download) choose(ctx context.Context, paths []string) ([]api.Artifact, 
 		return nil, err
 	}
 	if d.archive {
-		return []api.Artifact{{Path: api.ArchiveName}}, nil
+		return []api.Artifact{{Path: api.ArchiveName, Flagged: flaggedIn(list)}}, nil
 	}
 	for _, p := range paths {
 		if !slices.ContainsFunc(list, func(a api.Artifact) bool { return a.Path == p }) {
@@ -134,6 +149,20 @@ func (d *download) choose(ctx context.Context, paths []string) ([]api.Artifact, 
 		return list, nil
 	}
 	return slices.DeleteFunc(list, func(a api.Artifact) bool { return !slices.Contains(paths, a.Path) }), nil
+}
+
+// flaggedIn says of the archive which of its files are flagged.
+func flaggedIn(list []api.Artifact) string {
+	var names []string
+	for _, a := range list {
+		if a.Flagged != "" {
+			names = append(names, a.Path+" ("+a.Flagged+")")
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "has flagged files: " + strings.Join(names, ", ")
 }
 
 // keep refuses what would do harm before anything is written.
@@ -164,8 +193,12 @@ func (d *download) said(env *cli.Env, dir string, written []string) error {
 }
 
 // write copies one file below root, which a hostile path cannot leave, and puts
-// it in place only when it is whole.
-func (d *download) write(root *os.Root, name, sum string, open func() (io.ReadCloser, error)) error {
+// it in place only when it is whole. Nobody else may read one that is flagged.
+func (d *download) write(root *os.Root, a api.Artifact, open func() (io.ReadCloser, error)) error {
+	name, sum, mode := a.Path, a.SHA256, os.FileMode(0o644)
+	if a.Flagged != "" {
+		mode = 0o600
+	}
 	r, err := open()
 	if err != nil {
 		return err
@@ -175,7 +208,7 @@ func (d *download) write(root *os.Root, name, sum string, open func() (io.ReadCl
 		return fault.New(fault.Denied, "create %s: %w", path.Dir(name), err)
 	}
 	part := path.Join(path.Dir(name), ".part-"+rand.Text())
-	f, err := root.OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o644)
+	f, err := root.OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_EXCL, mode)
 	if err != nil {
 		return fault.New(fault.Denied, "create a file: %w", err)
 	}
