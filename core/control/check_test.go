@@ -89,6 +89,7 @@ func TestBundleOfTheWrongFormIsRefused(t *testing.T) {
 		`profile "good": secrets bundle "default" cannot be opened: enw (line 2): unknown key; git: must be a mapping`: {
 			Problems: []string{"enw (line 2): unknown key", "git: must be a mapping"}, Warnings: []string{"short"},
 		},
+		`/k has mode 0644 (chmod 600 /k) [on the host, as root: chmod 600 /k]`: {Problems: []string{"/k has mode 0644 (chmod 600 /k)"}},
 		"": {Warnings: []string{"env.A is shorter than 6 bytes"}},
 	} {
 		d.world.mu.Lock()
@@ -101,7 +102,7 @@ func TestBundleOfTheWrongFormIsRefused(t *testing.T) {
 			continue
 		}
 		wantClass(t, "validate", err, fault.Precondition)
-		if _, made := d.c.CreateJob(ctx, in); made == nil || made.Error() != err.Error() || !strings.Contains(err.Error(), want) || d.rows() != before {
+		if _, made := d.c.CreateJob(ctx, in); made == nil || made.Error() != err.Error() || !strings.Contains(err.Error()+" ["+fault.HintOf(err)+"]", want) || d.rows() != before {
 			t.Errorf("validate: %v; create: %v; want %q", err, made, want)
 		}
 	}

@@ -162,9 +162,26 @@ func (s *Server) checkReadable(ctx context.Context, bundle string) error {
 	}
 	if len(about.Problems) > 0 {
 		return fault.New(fault.Precondition, "secrets bundle %q cannot be opened: %s", bundle, strings.Join(about.Problems, "; ")).
-			WithHint("put key and bundle in order on the host, then try again")
+			WithHint("%s", bundleRemedy(about.Problems))
 	}
 	return nil
+}
+
+// modeRemedy is a command that a plugin puts behind a problem with a file's mode.
+var modeRemedy = regexp.MustCompile(`\(((?:chmod|chown) [^()]+)\)$`)
+
+// bundleRemedy gives the commands that the problems name, else what is to be done.
+func bundleRemedy(problems []string) string {
+	var commands []string
+	for _, p := range problems {
+		if m := modeRemedy.FindStringSubmatch(p); m != nil {
+			commands = append(commands, m[1])
+		}
+	}
+	if len(commands) == 0 {
+		return "put key and bundle in order on the host, then try again"
+	}
+	return "on the host, as root: " + strings.Join(commands, "; ")
 }
 
 func (s *Server) findTemplate(ctx context.Context, want string) (hypervisor.Template, error) {
