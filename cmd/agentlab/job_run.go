@@ -155,7 +155,8 @@ func (r *jobRun) check() error {
 	case r.req.Sandbox != "" && (r.req.Profile != "" || r.req.Keep):
 		return fault.New(fault.Invalid, "--sandbox goes without --profile and --keep: the sandbox has a profile, and stays")
 	case r.req.Mode != "" && r.req.Mode != "default" && r.req.Mode != "dangerous":
-		return fault.New(fault.Invalid, "--mode: %q is neither default nor dangerous", r.req.Mode)
+		return fault.New(fault.Invalid, "--mode: %q is neither default nor dangerous", r.req.Mode).
+			WithHint("leave --mode out for the profile's; dangerous lets the agent do everything without asking")
 	case isURL(r.repo) && r.dirty:
 		return fault.New(fault.Invalid, "--dirty goes with a local repository")
 	}

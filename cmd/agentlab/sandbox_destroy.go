@@ -33,9 +33,6 @@ where there is nobody to ask.`,
 		},
 		Run: func(ctx context.Context, env *cli.Env, args []string) error {
 			question := "destroy " + strings.Join(args, ", ") + " and all that is in it?"
-			if err := mayAsk(env, force, question); err != nil {
-				return err
-			}
 			c, err := connect(env)
 			if err != nil {
 				return err

@@ -288,7 +288,7 @@ func TestErrorsAreAsDescribed(t *testing.T) {
 		}
 		all.check(t, "problem", got.Stderr, false)
 	}
-	for _, line := range []string{"bogus", "job show", "job", "sandbox destroy fox", "job run --task x"} {
+	for _, line := range []string{"bogus", "job show", "job", "sandbox new", "job run --task x"} {
 		got := runCLI(f.socket, line)
 		if got.Code != 2 {
 			t.Errorf("%s: exit code %d", line, got.Code)

@@ -184,7 +184,8 @@ func (r *sshRun) argv(env *cli.Env, s api.Sandbox, known string, direct bool) ([
 	}
 	if r.identity != "" {
 		if _, err := os.Stat(r.identity); err != nil {
-			return nil, fault.New(fault.Invalid, "--identity: %w", err)
+			return nil, fault.New(fault.Invalid, "--identity: %w", err).
+				WithHint("name the file of a private key, or leave --identity out for the daemon's own key or those that your ssh tries")
 		}
 		argv = append(argv, "-i", r.identity, "-o", "IdentitiesOnly=yes")
 	}

@@ -145,11 +145,11 @@ func problem(d *hcl.Diagnostic) Problem {
 	if d.Subject != nil {
 		p.File, p.Line, p.Column = d.Subject.Filename, d.Subject.Start.Line, d.Subject.Start.Column
 	}
-	detail, meant, ok := strings.Cut(d.Detail, " Did you mean ") // the words of hclsyntax
+	detail, meant, ok := strings.Cut(d.Detail, "Did you mean ") // the words of hclsyntax
 	if ok {
 		p.Hint = "did you mean " + meant
 	}
-	if detail != "" {
+	if detail = strings.TrimSpace(detail); detail != "" {
 		p.Message += ": " + detail
 	}
 	if how, ok := d.Extra.(hint); ok {

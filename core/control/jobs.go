@@ -140,7 +140,8 @@ func (s *Server) cancelJob(r *http.Request) (api.Accepted, error) {
 		return api.Accepted{}, err
 	}
 	if j.State.Ended() && j.State != lab.JobCancelled {
-		return api.Accepted{}, fault.New(fault.Precondition, "job has ended: %s", j.State).WithResource("job %s", j.ID)
+		return api.Accepted{}, fault.New(fault.Precondition, "job has ended: %s", j.State).
+			WithResource("job %s", j.ID).WithHint("there is nothing left to cancel; agentlab job show %s tells how it ended", j.ID)
 	}
 	if !j.State.Ended() { // asked again, it is as it was
 		if err := s.cfg.Scheduler.CancelJob(r.Context(), j.ID); err != nil {

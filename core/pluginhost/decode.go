@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,10 +77,16 @@ func unmarshal(raw []byte) (any, error) {
 	return out, err
 }
 
+// strangeKey is what hcldec says of an attribute that the schema does not have.
+var strangeKey = regexp.MustCompile(`^An argument named ("[^"]*") is not expected here\. ?(Did you mean .*)?`)
+
 // plain strips what would let a printer show values, and gives a place to what
 // has none because there is no config block.
 func (d *decoded) plain(one *hcl.Diagnostic) *hcl.Diagnostic {
 	out := &hcl.Diagnostic{Severity: one.Severity, Summary: one.Summary, Detail: one.Detail, Subject: one.Subject}
+	if name := strangeKey.FindStringSubmatch(one.Detail); name != nil { // in the words of config check
+		out.Summary, out.Detail = "unknown key "+name[1], name[2]
+	}
 	if out.Subject == nil || out.Subject.Filename == "" {
 		out.Subject = &d.block.Range
 	}

@@ -113,11 +113,11 @@ node "n3" {}
 
 func TestStrangersAtEveryDepth(t *testing.T) {
 	for text, want := range map[string]string{
-		"bites = 1\n":                       `1 Unsupported argument; An argument named "bites" is not expected here. Did you mean "bytes"?`,
+		"bites = 1\n":                       `1 unknown key "bites"; Did you mean "bytes"?`,
 		"singel {}\n":                       `1 Unsupported block type; Blocks of type "singel" are not expected here. Did you mean "single"?`,
-		"single {\n  prot = 1\n}\n":         `2 Unsupported argument; An argument named "prot" is not expected here. Did you mean "port"?`,
-		"item {}\nitem {\n  prot = 1\n}\n":  `3 Unsupported argument; An argument named "prot" is not expected here. Did you mean "port"?`,
-		"node \"a\" {\n\n  prot = 1\n}\n":   `3 Unsupported argument; An argument named "prot" is not expected here. Did you mean "port"?`,
+		"single {\n  prot = 1\n}\n":         `2 unknown key "prot"; Did you mean "port"?`,
+		"item {}\nitem {\n  prot = 1\n}\n":  `3 unknown key "prot"; Did you mean "port"?`,
+		"node \"a\" {\n\n  prot = 1\n}\n":   `3 unknown key "prot"; Did you mean "port"?`,
 		"tags = {}\nbites = 1\nsingel {}\n": "2 and 3",
 	} {
 		got := lines(decodeText(t, text, nested()).diags)

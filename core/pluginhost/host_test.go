@@ -274,7 +274,7 @@ func TestCallToAPluginThatIsNotThere(t *testing.T) {
 
 func TestDiagnosticsHavePlaces(t *testing.T) {
 	tests := []struct{ name, text, want string }{
-		{"unknown", "folder = \"/f\"\n\nlimt = 3\n", "agentlab.hcl:3: Unsupported argument; An argument named \"limt\" is not expected here. Did you mean \"limit\"?"},
+		{"unknown", "folder = \"/f\"\n\nlimt = 3\n", "agentlab.hcl:3: unknown key \"limt\"; Did you mean \"limit\"?"},
 		{"missing", "limit = 5\n", "agentlab.hcl:1: Missing required argument; The argument \"folder\" is required, but no definition was found."},
 		{"type", "folder = \"/f\"\ntoken = [\"hunter2-hunter2\"]\n", "agentlab.hcl:2: Incorrect attribute value type"},
 		{"range", "folder = \"/f\"\nlimit = 1000\n", "agentlab.hcl:2: \"limit\" is out of range; it must be from 1 to 100"},

@@ -22,7 +22,7 @@ func TestValidateAsksThePluginOnly(t *testing.T) {
 	}{
 		{"good", block(t, "secrets", good), "", ""},
 		{"not configured", block(t, "secrets", good+"mode = \"broken\"\n"), "", ""}, // configuring it would fail
-		{"schema", block(t, "secrets", good+"limt = 3\n"), `2 Unsupported argument An argument named "limt" is not expected here. Did you mean "limit"?`, ""},
+		{"schema", block(t, "secrets", good+"limt = 3\n"), `2 unknown key "limt" Did you mean "limit"?`, ""},
 		{"the plugin's own", block(t, "secrets", good+"keys = [\"bad\"]\n"), "2 key is bad, said ", ""},
 		{"other kind", block(t, "network", good), "99 ", ""},
 		{"no binary", pluginhost.Block{Kind: "secrets", Name: "absent"}, "", "does not exist"},

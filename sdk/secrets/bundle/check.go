@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -137,7 +138,7 @@ func (r *reader) child(k *yaml.Node, rl *rule, path string) (*rule, string) {
 		r.fail(k, path, "a key must be plain text")
 		return nil, ""
 	case rl.shape == open && !rl.name.MatchString(k.Value):
-		r.fail(k, name, "is not %s", rl.want)
+		r.fail(k, name, "%s is not %s", about(k.Value), rl.want)
 		return nil, ""
 	case rl.shape == open:
 		return rl.elem, name
@@ -199,13 +200,26 @@ func scalar(n *yaml.Node) any {
 }
 
 // showable keeps a value that slipped into a key's place out of messages.
-var showable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,47}$`)
+var showable = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,48}$`)
 
 func shown(k *yaml.Node) string {
 	if k.Kind == yaml.ScalarNode && showable.MatchString(k.Value) {
 		return k.Value
 	}
 	return "?"
+}
+
+// about says which name is meant: itself, or of one that may be a value what no name has.
+func about(name string) string {
+	if showable.MatchString(name) {
+		return strconv.Quote(name)
+	}
+	for i, r := range []rune(name) {
+		if !showable.MatchString(string(r)) {
+			return fmt.Sprintf("a name with %q as character %d", r, i+1)
+		}
+	}
+	return fmt.Sprintf("a name of %d characters", len(name))
 }
 
 func join(path, name string) string {
