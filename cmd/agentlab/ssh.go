@@ -105,10 +105,23 @@ func (r *sshRun) connect(ctx context.Context, env *cli.Env, ref string) error {
 	words, _ := os.ReadFile(files.said()) // of ssh itself, not the guest's
 	_, _ = forPeople(env.Err).Write(words)
 	if exit, ok := errors.AsType[*exitError](err); ok && exit.code == exitSSH && bytes.Contains(words, []byte("Permission denied (")) {
-		return &exitError{exitSSH, fault.New(fault.Denied, "sandbox %s takes none of these keys", s.Name).
-			WithHint("%s", keyHint(asked, host))}
+		return &exitError{exitSSH, fault.New(fault.Denied, "sandbox %s takes none of these keys for user %s", s.Name, r.login(s)).
+			WithHint("%s", r.refusedHint(s, keyHint(asked, host)))}
 	}
 	return err
+}
+
+// login is the guest's user that is asked for.
+func (r *sshRun) login(s api.Sandbox) string { return cmp.Or(r.user, s.SSHUser, "agent") }
+
+// refusedHint also says of a user who was named that there may be none: a guest
+// refuses both alike.
+func (r *sshRun) refusedHint(s api.Sandbox, aboutKeys string) string {
+	usual := cmp.Or(s.SSHUser, "agent")
+	if r.login(s) == usual {
+		return aboutKeys
+	}
+	return fmt.Sprintf("there may be no user %s in the guest: leave --user out for %s; else %s", r.login(s), usual, aboutKeys)
 }
 
 // privateOf is where the private half of a public key lies beside it, if so.
@@ -180,7 +193,7 @@ func (r *sshRun) argv(env *cli.Env, s api.Sandbox, known string, direct bool) ([
 		"-o", "PreferredAuthentications=publickey", "-o", "PasswordAuthentication=no", "-o", "KbdInteractiveAuthentication=no",
 		"-o", "UpdateHostKeys=no", "-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "ForwardAgent=no",
 		"-o", "ForwardX11=no", "-o", "ClearAllForwardings=yes", "-o", "PermitLocalCommand=no",
-		"-p", strconv.Itoa(r.port), "-l", cmp.Or(r.user, s.SSHUser, "agent"),
+		"-p", strconv.Itoa(r.port), "-l", r.login(s),
 	}
 	if r.identity != "" {
 		if _, err := os.Stat(r.identity); err != nil {
