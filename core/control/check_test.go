@@ -77,6 +77,30 @@ func TestValidateJobIsCreateJobWithoutRows(t *testing.T) {
 	}
 }
 
+// A sandbox without network is given what is uploaded, and clones nothing.
+func TestRepositoryOutOfReachIsRefused(t *testing.T) {
+	d, ctx := newDaemon(t), t.Context()
+	offline := d.world.specs["good"]
+	offline.NetworkMode = "off"
+	d.world.specs["offline"] = offline
+	box, err := d.c.CreateSandbox(ctx, api.SandboxCreate{Profile: "offline", Name: "box"})
+	d.must(err)
+	for name, in := range map[string]api.JobCreate{
+		`profile "offline"`: {Profile: "offline", Task: "t", RepoURL: "git@git.example:foo/bar"},
+		"sandbox box":       {Sandbox: box.Sandbox.ID, Task: "t", RepoURL: "https://git.example/x"},
+	} {
+		_, err := d.c.ValidateJob(ctx, api.JobCheck{JobCreate: in})
+		wantClass(t, "validate", err, fault.Invalid)
+		want := "the repository's URL cannot be reached: the network of " + name + " is off"
+		if _, made := d.c.CreateJob(ctx, in); err == nil || made == nil || made.Error() != err.Error() ||
+			!strings.Contains(err.Error(), want) || !strings.Contains(fault.HintOf(err), "is uploaded") {
+			t.Errorf("validate: %v (%s); create: %v; want %q", err, fault.HintOf(err), made, want)
+		}
+	}
+	_, err = d.c.ValidateJob(ctx, api.JobCheck{JobCreate: api.JobCreate{Profile: "offline", Task: "t"}, LocalRepo: true})
+	d.must(err)
+}
+
 // A bundle that opens, but is not what guests are given, is refused before
 // anything is made; one that only could be better is not.
 func TestBundleOfTheWrongFormIsRefused(t *testing.T) {

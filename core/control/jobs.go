@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/agentlab/agentlab/core/api"
@@ -12,6 +13,7 @@ import (
 	"github.com/agentlab/agentlab/core/scheduler"
 	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/network"
 )
 
 func (s *Server) createJob(r *http.Request, in api.JobCreate) (api.Accepted, error) {
@@ -64,7 +66,21 @@ func (s *Server) checkJob(ctx context.Context, in api.JobCheck) (scheduler.JobRe
 		Mode: in.Mode, Keep: in.Keep, TTL: ttl,
 	}
 	problems := append(s.checkWork(ctx, in), ttlErr, s.place(ctx, in.JobCreate, &req))
-	return req, problem.Join(problems...)
+	return req, problem.Join(append(problems, checkReach(req))...)
+}
+
+// checkReach refuses a repository that a sandbox without network cannot clone: the
+// job would fail after all has been made.
+func checkReach(req scheduler.JobRequest) error {
+	mode, whose := req.Spec.NetworkMode, "profile "+strconv.Quote(req.Profile)
+	if req.Sandbox != nil {
+		mode, whose = req.Sandbox.Spec.NetworkMode, "sandbox "+req.Sandbox.Name
+	}
+	if req.RepoURL == "" || mode != string(network.ModeOff) {
+		return nil
+	}
+	return fault.New(fault.Invalid, "the repository's URL cannot be reached: the network of %s is off", whose).
+		WithHint("a local repository is uploaded (agentlab job run --repo PATH); else set network { mode } to nat or allowlist in the profile")
 }
 
 // place says where the job runs: in a new sandbox of its profile, or in the one
