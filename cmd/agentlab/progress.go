@@ -15,6 +15,7 @@ import (
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/client"
 	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
 // progress prints one line per stage with the time since it began, and on a
@@ -173,6 +174,9 @@ func (p *progress) event(e api.Event) {
 		p.paint(red, f["step"], failed+f["error"])
 	case lab.EventVMStarted:
 		p.line(f["step"], "started "+e.Message)
+		if f["way"] == string(hypervisor.WayBoot) {
+			p.line("boot", "the guest boots now, which takes a few minutes where VMs are emulated")
+		}
 	case lab.EventGuestHello:
 		p.line("hello", "from the guest, runner "+f["runner"])
 	case lab.EventJobStageStarted:

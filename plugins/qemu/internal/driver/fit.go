@@ -126,5 +126,5 @@ func (d *Driver) whyBoot(ctx context.Context, v *record.VM) string {
 			return why
 		}
 	}
-	return "there was no memory template of its image and size when it was created"
+	return "there was no memory template of its image and size when it was created; agentlab template warm makes one for those to come"
 }

@@ -65,5 +65,5 @@ func begin(tx *world.Tx, vm world.VM) (hypervisor.Start, error) {
 	if err != nil || sizeOf(all, vm.Cores, vm.MemoryBytes, vm.RootDiskBytes) {
 		return hypervisor.Start{Way: hypervisor.WayMemory}, err
 	}
-	return hypervisor.Start{Way: hypervisor.WayBoot, Reason: "there is no memory template of its size"}, nil
+	return hypervisor.Start{Way: hypervisor.WayBoot, Reason: "there is no memory template of its size; agentlab template warm makes one for those to come"}, nil
 }
