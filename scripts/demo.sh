@@ -50,7 +50,7 @@ GOFLAGS="$(go env GOFLAGS) -v" make --no-print-directory build >.build/build.log
 kill "$progress" 2>/dev/null || true
 trap - EXIT
 # What an earlier demo left ends here; a daemon that somebody has used since does not.
-if [ -e /var/lib/agentlab-dev/.agentlab-dev ]; then "${sudo[@]}" bin/agentlabd --dev --stop --unless-used >/dev/null; fi
+if [ -e /var/lib/agentlab-dev/.agentlab-dev ]; then "${sudo[@]}" bin/agentlabd --dev --stop --unless-used; fi
 stage image "guest image (a first build takes about two minutes; cached under /var/cache/agentlab)"
 template=$(scripts/image.sh)
 

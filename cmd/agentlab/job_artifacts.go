@@ -105,6 +105,7 @@ func (d *download) run(ctx context.Context, env *cli.Env, paths []string) error 
 		return err
 	}
 	written := []string{}
+	defer func() { warnFlagged(env, list[:len(written)]) }() // also when the next one fails
 	for _, a := range list {
 		err := d.write(root, a, func() (io.ReadCloser, error) {
 			if d.archive {
@@ -117,7 +118,6 @@ func (d *download) run(ctx context.Context, env *cli.Env, paths []string) error 
 		}
 		written = append(written, a.Path)
 	}
-	warnFlagged(env, list)
 	return d.said(env, dir, written)
 }
 

@@ -169,6 +169,6 @@ func printFindings(w io.Writer, list []api.Template) {
 	if older > 1 {
 		verb = "are"
 	}
-	fmt.Fprintf(w, "%s %s %s not used\n", coloured(w, levelColours[api.LevelWarning], fmt.Sprintf("%-8s", "warning")), several(older, "older image"), verb)
+	fmt.Fprintf(w, "%s %s %s not used\n", coloured(w, levelColours[api.LevelWarning], fmt.Sprintf("%-8s", "warning")), several(older, "other image"), verb)
 	fmt.Fprintf(w, "           hint: %s\n", oneLine(hint))
 }

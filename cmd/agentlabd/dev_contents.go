@@ -13,10 +13,12 @@ import (
 	"strings"
 
 	"filippo.io/age"
+	"golang.org/x/sys/unix"
 
 	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/client"
 	"github.com/agentlab/agentlab/core/lab"
+	"github.com/agentlab/agentlab/core/state"
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
@@ -34,7 +36,8 @@ type devContents struct {
 	down      error    // why sandboxes and jobs are not known
 }
 
-// contents asks the daemon and looks into its directory.
+// contents asks the daemon and looks into its directory. Of one that was killed its
+// database is read: the next daemon would find all of that again.
 func (o devOptions) contents(ctx context.Context) (devContents, error) {
 	var in devContents
 	var err error
@@ -49,7 +52,46 @@ func (o devOptions) contents(ctx context.Context) (devContents, error) {
 	if in.sandboxes, in.down = c.Sandboxes(ctx, client.SandboxQuery{}); in.down == nil {
 		in.jobs, in.down = c.Jobs(ctx, client.JobQuery{Limit: jobsCounted})
 	}
+	if errors.Is(in.down, fault.Unavailable) && !o.alive() {
+		in.down = in.read(ctx, filepath.Join(o.dir, "data", databaseName))
+	}
 	return in, nil
+}
+
+// alive tells whether there is a daemon, whatever it answers.
+func (o devOptions) alive() bool {
+	var ns unix.Stat_t
+	if pinned, err := isNamespace(o.pin()); err != nil || !pinned {
+		return err != nil
+	}
+	return unix.Stat(o.pin(), &ns) != nil || left(ns, "agentlabd") > 0
+}
+
+// read takes sandboxes and jobs from a database that no daemon has open.
+func (in *devContents) read(ctx context.Context, path string) error {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil // it never came so far
+	}
+	s, err := state.Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	sandboxes, err := s.Sandboxes(ctx, state.SandboxFilter{})
+	if err != nil {
+		return err
+	}
+	jobs, err := s.Jobs(ctx, state.JobFilter{Limit: jobsCounted})
+	if err != nil {
+		return err
+	}
+	for _, sb := range sandboxes {
+		in.sandboxes = append(in.sandboxes, api.Sandbox{ID: sb.ID, JobID: sb.JobID, Keep: sb.Keep})
+	}
+	for _, j := range jobs {
+		in.jobs = append(in.jobs, api.Job{ID: j.ID, Task: j.Task, State: string(j.State)})
+	}
+	return nil
 }
 
 func (o devOptions) client() (*client.Client, error) {
@@ -63,7 +105,7 @@ func (in devContents) withoutDemo() devContents {
 		demo[j.ID] = j.Task == demoTask
 	}
 	in.jobs = slices.DeleteFunc(slices.Clone(in.jobs), func(j api.Job) bool { return demo[j.ID] })
-	in.sandboxes = slices.DeleteFunc(slices.Clone(in.sandboxes), func(s api.Sandbox) bool { return demo[s.JobID] })
+	in.sandboxes = slices.DeleteFunc(slices.Clone(in.sandboxes), func(s api.Sandbox) bool { return demo[s.JobID] && !s.Keep })
 	return in
 }
 
@@ -113,15 +155,14 @@ func (in devContents) ended() string {
 	return "stopped; " + what + "\nleft for the next one: guest images and memory templates, under /var/cache/agentlab\n"
 }
 
-// refuseUsed is the error of --unless-used. A daemon that was killed has nothing
-// that anybody could use; one that runs and does not answer may.
+// refuseUsed is the error of --unless-used.
 func (in devContents) refuseUsed(dir string) error {
 	const how = "go on using it, or end it with all of that: make demo-stop, which is agentlabd --dev --stop"
 	own := in.withoutDemo()
 	switch {
 	case !own.empty():
 		return fault.New(fault.Precondition, "the dev daemon in %s has what may be yours: %s; nothing was stopped", dir, own).WithHint("%s", how)
-	case in.down != nil && !errors.Is(in.down, fault.Unavailable):
+	case in.down != nil:
 		return fault.New(fault.Precondition, "what the dev daemon in %s has is not known; nothing was stopped: %w", dir, in.down).WithHint("%s", how)
 	}
 	return nil
@@ -152,7 +193,7 @@ func (o devOptions) madeByDev(path string) bool {
 	switch strings.TrimSuffix(path, ".new") {
 	case "profiles/dev.hcl":
 		text, err := os.ReadFile(filepath.Join(o.dir, path))
-		return err == nil && string(text) == devProfile
+		return err == nil && withoutComments(string(text)) == withoutComments(devProfile)
 	case "secrets/default.age":
 		text, err := o.openBundle(path)
 		return err == nil && demoBundle.Match(text)
@@ -161,6 +202,12 @@ func (o devOptions) madeByDev(path string) bool {
 	}
 	return false
 }
+
+// withoutComments leaves out whole lines, which are what changes from one version of
+// the dev profile to the next.
+func withoutComments(hcl string) string { return comment.ReplaceAllString(hcl, "") }
+
+var comment = regexp.MustCompile(`(?m)^\s*#.*\n`)
 
 func (o devOptions) openBundle(path string) ([]byte, error) {
 	key, err := os.ReadFile(filepath.Join(o.dir, "keys", "age.key"))

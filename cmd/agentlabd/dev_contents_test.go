@@ -57,7 +57,9 @@ func TestOwnFiles(t *testing.T) {
 	put("profiles/mine.hcl", "profile \"mine\" {}\n")
 	put("secrets/mine.age", "x")
 	check("profiles/mine.hcl", "secrets/mine.age")
-	put("profiles/dev.hcl", devProfile+"# longer\n")
+	put("profiles/dev.hcl", devProfile+"# as an older version had it\n")
+	check("profiles/mine.hcl", "secrets/mine.age")
+	put("profiles/dev.hcl", devProfile+"\nprofile \"own\" {}\n")
 	put("secrets/default.age", "somebody's")
 	check("profiles/dev.hcl", "profiles/mine.hcl", "secrets/default.age", "secrets/mine.age")
 }
@@ -121,10 +123,14 @@ func TestStopUnlessUsed(t *testing.T) {
 		t.Errorf("%q after the job %s, want %q", got, demos.Job.ID, want)
 	}
 
-	// Killed: nobody can use what is left, but files are theirs.
+	// Killed: the next daemon would have all of it again.
 	sim.Kill()
-	stop(o, "yours: profiles/mine.hcl; nothing")
-	if err := os.Remove(filepath.Join(o.dir, "profiles", "mine.hcl")); err != nil {
+	if err := os.Rename(filepath.Join(sim.Dir, "data"), filepath.Join(o.dir, "data")); err != nil {
+		t.Fatal(err)
+	}
+	stop(o, "yours: 1 sandbox, 1 job, profiles/mine.hcl; nothing")
+	err = errors.Join(os.Remove(filepath.Join(o.dir, "profiles", "mine.hcl")), os.RemoveAll(filepath.Join(o.dir, "data")))
+	if err != nil {
 		t.Fatal(err)
 	}
 	stop(o, "")

@@ -29,7 +29,7 @@ func stopDev(ctx context.Context, o devOptions) error {
 	}
 	o.runDir = o.lastRunDir()
 	in, err := o.contents(ctx)
-	if err != nil {
+	if err != nil && o.unlessUsed {
 		return err
 	}
 	if o.unlessUsed {

@@ -23,13 +23,15 @@ import (
 // directories again.
 const lockName = "agentlabd.lock"
 
+const databaseName = "agentlab.db" // in the data directory
+
 // layout knows where the daemon keeps what.
 type layout struct {
 	cfg *config.Config
 	dev bool // whoever called sudo may use the socket
 }
 
-func (l layout) database() string    { return filepath.Join(l.cfg.DataDir, "agentlab.db") }
+func (l layout) database() string    { return filepath.Join(l.cfg.DataDir, databaseName) }
 func (l layout) artifacts() string   { return filepath.Join(l.cfg.DataDir, "artifacts") }
 func (l layout) repos() string       { return filepath.Join(l.cfg.DataDir, "repos") }
 func (l layout) pluginState() string { return filepath.Join(l.cfg.DataDir, "plugins") }

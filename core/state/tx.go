@@ -53,18 +53,23 @@ func (s *Store) transact(ctx context.Context, f func(ctx context.Context, t *tx)
 	// that does. They find the lock taken, and the transaction ends with ctx.
 	if err := f(context.WithoutCancel(ctx), t); err != nil {
 		_ = raw.Rollback() // the context may have rolled it back already
-		if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return err
+		return ended(ctx, err)
 	}
 	if err := raw.Commit(); err != nil {
-		return err
+		return ended(ctx, err)
 	}
 	if len(t.touched) > 0 {
 		s.watchers.wake(t.touched)
 	}
 	return nil
+}
+
+// ended gives the reason why a transaction is over that ctx has rolled back.
+func ended(ctx context.Context, err error) error {
+	if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }
 
 // unable reports whether the database could not do what it was asked, as on a

@@ -95,7 +95,7 @@ func wish(ctx context.Context, spec Spec, hostVersion string) (plugin.Confinemen
 		select {
 		case <-other.(chan struct{}):
 		case <-ctx.Done():
-			return plugin.Confinement{}, fault.New(fault.Unavailable, "start plugin %s: the start was cancelled: %w", spec.label(), ctx.Err())
+			return plugin.Confinement{}, fault.New(fault.ClassOf(ctx.Err()), "start plugin %s: wait for what its binary asks for: %w", spec.label(), ctx.Err())
 		}
 	} else {
 		defer close(mine)

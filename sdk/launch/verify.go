@@ -123,8 +123,8 @@ func digest(f *os.File) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// version is a file with one content: nobody can write to a file and leave the
-// time of its change as it was.
+// version is a file with one content: who writes to a file changes the time of its
+// change, soon, even by memory.
 type version struct {
 	device, inode, size uint64
 	changed             unix.Timespec

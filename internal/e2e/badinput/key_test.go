@@ -66,7 +66,7 @@ func TestKey(t *testing.T) {
 			5:   {"sandbox", "new", "--profile", "plain"},
 			125: {"job", "run", "--repo", url, "--profile", "plain", "--task", "x"},
 		} {
-			b.refuse(refusal{code, fault.Precondition, []string{`profile "plain": secrets bundle "default" cannot be opened: ` + tc.says}, "in order"}, args...)
+			b.refuse(refusal{code, fault.Precondition, []string{`profile "plain": secrets bundle "default" cannot be opened: ` + tc.says}, "on the host"}, args...)
 		}
 		if tc.status {
 			if out := b.Run("doctor").Stdout; !strings.Contains(out, "is degraded: "+tc.says) { // it asks, so at once

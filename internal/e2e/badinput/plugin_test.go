@@ -148,7 +148,7 @@ func TestPluginBlock(t *testing.T) {
 		return fmt.Sprintf("%s:%d: ", b.ConfigFile(), strings.Count(before, "\n")+1)
 	}
 	b.tells(map[string][2]string{
-		at("wrld"):             {`"wrld" is not expected here`, ""},
+		at("wrld"):             {`unknown key "wrld"`, ""},
 		at("allow_plaintext"):  {"Incorrect attribute value type", "bool required"},
 		at(`"hypervisor" "ot`): {"does not serve agentlab.hypervisor.v1.HypervisorService", "it serves agentlab.network.v1.NetworkService"},
 	})

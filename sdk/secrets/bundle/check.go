@@ -199,8 +199,9 @@ func scalar(n *yaml.Node) any {
 	return n.Value
 }
 
-// showable keeps a value that slipped into a key's place out of messages.
-var showable = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,48}$`)
+// showable keeps a value that slipped into a key's place out of messages: it starts
+// as a name does, or is too short for a secret.
+var showable = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_.-]{0,47}|[A-Za-z0-9_.-]{1,16})$`)
 
 func shown(k *yaml.Node) string {
 	if k.Kind == yaml.ScalarNode && showable.MatchString(k.Value) {
