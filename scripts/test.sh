@@ -180,10 +180,12 @@ else
   run_stage cli 60 nice -n 3 go test -v $(plain_packages)
   # shellcheck disable=SC2046
   run_stage plugins 180 nice -n 3 go test -v $(plugin_packages)
+  # Mostly one guest at a time; the crashes mostly wait.
+  start_stage vms go test -v -timeout 15m ./internal/e2e/vm/...
   # shellcheck disable=SC2046
   run_stage crashes 240 nice -n 3 go test -v -timeout 10m $(crash_packages)
   run_stage network 120 go test -v ./plugins/netfilter/...
-  run_stage vms 240 go test -v -timeout 15m ./internal/e2e/vm/...
+  join_stage vms 240
   join_stage cloud 600
 fi
 
