@@ -64,7 +64,7 @@ sha256sum /etc/agentlab/bootstrap.json /var/lib/agentlab/credential /etc/ssh/ssh
 		b := boot()
 		return b != "" && b != first
 	})
-	g.root(t, "cloud-init status --wait")
+	g.root(t, cloudInitEnds)
 	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(g.root(t, state), "\n")); diff != "" {
 		t.Errorf("the reboot changed (- before, + after):\n%s", diff)
 	}

@@ -13,10 +13,14 @@ import (
 	"github.com/agentlab/agentlab/internal/testkit"
 )
 
+// cloudInitEnds waits as cloud-init status --wait does, whose program takes an
+// emulated guest from the very work that is waited for.
+const cloudInitEnds = "until test -e /run/cloud-init/result.json; do sleep 1; done"
+
 // testAccepted asks cloud-init itself: it used the CD-ROM, had no complaint, and
 // finds nothing in the user-data that its schema does not know.
 func (g *guest) testAccepted(t *testing.T) {
-	g.root(t, "cloud-init status --wait")
+	g.root(t, cloudInitEnds)
 	var result struct {
 		V1 struct {
 			Datasource string   `json:"datasource"`
