@@ -35,7 +35,7 @@ processor=$(awk -F ': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)
 cores=$(nproc)
 memory=$(awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo) MiB
 kvm=$kvm
-system=$(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release), Linux $(uname -r)
+system=$(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release), Linux $(uname -r | cut -d. -f1-2)
 qemu=$(qemu-system-x86_64 --version | head -n 1 | cut -d' ' -f4)
 go=$(go version | cut -d' ' -f3)
 load=$(cut -d' ' -f1-3 /proc/loadavg) before the run, with nothing of ours running"
