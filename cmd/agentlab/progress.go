@@ -175,7 +175,7 @@ func (p *progress) event(e api.Event) {
 	case lab.EventVMStarted:
 		p.line(f["step"], "started "+e.Message)
 		if f["way"] == string(hypervisor.WayBoot) {
-			p.line("boot", "the guest boots now, which takes a few minutes where VMs are emulated")
+			p.line("boot", "the guest boots now: seconds with KVM, up to a few minutes where VMs are emulated")
 		}
 	case lab.EventGuestHello:
 		p.line("hello", "from the guest, runner "+f["runner"])

@@ -166,7 +166,7 @@ func reachable(s api.Sandbox) error {
 	switch {
 	case lab.SandboxState(s.State).Starting():
 		return fault.New(fault.Precondition, "sandbox %s is %s", s.Name, s.State).
-			WithHint("it is still starting: agentlab logs -f %[1]s follows that, agentlab sandbox show %[1]s tells its step; try again once it is READY", s.Name)
+			WithHint("%s", lab.WaitHint(s.Name))
 	case s.State != string(lab.SandboxReady) && s.State != string(lab.SandboxRunning):
 		return fault.New(fault.Precondition, "sandbox %s is %s", s.Name, s.State).WithHint("agentlab sandbox show %s tells more", s.Name)
 	case s.HostKey == "":

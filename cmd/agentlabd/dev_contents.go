@@ -148,7 +148,7 @@ func (in devContents) ended() string {
 	what := "nothing was in it"
 	switch {
 	case in.down != nil:
-		what = "removed with it: " + strings.Join(append([]string{"all sandboxes and jobs (it did not answer, so they were not counted)"}, in.files...), ", ")
+		what = "removed with it: " + strings.Join(append([]string{"all that was in it, which could not be counted"}, in.files...), ", ")
 	case !in.empty():
 		what = "removed with it: " + in.String()
 	}
@@ -157,7 +157,7 @@ func (in devContents) ended() string {
 
 // refuseUsed is the error of --unless-used.
 func (in devContents) refuseUsed(dir string) error {
-	const how = "go on using it, or end it with all of that: make demo-stop, which is agentlabd --dev --stop"
+	const how = "go on using it (agentlabd --dev starts one that was killed again), or end it with all of that: make demo-stop, which is agentlabd --dev --stop"
 	own := in.withoutDemo()
 	switch {
 	case !own.empty():

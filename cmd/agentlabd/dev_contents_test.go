@@ -136,6 +136,28 @@ func TestStopUnlessUsed(t *testing.T) {
 	stop(o, "")
 }
 
+// What cannot be listed may be somebody's, and keeps nobody from ending it by name.
+func TestStopOfADirectoryThatCannotBeListed(t *testing.T) {
+	o := newDevDir(t, t.TempDir())
+	profiles := filepath.Join(o.dir, "profiles")
+	if err := errors.Join(os.RemoveAll(profiles), os.WriteFile(profiles, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := stopDev(t.Context(), o); !errors.Is(err, fault.Denied) {
+		t.Errorf("--unless-used: %v, want denied", err)
+	}
+	if _, err := os.Stat(o.dir); err != nil {
+		t.Fatalf("refused, and removed all the same: %v", err)
+	}
+	o.unlessUsed = false
+	if err := stopDev(t.Context(), o); err != nil {
+		t.Errorf("--stop: %v", err)
+	}
+	if _, err := os.Stat(o.dir); err == nil {
+		t.Error("--stop left the directory")
+	}
+}
+
 func TestContentsInWords(t *testing.T) {
 	in := devContents{
 		sandboxes: []api.Sandbox{{}, {}}, files: []string{"keys/x"},
@@ -148,7 +170,7 @@ func TestContentsInWords(t *testing.T) {
 	if err := hung.refuseUsed("/d"); !errors.Is(err, fault.Precondition) || !strings.Contains(err.Error(), "is not known") {
 		t.Errorf("a daemon that runs and does not answer: %v", err)
 	}
-	if got := hung.ended(); !strings.Contains(got, "removed with it: all sandboxes and jobs (it did not answer") {
+	if got := hung.ended(); !strings.Contains(got, "removed with it: all that was in it, which could not be counted") {
 		t.Errorf("%q", got)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -29,14 +30,15 @@ func stopDev(ctx context.Context, o devOptions) error {
 	}
 	o.runDir = o.lastRunDir()
 	in, err := o.contents(ctx)
-	if err != nil && o.unlessUsed {
-		return err
-	}
 	if o.unlessUsed {
-		if err := in.refuseUsed(o.dir); err != nil {
+		if err == nil {
+			err = in.refuseUsed(o.dir)
+		}
+		if err != nil {
 			return err
 		}
 	}
+	in.down = errors.Join(in.down, err)
 	if err := o.endAll(ctx); err != nil {
 		return err
 	}

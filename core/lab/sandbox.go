@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -91,4 +92,9 @@ func (s SandboxState) Live() bool { return s != SandboxDestroyed }
 // Starting reports whether a sandbox in this state is on its way to READY.
 func (s SandboxState) Starting() bool {
 	return s == SandboxRequested || s == SandboxProvisioning || s == SandboxBooting
+}
+
+// WaitHint tells people how to wait for a sandbox that is Starting.
+func WaitHint(name string) string {
+	return fmt.Sprintf("it is still starting: agentlab logs -f %[1]s follows that, agentlab sandbox show %[1]s tells its step; try again once it is READY", name)
 }

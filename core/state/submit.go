@@ -102,7 +102,7 @@ func CheckFree(sb lab.Sandbox, open []lab.Operation) error {
 	}
 	refusal := fault.New(fault.Precondition, "sandbox %s is not free: it is %s", sb.Name, sb.State)
 	if sb.State.Starting() {
-		return refusal.WithHint("it is still starting: agentlab logs -f %[1]s follows that, agentlab sandbox show %[1]s tells its step; try again once it is READY", sb.Name)
+		return refusal.WithHint("%s", lab.WaitHint(sb.Name))
 	}
 	return refusal.WithHint("a job needs a READY sandbox in which nothing runs; agentlab sandbox show %s tells more", sb.Name)
 }
