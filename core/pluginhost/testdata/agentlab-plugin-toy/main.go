@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,7 +36,7 @@ func main() {
 			{Name: "folder", Type: plugin.String, Required: true},
 			{Name: "token", Type: plugin.String, Sensitive: true},
 			{Name: "limit", Type: plugin.Number, Default: 10, Min: plugin.Limit(1), Max: plugin.Limit(100)},
-			{Name: "mode", Type: plugin.String, OneOf: []string{"plain", "broken", "slow"}},
+			{Name: "mode", Type: plugin.String, OneOf: []string{"plain", "broken", "meet"}},
 			{Name: "keys", Type: plugin.List(plugin.String)},
 			{Name: "dir", Type: plugin.String, Deprecation: "Use folder instead."},
 		}}},
@@ -61,7 +62,7 @@ func main() {
 // plugin takes what only one process can have.
 func alone() bool { return strings.HasSuffix(os.Args[0], "-alone") }
 
-func configure(_ context.Context, host plugin.HostContext, cfg json.RawMessage, log hclog.Logger) (plugin.Instance, error) {
+func configure(ctx context.Context, host plugin.HostContext, cfg json.RawMessage, log hclog.Logger) (plugin.Instance, error) {
 	var c config
 	if err := plugin.Decode(cfg, &c); err != nil {
 		return plugin.Instance{}, err
@@ -75,10 +76,29 @@ func configure(_ context.Context, host plugin.HostContext, cfg json.RawMessage, 
 			return plugin.Instance{}, fault.New(fault.Exists, "listen: %w", err)
 		}
 	}
-	if c.Mode == "slow" {
-		time.Sleep(500 * time.Millisecond)
+	if c.Mode == "meet" {
+		if err := c.meet(ctx); err != nil {
+			return plugin.Instance{}, err
+		}
 	}
 	return plugin.Instance{Service: secrets.Service(driver{c, host}), Health: c.health}, nil
+}
+
+// meet returns when another process is being configured with the same folder.
+func (c config) meet(ctx context.Context) error {
+	if err := os.WriteFile(filepath.Join(c.Folder, strconv.Itoa(os.Getpid())), nil, 0o644); err != nil {
+		return fault.New(fault.Denied, "tell the other: %w", err)
+	}
+	for {
+		if here, err := os.ReadDir(c.Folder); err == nil && len(here) > 1 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fault.New(fault.Timeout, "wait for the other: %w", ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 // health is what a file in the folder says.
