@@ -34,7 +34,7 @@ func (d *Driver) ListTemplates(ctx context.Context) ([]hypervisor.Template, erro
 			t.Findings = []plugin.Finding{{
 				ID: hypervisor.FindingSuperseded, Level: plugin.LevelWarning,
 				Message: e.Dir + " is not used: another image of its VMID or name comes first",
-				Fix:     "remove its folder once no VM depends on it; images/build.sh --prune does so for all but the newest three",
+				Fix:     "remove such folders once no VM depends on them; images/build.sh --prune does so for all but the newest three",
 			}}
 		default:
 			t.Memory = d.memoryOf(ctx, e, warm)
