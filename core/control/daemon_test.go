@@ -266,8 +266,13 @@ func (d *daemon) reserve(id string) lab.Sandbox {
 func (d *daemon) ready(id string) {
 	d.t.Helper()
 	for _, to := range []lab.SandboxState{lab.SandboxProvisioning, lab.SandboxBooting, lab.SandboxReady} {
-		d.must(d.store.Commit(d.t.Context(), state.Commit{Sandboxes: []state.SandboxChange{{ID: id, To: to}}}))
+		d.sandboxTo(id, to)
 	}
+}
+
+func (d *daemon) sandboxTo(id string, to lab.SandboxState) {
+	d.t.Helper()
+	d.must(d.store.Commit(d.t.Context(), state.Commit{Sandboxes: []state.SandboxChange{{ID: id, To: to}}}))
 }
 
 func (d *daemon) jobTo(id string, to lab.JobState, code int) {

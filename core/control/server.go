@@ -37,6 +37,7 @@ type Store interface {
 	Events(ctx context.Context, f state.EventFilter) ([]lab.Event, error)
 	EventBefore(ctx context.Context, t time.Time) (int64, error)
 	Watch() (wake <-chan struct{}, stop func())
+	WatchSandbox(id string) (wake <-chan struct{}, stop func())
 	PutRepo(ctx context.Context, r state.Repo) error
 	Repo(ctx context.Context, id string) (state.Repo, error)
 	GiveUpRepo(ctx context.Context, id string) error

@@ -3,6 +3,7 @@ package control
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -31,7 +32,7 @@ func (s *Server) sandboxStream(w http.ResponseWriter, r *http.Request) error {
 	if port := queryInt(r, "port", sshPort); port != sshPort {
 		return fault.New(fault.Unsupported, "port %d cannot be reached through the daemon", port).WithHint("only port %d can", sshPort)
 	}
-	target, err := s.dialSandbox(r)
+	id, target, err := s.dialSandbox(r)
 	if err != nil {
 		return err
 	}
@@ -54,32 +55,32 @@ func (s *Server) sandboxStream(w http.ResponseWriter, r *http.Request) error {
 		return nil // the caller is gone, and nothing can be answered any more
 	}
 	_ = conn.SetDeadline(time.Time{})
-	s.join(conn, rw.Reader, target)
+	s.join(conn, rw.Reader, target, id)
 	return nil
 }
 
-func (s *Server) dialSandbox(r *http.Request) (net.Conn, error) {
+func (s *Server) dialSandbox(r *http.Request) (id string, _ net.Conn, _ error) {
 	sb, err := s.cfg.Store.FindSandbox(r.Context(), r.PathValue("ref"))
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	if (sb.State != lab.SandboxReady && sb.State != lab.SandboxRunning) || !sb.Address.IsValid() {
-		return nil, fault.New(fault.Precondition, "sandbox is %s", sb.State).WithResource("sandbox %d", sb.VMID).
+		return "", nil, fault.New(fault.Precondition, "sandbox is %s", sb.State).WithResource("sandbox %d", sb.VMID).
 			WithHint("it can be entered while it is READY or RUNNING")
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), dialTimeout)
 	defer cancel()
 	conn, err := s.cfg.Dial(ctx, netip.AddrPortFrom(sb.Address, sshPort))
 	if err != nil {
-		return nil, fault.New(fault.Unavailable, "connect to %s port %d: %w", sb.Address, sshPort, err).
+		return "", nil, fault.New(fault.Unavailable, "connect to %s port %d: %w", sb.Address, sshPort, err).
 			WithResource("sandbox %d", sb.VMID).WithHint("sshd may still be starting")
 	}
-	return conn, nil
+	return sb.ID, conn, nil
 }
 
-// join copies both ways until both ends are done or the daemon stops. early
-// holds what the caller sent before it had our answer.
-func (s *Server) join(caller net.Conn, early *bufio.Reader, target net.Conn) {
+// join copies both ways until both ends are done, the sandbox has no guest any more
+// or the daemon stops. early holds what the caller sent before it had our answer.
+func (s *Server) join(caller net.Conn, early *bufio.Reader, target net.Conn, sandboxID string) {
 	done := make(chan struct{}, 2)
 	copyOne := func(dst net.Conn, src io.Reader) {
 		_, _ = io.Copy(dst, src) // either end may go at any time
@@ -90,16 +91,32 @@ func (s *Server) join(caller net.Conn, early *bufio.Reader, target net.Conn) {
 	}
 	go copyOne(target, early)
 	go copyOne(caller, target)
-	for left := 2; left > 0; {
+	// A VM that was taken away says no farewell: TCP alone would wait for a quarter of an hour.
+	changed, stop := s.cfg.Store.WatchSandbox(sandboxID)
+	defer stop()
+	closing := s.closing
+	for left, over := 2, s.guestGone(sandboxID); left > 0; {
+		if over {
+			_ = caller.Close()
+			_ = target.Close()
+		}
 		select {
 		case <-done:
 			left--
-		case <-s.closing:
-			_ = caller.Close()
-			_ = target.Close()
-			for ; left > 0; left-- {
-				<-done
-			}
+		case <-changed:
+			over = over || s.guestGone(sandboxID)
+		case <-closing:
+			over, closing = true, nil
 		}
 	}
+}
+
+// guestGone tells whether nothing can be on the other end of a connection. What
+// cannot be read now will be asked at the next change.
+func (s *Server) guestGone(sandboxID string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), stall)
+	defer cancel()
+	sb, err := s.cfg.Store.Sandbox(ctx, sandboxID)
+	return errors.Is(err, fault.NotFound) ||
+		err == nil && (sb.State == lab.SandboxStopped || sb.State == lab.SandboxFailed || sb.State == lab.SandboxDestroyed)
 }

@@ -272,14 +272,22 @@ func TestSandboxStream(t *testing.T) {
 	if b, err := io.ReadAll(conn); err != nil || string(b) != fmt.Sprintf("got %d", len(payload)) {
 		t.Errorf("%q, %v", b, err)
 	}
-	open, err := d.c.DialSandbox(ctx, "box", 22)
-	d.must(err)
-	defer open.Close()
-	d.must(d.stop()) // ends what is open
-	d.must(open.SetReadDeadline(time.Now().Add(5 * time.Second)))
-	if _, err := io.ReadAll(open); errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Error("the stream outlived the daemon")
+	ends := func(what string, cause func()) {
+		t.Helper()
+		open, err := d.c.DialSandbox(ctx, "box", 22)
+		d.must(err)
+		defer open.Close()
+		_, err = io.ReadFull(open, banner)
+		d.must(err)
+		cause()
+		d.must(open.SetReadDeadline(time.Now().Add(5 * time.Second)))
+		if _, err := io.ReadAll(open); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the stream outlived the %s", what)
+		}
 	}
+	ends("daemon", func() { d.must(d.stop()) })
+	d.restart()
+	ends("guest", func() { d.sandboxTo(sb.ID, lab.SandboxDestroyed) })
 }
 
 func archive(t *testing.T, first string, size int) []byte {
