@@ -3,6 +3,7 @@ package launch_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -212,6 +213,11 @@ func TestStopOfAStoppedProcessIsBounded(t *testing.T) {
 	if err := unix.Kill(p.PID(), unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	for deadline := time.Now().Add(10 * time.Second); !stopped(t, p.PID()); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the process does not stop")
+		}
+	}
 	began := time.Now()
 	if err := p.Stop(t.Context()); err != nil {
 		t.Fatal(err)
@@ -222,6 +228,24 @@ func TestStopOfAStoppedProcessIsBounded(t *testing.T) {
 	if e := p.Exit(); e.Signal != "SIGKILL" {
 		t.Errorf("plugin %s", e)
 	}
+}
+
+// stopped tells whether no thread runs any more. The signal alone does not say so: a
+// thread may answer another call before it takes notice.
+func stopped(t *testing.T, pid int) bool {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("threads of process %d: %d, %v", pid, len(threads), err)
+	}
+	for _, stat := range threads {
+		b, err := os.ReadFile(stat)
+		_, rest, _ := strings.Cut(string(b), ") ")
+		if err != nil || !strings.HasPrefix(rest, "T") {
+			return false
+		}
+	}
+	return true
 }
 
 func TestNothingOfTheGroupSurvives(t *testing.T) {
