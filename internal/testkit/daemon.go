@@ -125,15 +125,28 @@ func (d *Daemon) Kill(t testing.TB) {
 	_ = d.cmd.Wait()
 }
 
-// SetQEMU adds a line to the qemu plugin's block and has the daemon take it over.
+// SetQEMU adds a line to the qemu plugin's block, until the daemon's next start.
 func (d *Daemon) SetQEMU(t testing.TB, line string) {
+	t.Helper()
+	// The plugin's block alone has this key.
+	d.edit(t, func(text []byte) []byte {
+		return bytes.Replace(text, []byte("uid_base"), []byte(line+"\n    uid_base"), 1)
+	})
+}
+
+// Set adds a line outside of every block, until the daemon's next start.
+func (d *Daemon) Set(t testing.TB, line string) {
+	t.Helper()
+	d.edit(t, func(text []byte) []byte { return append(text, "\n"+line+"\n"...) })
+}
+
+// edit changes the configuration and has the daemon take it over.
+func (d *Daemon) edit(t testing.TB, change func([]byte) []byte) {
 	t.Helper()
 	path := filepath.Join(d.Dir, "config.hcl")
 	text, err := os.ReadFile(path)
 	if err == nil {
-		// The plugin's block alone has this key.
-		text = bytes.Replace(text, []byte("uid_base"), []byte(line+"\n    uid_base"), 1)
-		err = os.WriteFile(path, text, 0o600)
+		err = os.WriteFile(path, change(text), 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
