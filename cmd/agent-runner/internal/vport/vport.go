@@ -21,6 +21,8 @@ type Port struct {
 	file *os.File
 	raw  syscall.RawConn
 	up   bool // the host's client was there at the last look
+	// pause sleeps between looks.
+	pause func(time.Duration)
 }
 
 // Open opens the port of this name. fault.NotFound: this VM has none, or its
@@ -39,7 +41,11 @@ func Open(l layout.Layout, name string) (*Port, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open port: %w", err), f.Close())
 	}
-	return &Port{file: f, raw: raw}, nil
+	return newPort(f, raw), nil
+}
+
+func newPort(f *os.File, raw syscall.RawConn) *Port {
+	return &Port{file: f, raw: raw, pause: time.Sleep}
 }
 
 // find asks the kernel itself: udev's link may come later.
@@ -55,8 +61,12 @@ func find(l layout.Layout, name string) (string, error) {
 }
 
 // hangupWait is how much later the kernel may hear of a hang-up than of the next
-// client's first words: the two come by different queues.
-const hangupWait = 300 * time.Millisecond
+// client's first words: the two come by different queues. A client that is there is
+// mostly seen at the first looks.
+const (
+	hangupWait = 300 * time.Millisecond
+	firstLook  = 5 * time.Millisecond
+)
 
 // Read gives what the host says, and channel.ErrHangup once when its client has
 // gone and no other has come at once. The kernel then tells of nothing to read
@@ -67,15 +77,24 @@ func (p *Port) Read(b []byte) (int, error) {
 		if n > 0 || !errors.Is(err, channel.ErrHangup) {
 			return n, err
 		}
-		time.Sleep(hangupWait)
-		n, there, err := p.look(b)
-		if n > 0 || err != nil {
+		if n, err := p.next(b); n > 0 || err != nil {
 			return n, err
 		}
-		if p.up = there; !there {
-			return 0, channel.ErrHangup
+	}
+}
+
+// next waits for another client, whose first words it gives if they are there.
+func (p *Port) next(b []byte) (int, error) {
+	for wait, waited := firstLook, time.Duration(0); waited < hangupWait; wait *= 2 {
+		wait = min(wait, hangupWait-waited)
+		p.pause(wait)
+		waited += wait
+		n, there, err := p.look(b)
+		if p.up = there; there || err != nil {
+			return n, err
 		}
 	}
+	return 0, channel.ErrHangup
 }
 
 // look reads without waiting, and reports whether the host's client is there.

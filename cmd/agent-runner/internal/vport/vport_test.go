@@ -32,13 +32,11 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// A FIFO tells of comings and goings as the port does: end of file while nobody
-// is there, and once somebody leaves.
-func TestClientsComeAndGo(t *testing.T) {
-	l := layout.Layout{Root: t.TempDir()}
-	put(t, l.At("/sys/class/virtio-ports/vport0p1/name"), channel.Port)
-	put(t, l.At("/dev/x"), "")
-	path := l.At("/dev/vport0p1")
+// fifo is a port whose comings and goings are told as by a real one: end of file
+// while nobody is there, and once somebody leaves.
+func fifo(t *testing.T) (p *Port, path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "vport0p1")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +48,71 @@ func TestClientsComeAndGo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Port{file: f, raw: raw}
+	return newPort(f, raw), path
+}
+
+// say connects a client that says something.
+func say(t *testing.T, path, text string) (leave func()) {
+	t.Helper()
+	w, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteString(text); err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = w.Close() }
+}
+
+// A client that takes the place of one that left is heard at the next look, and the
+// hang-up of the first is not taken for its own.
+func TestClientsTakeTurns(t *testing.T) {
+	for _, comesAt := range []int{1, 3} {
+		p, path := fifo(t)
+		b := make([]byte, 16)
+		leave := say(t, path, "first")
+		if n, err := p.Read(b); string(b[:n]) != "first" || err != nil {
+			t.Fatalf("read %q, %v", b[:n], err)
+		}
+		leave()
+		var looks int
+		var waited time.Duration
+		p.pause = func(d time.Duration) {
+			looks++
+			waited += d
+			if looks == comesAt {
+				t.Cleanup(say(t, path, "second"))
+			}
+		}
+		if n, err := p.Read(b); string(b[:n]) != "second" || err != nil {
+			t.Fatalf("read %q, %v", b[:n], err)
+		}
+		if looks != comesAt || waited > hangupWait/2 {
+			t.Errorf("a client that came at look %d was heard at look %d, after %s", comesAt, looks, waited)
+		}
+		p.Close()
+	}
+}
+
+// Nobody is missed before the kernel has had its time.
+func TestHangupIsToldInTime(t *testing.T) {
+	p, path := fifo(t)
+	defer p.Close()
+	b := make([]byte, 16)
+	leave := say(t, path, "x")
+	if n, err := p.Read(b); n != 1 || err != nil {
+		t.Fatalf("read %q, %v", b[:n], err)
+	}
+	leave()
+	var waited time.Duration
+	p.pause = func(d time.Duration) { waited += d }
+	if n, err := p.Read(b); !errors.Is(err, channel.ErrHangup) || waited != hangupWait {
+		t.Errorf("read %q, %v after %s", b[:n], err, waited)
+	}
+}
+
+func TestClientsComeAndGo(t *testing.T) {
+	p, path := fifo(t)
 	type result struct {
 		text string
 		err  error
@@ -73,17 +135,11 @@ func TestClientsComeAndGo(t *testing.T) {
 			t.Fatalf("read %q, %v from nobody", r.text, r.err)
 		case <-time.After(20 * time.Millisecond):
 		}
-		w, err := os.OpenFile(path, os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.WriteString("hello"); err != nil {
-			t.Fatal(err)
-		}
+		leave := say(t, path, "hello")
 		if r := <-reads; r.text != "hello" || r.err != nil {
 			t.Fatalf("read %q, %v", r.text, r.err)
 		}
-		w.Close()
+		leave()
 		if r := <-reads; !errors.Is(r.err, channel.ErrHangup) {
 			t.Fatalf("after the client left: %q, %v", r.text, r.err)
 		}
