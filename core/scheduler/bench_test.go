@@ -67,7 +67,8 @@ func (b *bench) start(effect int) {
 	b.crash = &crasher{left: effect, kill: cancel}
 	d := &drivers{b.world, b.crash}
 	cfg := Config{
-		Store: mortalStore{b.store, b.crash}, Hypervisor: d, Network: netDriver{d}, HostUUID: "host", Bridge: "vmbr1",
+		StartsAtOnce: 3,
+		Store:        mortalStore{b.store, b.crash}, Hypervisor: d, Network: netDriver{d}, HostUUID: "host", Bridge: "vmbr1",
 		Subnet: netip.MustParsePrefix("10.77.0.0/16"), HostAddress: netip.MustParseAddr("10.77.0.1"), GuestURL: "http://10.77.0.1:8844",
 		RenderSeed: func(in SeedInput) (hypervisor.Seed, error) {
 			return hypervisor.Seed{UserData: []byte(in.Token.Reveal())}, nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -48,6 +49,7 @@ type Config struct {
 	BeatWithin time.Duration
 
 	CreatesPerTemplate int // VMs made from one template at a time; 0 is 4
+	StartsAtOnce       int // VMs started at a time; 0 is one for each processor, at least 2
 	Timing             Timing
 	Log                hclog.Logger // nil logs nothing
 }
@@ -104,6 +106,7 @@ func (c Config) withDefaults() Config {
 		c.Beat = func() {}
 	}
 	c.CreatesPerTemplate = cmp.Or(c.CreatesPerTemplate, 4)
+	c.StartsAtOnce = cmp.Or(c.StartsAtOnce, max(runtime.NumCPU(), 2))
 	if c.Log == nil {
 		c.Log = hclog.NewNullLogger()
 	}

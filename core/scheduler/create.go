@@ -31,7 +31,7 @@ func (s *Scheduler) createSandbox() kind {
 			{name: stepReserve, run: reserve, timeout: call, retries: modest},
 			{name: "attach-network", run: attachNetwork, undo: detachNetwork, timeout: call, retries: modest},
 			{name: "create-vm", prepare: tryVM, run: createVM, undo: cutAndRemoveVM, retries: modest},
-			{name: "start-vm", prepare: extendTokens, run: startVM, timeout: call, retries: modest},
+			{name: "start-vm", prepare: extendTokens, run: startVM, retries: modest},
 			{name: "wait-hello", prepare: extendTokens, run: waitHello, limit: readyLimit},
 		},
 		done:   sandboxReady,
@@ -96,7 +96,7 @@ func createVM(ctx context.Context, w *work) (state.Commit, error) {
 	if w.sb.VMID == 0 { // burned just before a restart
 		return state.Commit{}, &jump{to: stepReserve}
 	}
-	release, err := w.acquire(ctx, w.sb.Spec.Template)
+	release, err := w.toCreate(ctx)
 	if err != nil {
 		return state.Commit{}, err
 	}
@@ -165,6 +165,13 @@ func extendTokens(w *work) state.Commit {
 }
 
 func startVM(ctx context.Context, w *work) (state.Commit, error) {
+	release, err := w.toStart(ctx)
+	if err != nil {
+		return state.Commit{}, err
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.Timing.CallTimeout)
+	defer cancel()
 	vm, err := w.cfg.Hypervisor.SetPower(ctx, w.ref(), hypervisor.PowerOn, 0)
 	if err != nil || vm.Start.Way == "" {
 		return state.Commit{}, err

@@ -7,38 +7,47 @@ import (
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
 
-// limits bounds how many VMs are made from one template at a time: clones of
-// one template wait for each other's locks, and give up when too many do.
+// limits bounds what goes on at one time. Clones of one template wait for each
+// other's locks, and give up when too many do. VMs that start keep the processors
+// busy: more of them at once are all late, and each takes longer than in its turn.
 type limits struct {
-	size int
-
 	mu sync.Mutex
 	// mu guards:
 	slots map[string]chan struct{}
 }
 
-func (l *limits) of(template string) chan struct{} {
+// of gives the slots of that name, of which there are size.
+func (l *limits) of(name string, size int) chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.slots == nil {
 		l.slots = map[string]chan struct{}{}
 	}
-	if l.slots[template] == nil {
-		l.slots[template] = make(chan struct{}, l.size)
+	if l.slots[name] == nil {
+		l.slots[name] = make(chan struct{}, size)
 	}
-	return l.slots[template]
+	return l.slots[name]
 }
 
-// acquire waits for a slot of the template; release gives it back.
-func (w *work) acquire(ctx context.Context, template string) (release func(), err error) {
-	slot := w.limits.of(template)
+func (w *work) toCreate(ctx context.Context) (release func(), err error) {
+	name := "template " + w.sb.Spec.Template
+	return w.acquire(ctx, name, w.limits.of(name, w.cfg.CreatesPerTemplate))
+}
+
+func (w *work) toStart(ctx context.Context) (release func(), err error) {
+	const name = "other starts"
+	return w.acquire(ctx, name, w.limits.of(name, w.cfg.StartsAtOnce))
+}
+
+// acquire waits for a slot; release gives it back.
+func (w *work) acquire(ctx context.Context, name string, slot chan struct{}) (release func(), err error) {
 	release = func() { <-slot }
 	select {
 	case slot <- struct{}{}:
 		return release, nil
 	default:
 	}
-	w.progress(ctx)(hypervisor.Progress{Phase: "wait for template " + template, Fraction: -1})
+	w.progress(ctx)(hypervisor.Progress{Phase: "wait for " + name, Fraction: -1})
 	wake, stop := w.cfg.Store.WatchSandbox(w.sb.ID)
 	defer stop()
 	for {

@@ -49,7 +49,6 @@ func New(cfg Config) *Scheduler {
 	s := &Scheduler{
 		cfg:     cfg,
 		log:     cfg.Log,
-		limits:  limits{size: cfg.CreatesPerTemplate},
 		wake:    make(chan struct{}, 1),
 		claimed: map[string]struct{}{},
 	}

@@ -25,10 +25,11 @@ type world struct {
 	fails     map[string][]error
 	findings  []plugin.Finding // of CheckHost
 	createFor time.Duration
-	creating  int
-	flushed   bool // the host's rules are gone
-	linkless  bool // so are links that Attach has to make anew
-	mostAtOne int  // creates at the same time
+	startFor  time.Duration
+	busy      map[string]int // calls that go on, by name
+	mostBusy  map[string]int // at the same time, so far
+	flushed   bool           // the host's rules are gone
+	linkless  bool           // so are links that Attach has to make anew
 	last      uint32
 }
 
@@ -42,7 +43,10 @@ type machine struct {
 }
 
 func newWorld() *world {
-	return &world{vms: map[uint32]*machine{}, nets: map[string]network.AttachRequest{}, fails: map[string][]error{}, last: 1005}
+	return &world{
+		vms: map[uint32]*machine{}, nets: map[string]network.AttachRequest{}, fails: map[string][]error{}, last: 1005,
+		busy: map[string]int{}, mostBusy: map[string]int{},
+	}
 }
 
 // failing makes the next calls of that name fail with these errors.
@@ -174,8 +178,7 @@ func (d *drivers) GetStats(context.Context, []uint32) (map[uint32]hypervisor.Sta
 func (d *drivers) CreateVM(ctx context.Context, req hypervisor.CreateRequest, progress func(hypervisor.Progress)) (vm hypervisor.VM, err error) {
 	err = d.crash.around(func() error {
 		progress(hypervisor.Progress{Phase: "clone disk", Fraction: 0.5})
-		d.enter()
-		defer d.leave()
+		defer d.enter("create")()
 		sleep(ctx, d.createFor)
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -198,21 +201,25 @@ func (d *drivers) CreateVM(ctx context.Context, req hypervisor.CreateRequest, pr
 	return vm, err
 }
 
-func (w *world) enter() {
+// enter counts a call that takes its time, until leave.
+func (w *world) enter(call string) (leave func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.creating++
-	w.mostAtOne = max(w.mostAtOne, w.creating)
+	w.busy[call]++
+	w.mostBusy[call] = max(w.mostBusy[call], w.busy[call])
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.busy[call]--
+	}
 }
 
-func (w *world) leave() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.creating--
-}
-
-func (d *drivers) SetPower(_ context.Context, ref hypervisor.Ref, target hypervisor.Power, _ time.Duration) (vm hypervisor.VM, err error) {
+func (d *drivers) SetPower(ctx context.Context, ref hypervisor.Ref, target hypervisor.Power, _ time.Duration) (vm hypervisor.VM, err error) {
 	err = d.crash.around(func() error {
+		if target == hypervisor.PowerOn {
+			defer d.enter("start")()
+			sleep(ctx, d.startFor)
+		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if err := d.planned("SetPower"); err != nil {
