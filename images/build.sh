@@ -110,7 +110,7 @@ check_host() {
 	local free
 	[ "$(id -u)" = 0 ] || die "must run as root: it makes files of other owners" "sudo $0 …"
 	[ "$(uname -m)" = x86_64 ] || die "images are built on x86_64 only"
-	need_tools build mmdebstrap mke2fs qemu-img gcc cpio sfdisk tar setpriv unshare flock
+	need_tools build mmdebstrap mke2fs qemu-img gcc cpio lz4 sfdisk tar setpriv unshare flock
 	mkdir -p "$cache"/{rootfs,images,locks,tmp,logs}
 	free=$(df -Pm "$cache" | awk 'NR == 2 { print $4 }')
 	[ "$free" -ge "$NEEDED_MB" ] ||
@@ -232,7 +232,7 @@ boot_facts() {
 	case $kind in
 	fast)
 		cat <<-TEXT
-			  "kernel": "vmlinuz",
+			  "kernel": "kernel",
 			  "kernel_version": "$1",
 			  "initrd": "initrd.img",
 			  "cmdline": "$CMDLINE",

@@ -33,6 +33,7 @@ wanted() {
 			debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg
 			e2fsprogs mke2fs
 			cpio cpio
+			lz4 lz4
 			fdisk sfdisk
 			qemu-utils qemu-img
 			util-linux setpriv

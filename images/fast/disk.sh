@@ -66,9 +66,31 @@ make_initrd() {
 	rm -rf "$work"
 }
 
+# number FILE OFFSET TYPE: an unsigned number of a file, as od names its type.
+number() { od -An -v -j "$2" -N "${3#u}" -t "$3" "$1" | tr -d ' '; }
+
+# unpack_kernel FROM TO: what a vmlinuz unpacks when it boots, by the offsets of Linux'
+# Documentation/arch/x86/boot.rst: setup_sects, payload_offset and payload_length. The
+# payload is one LZ4 stream in the old format and the size of what is in it.
+unpack_kernel() {
+	local from=$1 to=$2 start length
+	start=$((($(number "$from" $((0x1f1)) u1) + 1) * 512 + $(number "$from" $((0x248)) u4)))
+	length=$(number "$from" $((0x24c)) u4)
+	[ "$(number "$from" "$start" u4)" = $((0x184c2102)) ] || return 1
+	dd if="$from" iflag=skip_bytes,count_bytes skip="$start" count=$((length - 4)) bs=1M status=none | lz4 -dcq >"$to"
+	[ "$(stat -c %s "$to")" = "$(number "$from" $((start + length - 4)) u4)" ] || die "$from is damaged"
+}
+
+# take_kernel: QEMU copies a packed kernel into the memory of each VM's process; one
+# that is unpacked and starts by PVH it maps, and all share the file's pages.
 take_kernel() {
+	local packed
 	find_kernel
-	cp "$tree/boot/vmlinuz-$kernel_version" "$out/vmlinuz"
+	packed=$tree/boot/vmlinuz-$kernel_version
+	if ! grep -qx CONFIG_PVH=y "$tree/boot/config-$kernel_version" || ! unpack_kernel "$packed" "$out/kernel"; then
+		note "this kernel cannot be started unpacked: each VM will take $(($(stat -c %s "$packed") >> 20)) MiB more"
+		cp "$packed" "$out/kernel"
+	fi
 	make_initrd "$kernel_version" "$out/initrd.work"
 	rm -rf "${tree:?}"/boot/* "${tree:?}"/vmlinuz* "${tree:?}"/initrd.img*
 }

@@ -199,7 +199,8 @@ func (m Machine) devices() []string {
 		"-mon", "chardev=monitor,mode=control",
 		"-chardev", "socket,id=channel,server=on,wait=off,fd=" + strconv.Itoa(m.Channel),
 		"-chardev", "ringbuf,id=" + ConsoleDevice + ",size=" + strconv.Itoa(ConsoleBytes),
-		"-device", "virtio-serial-pci,id=serial0,disable-legacy=on",
+		// Its default are 31 ports, and two queues of each to set up and to watch.
+		"-device", "virtio-serial-pci,id=serial0,disable-legacy=on,max_ports=2",
 		"-device", m.console(),
 		"-device", "virtserialport,bus=serial0.0,nr=1,chardev=channel,name=" + ChannelPort,
 		// Also without a disk of its own: disks can be plugged in later.
