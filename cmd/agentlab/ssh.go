@@ -188,7 +188,7 @@ func (r *sshRun) argv(env *cli.Env, s api.Sandbox, known string, direct bool) ([
 		"-o", "HostKeyAlias=" + s.ID, "-o", "UserKnownHostsFile=" + quoted(known), "-o", "GlobalKnownHostsFile=/dev/null",
 		"-o", "StrictHostKeyChecking=yes", "-o", "CheckHostIP=no", "-o", "LogLevel=ERROR",
 		"-o", "HostKeyAlgorithms=ssh-ed25519",
-		"-o", "ServerAliveInterval=30", "-o", "ServerAliveCountMax=4", // a VM that is taken away says no farewell
+		"-o", "ServerAliveInterval=30", "-o", "ServerAliveCountMax=10", // a VM that is taken away says no farewell
 		// A guest must not ask a person for a password. (An ssh without GSSAPI would
 		// complain of being told not to use it.)
 		"-o", "PreferredAuthentications=publickey", "-o", "PasswordAuthentication=no", "-o", "KbdInteractiveAuthentication=no",

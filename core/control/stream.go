@@ -21,7 +21,10 @@ import (
 // what exposures allow.
 const sshPort = 22
 
-const dialTimeout = 25 * time.Second
+const (
+	dialTimeout = 25 * time.Second
+	lookTimeout = 2 * time.Second // at a row, while the daemon may want to stop
+)
 
 // sandboxStream joins the caller with a TCP port of the sandbox.
 func (s *Server) sandboxStream(w http.ResponseWriter, r *http.Request) error {
@@ -55,7 +58,7 @@ func (s *Server) sandboxStream(w http.ResponseWriter, r *http.Request) error {
 		return nil // the caller is gone, and nothing can be answered any more
 	}
 	_ = conn.SetDeadline(time.Time{})
-	s.join(conn, rw.Reader, target, id)
+	s.join(r.Context(), conn, rw.Reader, target, id)
 	return nil
 }
 
@@ -78,9 +81,9 @@ func (s *Server) dialSandbox(r *http.Request) (id string, _ net.Conn, _ error) {
 	return sb.ID, conn, nil
 }
 
-// join copies both ways until both ends are done, the sandbox has no guest any more
+// join copies both ways until both ends are done, the sandbox lets nobody in any more
 // or the daemon stops. early holds what the caller sent before it had our answer.
-func (s *Server) join(caller net.Conn, early *bufio.Reader, target net.Conn, sandboxID string) {
+func (s *Server) join(ctx context.Context, caller net.Conn, early *bufio.Reader, target net.Conn, sandboxID string) {
 	done := make(chan struct{}, 2)
 	copyOne := func(dst net.Conn, src io.Reader) {
 		_, _ = io.Copy(dst, src) // either end may go at any time
@@ -95,7 +98,7 @@ func (s *Server) join(caller net.Conn, early *bufio.Reader, target net.Conn, san
 	changed, stop := s.cfg.Store.WatchSandbox(sandboxID)
 	defer stop()
 	closing := s.closing
-	for left, over := 2, s.guestGone(sandboxID); left > 0; {
+	for left, over := 2, s.closed(ctx, sandboxID); left > 0; {
 		if over {
 			_ = caller.Close()
 			_ = target.Close()
@@ -104,17 +107,17 @@ func (s *Server) join(caller net.Conn, early *bufio.Reader, target net.Conn, san
 		case <-done:
 			left--
 		case <-changed:
-			over = over || s.guestGone(sandboxID)
+			over = over || s.closed(ctx, sandboxID)
 		case <-closing:
 			over, closing = true, nil
 		}
 	}
 }
 
-// guestGone tells whether nothing can be on the other end of a connection. What
-// cannot be read now will be asked at the next change.
-func (s *Server) guestGone(sandboxID string) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), stall)
+// closed tells whether the sandbox is one that nobody is let into. What cannot be
+// read now will be asked at the next change.
+func (s *Server) closed(ctx context.Context, sandboxID string) bool {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	sb, err := s.cfg.Store.Sandbox(ctx, sandboxID)
 	return errors.Is(err, fault.NotFound) ||

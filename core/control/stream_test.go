@@ -272,9 +272,9 @@ func TestSandboxStream(t *testing.T) {
 	if b, err := io.ReadAll(conn); err != nil || string(b) != fmt.Sprintf("got %d", len(payload)) {
 		t.Errorf("%q, %v", b, err)
 	}
-	ends := func(what string, cause func()) {
+	ends := func(box, what string, cause func()) {
 		t.Helper()
-		open, err := d.c.DialSandbox(ctx, "box", 22)
+		open, err := d.c.DialSandbox(ctx, box, 22)
 		d.must(err)
 		defer open.Close()
 		_, err = io.ReadFull(open, banner)
@@ -285,9 +285,15 @@ func TestSandboxStream(t *testing.T) {
 			t.Errorf("the stream outlived the %s", what)
 		}
 	}
-	ends("daemon", func() { d.must(d.stop()) })
+	ends("box", "daemon", func() { d.must(d.stop()) })
 	d.restart()
-	ends("guest", func() { d.sandboxTo(sb.ID, lab.SandboxDestroyed) })
+	for _, to := range []lab.SandboxState{lab.SandboxFailed, lab.SandboxStopped, lab.SandboxDestroyed} {
+		made, err := d.c.CreateSandbox(ctx, api.SandboxCreate{Profile: "good", Name: strings.ToLower(string(to))})
+		d.must(err)
+		d.reserve(made.Sandbox.ID)
+		d.ready(made.Sandbox.ID)
+		ends(made.Sandbox.Name, strings.ToLower(string(to)), func() { d.sandboxTo(made.Sandbox.ID, to) })
+	}
 }
 
 func archive(t *testing.T, first string, size int) []byte {
