@@ -168,17 +168,28 @@ func TestDestroyAtAnyTime(t *testing.T) {
 func TestCreatesAndStartsAreQueued(t *testing.T) {
 	inBubble(t, "", func(b *bench) {
 		b.world.last = 1099
-		b.world.createFor, b.world.startFor = 10*time.Second, 20*time.Second
+		b.world.createFor, b.world.startFor = 10*time.Second, 30*time.Second
 		b.start(-1)
-		var last lab.Sandbox
 		for i := range 30 {
-			last = b.submitSandbox("box-" + strconv.Itoa(i))
+			b.submitSandbox("box-" + strconv.Itoa(i))
 		}
-		time.Sleep(time.Minute)
-		if _, err := b.DestroySandbox(context.Background(), last.ID); err != nil { // it has not had its turn
+		time.Sleep(90 * time.Second) // all are made, and most of them wait to be started
+		waiting := ""
+		for _, e := range b.events(lab.EventStepProgressed) {
+			if e.Message == "wait for other starts" {
+				waiting = e.SandboxID
+			}
+		}
+		if b.sandbox(waiting).State != lab.SandboxBooting {
+			t.Fatalf("%q does not wait for its start", waiting)
+		}
+		if _, err := b.DestroySandbox(context.Background(), waiting); err != nil {
 			t.Fatal(err)
 		}
 		b.settle()
+		if failed := b.events(lab.EventStepFailed); len(failed) > 0 {
+			t.Errorf("steps failed: %+v", failed)
+		}
 		if diff := cmp.Diff(map[string]int{"create": 4, "start": 3}, b.world.mostBusy); diff != "" {
 			t.Errorf("at the same time (- want, + got):\n%s", diff)
 		}

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
@@ -31,35 +32,44 @@ func (l *limits) of(name string, size int) chan struct{} {
 
 func (w *work) toCreate(ctx context.Context) (release func(), err error) {
 	name := "template " + w.sb.Spec.Template
-	return w.acquire(ctx, name, w.limits.of(name, w.cfg.CreatesPerTemplate))
+	release, _, err = w.acquire(ctx, name, w.limits.of(name, w.cfg.CreatesPerTemplate))
+	return release, err
 }
 
+// toStart has the guest's tokens last from now on: their time runs while it waits.
 func (w *work) toStart(ctx context.Context) (release func(), err error) {
 	const name = "other starts"
-	return w.acquire(ctx, name, w.limits.of(name, w.cfg.StartsAtOnce))
+	release, waited, err := w.acquire(ctx, name, w.limits.of(name, w.cfg.StartsAtOnce))
+	if err != nil || !waited {
+		return release, err
+	}
+	if err := w.cfg.Store.Commit(ctx, extendTokens(w)); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
 }
 
 // acquire waits for a slot; release gives it back.
-func (w *work) acquire(ctx context.Context, name string, slot chan struct{}) (release func(), err error) {
+func (w *work) acquire(ctx context.Context, name string, slot chan struct{}) (release func(), waited bool, err error) {
 	release = func() { <-slot }
 	select {
 	case slot <- struct{}{}:
-		return release, nil
+		return release, false, nil
 	default:
 	}
-	w.progress(ctx)(hypervisor.Progress{Phase: "wait for " + name, Fraction: -1})
-	wake, stop := w.cfg.Store.WatchSandbox(w.sb.ID)
-	defer stop()
+	tell := w.progress(ctx)
+	long := time.NewTimer(progressEvery)
+	defer long.Stop()
 	for {
-		if err := w.cancelled(ctx); err != nil {
-			return nil, err
-		}
 		select {
 		case slot <- struct{}{}:
-			return release, nil
+			tell(hypervisor.Progress{Phase: "no longer waiting", Fraction: -1})
+			return release, true, nil
+		case <-long.C:
+			tell(hypervisor.Progress{Phase: "wait for " + name, Fraction: -1})
 		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-wake:
+			return nil, false, ctx.Err()
 		}
 	}
 }

@@ -219,6 +219,9 @@ func (d *drivers) SetPower(ctx context.Context, ref hypervisor.Ref, target hyper
 		if target == hypervisor.PowerOn {
 			defer d.enter("start")()
 			sleep(ctx, d.startFor)
+			if err := ctx.Err(); err != nil {
+				return fault.New(fault.ClassOf(err), "start: %w", err)
+			}
 		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
