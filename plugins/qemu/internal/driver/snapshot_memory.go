@@ -42,7 +42,7 @@ func (d *Driver) memoryState(ctx context.Context, v *record.VM, id *procfs.Ident
 	}
 	for _, way := range ways {
 		if running == version && way.Name == v.Run.Accel {
-			return &record.MemoryState{QEMU: version.String(), Accel: way.Name, CPU: way.CPU}, nil
+			return &record.MemoryState{QEMU: version.String(), Accel: way.Name, CPU: way.CPU, Board: machine.Board}, nil
 		}
 	}
 	return nil, fault.New(fault.Precondition, "vm %d runs in qemu %s by %s, and starts of vms are by qemu %s now", v.VMID, running, v.Run.Accel, version).
@@ -165,6 +165,10 @@ func (d *Driver) resume(ctx context.Context, v *record.VM, one record.Snapshot) 
 
 // wayOf finds the way to execute the guest in which its memory was kept.
 func (d *Driver) wayOf(ctx context.Context, one record.Snapshot) (machine.Accel, error) {
+	if one.Memory.Board != machine.Board {
+		return machine.Accel{}, fault.New(fault.Precondition, "snapshot %q holds memory of a machine with other devices", one.Name).
+			WithHint("an earlier version of this plugin took it; go back to a snapshot without memory")
+	}
 	version, err := d.versions.QEMU(ctx, d.cfg.QEMUBinary)
 	if err != nil {
 		return machine.Accel{}, err

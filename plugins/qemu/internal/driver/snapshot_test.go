@@ -69,6 +69,22 @@ func (l *lab) wantSnapshots(d *Driver, want string) {
 	}
 }
 
+// onAnotherBoard makes the snapshot one of a machine with other devices, for a while.
+func (l *lab) onAnotherBoard(d *Driver, name string, do func()) {
+	l.t.Helper()
+	list, err := d.store.Snapshots(testVMID)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	list.Find(name).Memory.Board--
+	err = d.store.SaveSnapshots(testVMID, list)
+	do()
+	list.Find(name).Memory.Board++
+	if err := errors.Join(err, d.store.SaveSnapshots(testVMID, list)); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
 // second is what testhost.Count counts in one.
 const second = 18
 
@@ -103,6 +119,11 @@ func TestMemoryIsKept(t *testing.T) {
 	if back := l.counter(d, testVMID); back < paused {
 		t.Errorf("after the rollback of an off vm the counter is %d, want %d or more", back, paused)
 	}
+	l.onAnotherBoard(d, "mem", func() {
+		if _, err := d.RollbackSnapshot(testContext(t), testRef(), "mem"); !errors.Is(err, fault.Precondition) || fault.HintOf(err) == "" {
+			t.Errorf("rollback to the memory of another machine: %v, want precondition", err)
+		}
+	})
 	l.volume(d)
 	l.attach(d, "work")
 	_, create := d.CreateSnapshot(testContext(t), testRef(), "more", true)

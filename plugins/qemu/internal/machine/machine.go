@@ -59,6 +59,10 @@ type Machine struct {
 	RAM     *RAM // nil: QEMU's own
 }
 
+// Board is the number of the machine's layout, one more whenever its devices change:
+// a guest's memory goes on only on the board that it has seen.
+const Board = 1
+
 // RAM is guest memory that comes from a file or goes into it.
 type RAM struct {
 	File int // descriptor as QEMU sees it
@@ -199,7 +203,7 @@ func (m Machine) devices() []string {
 		"-mon", "chardev=monitor,mode=control",
 		"-chardev", "socket,id=channel,server=on,wait=off,fd=" + strconv.Itoa(m.Channel),
 		"-chardev", "ringbuf,id=" + ConsoleDevice + ",size=" + strconv.Itoa(ConsoleBytes),
-		// Its default are 31 ports, and two queues of each to set up and to watch.
+		// By default it has 31 ports, and two queues of each to set up and to watch.
 		"-device", "virtio-serial-pci,id=serial0,disable-legacy=on,max_ports=2",
 		"-device", m.console(),
 		"-device", "virtserialport,bus=serial0.0,nr=1,chardev=channel,name=" + ChannelPort,

@@ -37,6 +37,7 @@ type MemoryState struct {
 	QEMU  string `json:"qemu"` // version
 	Accel string `json:"accel"`
 	CPU   string `json:"cpu"`
+	Board int    `json:"board"` // machine.Board
 }
 
 // Snapshots are those of one disk, oldest first.
