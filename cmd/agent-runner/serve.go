@@ -26,8 +26,8 @@ import (
 // agentUser is the login of people and agent in every template.
 const agentUser = "agent"
 
-// idleBeat is how often a sandbox without a job shows that it lives, and so the
-// longest time until it takes on a job.
+// idleBeat is the shortest time between two signs of life of a sandbox without a
+// job. Its host mostly leaves them without an answer until there is a job.
 const idleBeat = 3 * time.Second
 
 // refusedBeat is the same once the host has revoked the credential, as it does
@@ -147,19 +147,21 @@ func refuse(ctx context.Context, host *guestclient.Client, job string, cause err
 // idle shows that the guest lives, until a job waits at the host.
 func idle(ctx context.Context, host *guestclient.Client) {
 	for {
-		wait := idleBeat
-		reply, err := host.Report(ctx, guestapi.Report{Kind: guestapi.ReportHeartbeat})
+		began := time.Now()
+		reply, err := host.Report(ctx, guestapi.Report{Kind: guestapi.ReportHeartbeat, Wait: guestapi.LongestWait})
+		pause := idleBeat // a host that does not answer now may do so at the next beat
 		switch {
 		case err == nil && reply.Fetch:
 			return
+		case err == nil:
+			pause -= time.Since(began)
 		case errors.Is(err, fault.Denied):
-			wait = refusedBeat
+			pause = refusedBeat
 		}
-		// A host that does not answer now may do so at the next beat.
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-time.After(pause):
 		}
 	}
 }

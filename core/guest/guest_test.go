@@ -118,6 +118,59 @@ func TestLateWordAboutAnEarlierJobIsNoAlarm(t *testing.T) {
 	}
 }
 
+// An idle guest hears of a job when there is one, not at its next beat, and of nothing
+// else.
+func TestHeartbeatWaitsForAJob(t *testing.T) {
+	type result struct {
+		reply guestapi.ReportReply
+		err   error
+		took  time.Duration
+	}
+	for name, tc := range map[string]struct {
+		wait  time.Duration
+		then  func(h *host, sb *sandbox)
+		fetch bool
+		least time.Duration
+	}{
+		"a job": {time.Minute, func(h *host, sb *sandbox) {
+			next := lab.Job{ID: lab.NewID("job"), SandboxID: sb.id, State: lab.JobQueued, Task: "next", Profile: "p", TTL: time.Hour, Borrowed: true, ExitCode: -1}
+			h.must(h.store.SubmitJob(t.Context(), next, lab.Operation{
+				ID: lab.NewID("op"), Kind: lab.OpRunJob, Subject: sb.id, JobID: next.ID, State: lab.OpPending, CreatedAt: time.Now(),
+			}))
+		}, true, 0},
+		"nothing":         {200 * time.Millisecond, func(*host, *sandbox) {}, false, 200 * time.Millisecond},
+		"no wait":         {0, func(*host, *sandbox) {}, false, 0},
+		"its end":         {time.Minute, func(h *host, sb *sandbox) { h.sandboxTo(sb.id, lab.SandboxDestroyed) }, false, 0},
+		"the daemon ends": {time.Minute, func(h *host, _ *sandbox) { h.stop() }, false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, guest.Limits{})
+			sb := h.addSandbox()
+			sb.mustFetch()
+			h.must(h.store.Commit(t.Context(), state.Commit{Jobs: []state.JobChange{{ID: sb.job, To: lab.JobRunning}, {ID: sb.job, To: lab.JobCompleted}}}))
+			h.sandboxTo(sb.id, lab.SandboxProvisioning, lab.SandboxBooting, lab.SandboxReady)
+			began := time.Now()
+			answered := make(chan result, 1)
+			go func() {
+				reply, err := sb.report(guestapi.Report{Kind: guestapi.ReportHeartbeat, Wait: tc.wait})
+				answered <- result{reply, err, time.Since(began)}
+			}()
+			if tc.wait > time.Second {
+				select {
+				case r := <-answered:
+					t.Fatalf("answered %+v, %v before anything happened", r.reply, r.err)
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+			tc.then(h, sb)
+			r := <-answered
+			if r.err != nil || r.reply.Fetch != tc.fetch || r.took < tc.least || r.took > guestapi.LongestWait/2 {
+				t.Errorf("answered %+v, %v after %s", r.reply, r.err, r.took)
+			}
+		})
+	}
+}
+
 func TestOneSandboxCannotTouchAnothersJob(t *testing.T) {
 	h := newHost(t, guest.Limits{})
 	a, b := h.addSandbox(), h.addSandbox()

@@ -42,6 +42,7 @@ type host struct {
 	artifacts string
 	repos     string
 	base      string
+	stop      func() // of the newest server
 }
 
 func newHost(t testing.TB, limits guest.Limits) *host {
@@ -79,12 +80,20 @@ func (h *host) serve(limits guest.Limits) {
 	h.base = "http://" + ln.Addr().String()
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, ln) }()
+	h.stop = cancel
 	t.Cleanup(func() {
 		cancel()
 		if err := errors.Join(<-done, s.Close()); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+func (h *host) sandboxTo(id string, states ...lab.SandboxState) {
+	h.t.Helper()
+	for _, to := range states {
+		h.must(h.store.Commit(h.t.Context(), state.Commit{Sandboxes: []state.SandboxChange{{ID: id, To: to}}}))
+	}
 }
 
 // bundles is a secrets driver with one bundle, "default".

@@ -37,7 +37,11 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) 
 		if rep.Kind != guestapi.ReportHeartbeat {
 			return fault.New(fault.Invalid, "report of kind %q names no job", oneLine(rep.Kind, 32))
 		}
-		waits, err := s.jobWaits(r.Context(), sb)
+		if rep.Wait > 0 {
+			// Left in place, it would end the call as if the guest had gone.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+		}
+		waits, err := s.awaitJob(r.Context(), sb, min(rep.Wait, guestapi.LongestWait))
 		if err != nil {
 			return err
 		}
@@ -70,6 +74,39 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request, sb lab.Sandbox) 
 		return fmt.Errorf("record report: %w", err)
 	}
 	return answer(w, http.StatusOK, reply)
+}
+
+// awaitJob reports within limit whether the sandbox has a job that its runner does
+// not know. It has none when it is no longer there.
+func (s *Server) awaitJob(ctx context.Context, sb lab.Sandbox, limit time.Duration) (bool, error) {
+	if limit <= 0 {
+		return s.jobWaits(ctx, sb)
+	}
+	changed, stop := s.store.WatchSandbox(sb.ID)
+	defer stop()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for {
+		now, err := s.store.SandboxByAddress(ctx, sb.Address)
+		if errors.Is(err, fault.NotFound) || err == nil && now.ID != sb.ID {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("read sandbox: %w", err)
+		}
+		if waits, err := s.jobWaits(ctx, now); waits || err != nil {
+			return waits, err
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return false, nil
+		case <-s.ending:
+			return false, nil
+		case <-ctx.Done():
+			return false, fault.New(fault.Unavailable, "the guest has gone: %w", ctx.Err())
+		}
+	}
 }
 
 // jobWaits reports whether the sandbox has a job that its runner does not know.

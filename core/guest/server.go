@@ -28,6 +28,7 @@ type Store interface {
 	Exchange(ctx context.Context, e state.Exchange) (lab.Sandbox, error)
 	Authenticate(ctx context.Context, addr netip.Addr, credentialHash []byte) (lab.Sandbox, error)
 	Hello(ctx context.Context, sandboxID, hostKey, bootID, runner string, now time.Time) error
+	WatchSandbox(id string) (wake <-chan struct{}, stop func())
 	Job(ctx context.Context, id string) (lab.Job, error)
 	JobSeen(ctx context.Context, jobID, stage string, at time.Time) (cancel bool, err error)
 	JobReported(ctx context.Context, jobID string, r lab.JobReport) error
@@ -88,6 +89,7 @@ type Server struct {
 	callers   callers
 	known     redactors
 	locks     keyLocks
+	ending    chan struct{} // closed when no call shall wait any more
 	handler   http.Handler
 }
 
@@ -102,7 +104,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		store: cfg.Store, secrets: cfg.Secrets, dir: cfg.ArtifactsDir,
-		log: cfg.Log.Named("guest"),
+		log: cfg.Log.Named("guest"), ending: make(chan struct{}),
 	}
 	s.SetLimits(cfg.Limits)
 	var err error
@@ -165,7 +167,7 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 }
 
 // Serve answers guests on ln until ctx ends, then lets calls finish for up to
-// five seconds. It closes ln.
+// five seconds. It closes ln, and is called once.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -180,6 +182,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
+		close(s.ending)
 		grace, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer done()
 		if srv.Shutdown(grace) != nil {

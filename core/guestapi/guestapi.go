@@ -69,6 +69,9 @@ type Report struct {
 	Job   string `json:"job,omitempty"`
 	Kind  string `json:"kind"` // see the Report… constants
 	Stage string `json:"stage,omitempty"`
+	// Wait is how long a heartbeat without a job may be left without an answer
+	// while no job waits; up to LongestWait.
+	Wait time.Duration `json:"wait,omitempty"`
 	// For ReportFinished:
 	Status   string `json:"status,omitempty"` // completed, failed, timeout, cancelled
 	ExitCode int    `json:"exit_code,omitempty"`
@@ -86,6 +89,9 @@ const (
 
 // HeartbeatEvery is how often a runner with a job reports.
 const HeartbeatEvery = 2 * time.Second
+
+// LongestWait is how late a guest may learn that its host has gone, and so not long.
+const LongestWait = 10 * time.Second
 
 // ReportReply tells the runner what the host wants.
 type ReportReply struct {
