@@ -22,7 +22,7 @@ var standIns = map[string]string{
 }
 
 // needed are programs that build.sh wants and only its stages call.
-var needed = []string{"mmdebstrap", "mke2fs", "qemu-img", "gcc", "cpio", "sfdisk"}
+var needed = []string{"mmdebstrap", "mke2fs", "qemu-img", "gcc", "cpio", "lz4", "sfdisk"}
 
 // programs makes a directory of them for PATH.
 func programs(t *testing.T, more map[string]string) string {

@@ -77,7 +77,8 @@ unpack_kernel() {
 	start=$((($(number "$from" $((0x1f1)) u1) + 1) * 512 + $(number "$from" $((0x248)) u4)))
 	length=$(number "$from" $((0x24c)) u4)
 	[ "$(number "$from" "$start" u4)" = $((0x184c2102)) ] || return 1
-	dd if="$from" iflag=skip_bytes,count_bytes skip="$start" count=$((length - 4)) bs=1M status=none | lz4 -dcq >"$to"
+	dd if="$from" iflag=skip_bytes,count_bytes skip="$start" count=$((length - 4)) bs=1M status=none | lz4 -dcq >"$to" ||
+		die "unpack $from"
 	[ "$(stat -c %s "$to")" = "$(number "$from" $((start + length - 4)) u4)" ] || die "$from is damaged"
 }
 

@@ -19,7 +19,7 @@ func TestImageWithoutNetwork(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, as the build does")
 	}
-	for _, tool := range []string{"mmdebstrap", "mke2fs", "qemu-img", "gcc", "cpio", "unshare"} {
+	for _, tool := range []string{"mmdebstrap", "mke2fs", "qemu-img", "gcc", "cpio", "lz4", "unshare"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("needs %s", tool)
 		}

@@ -144,10 +144,13 @@ func (l *lab) runScriptIn(t *testing.T, sandbox, script string, args ...string) 
 // meanwhile.
 func (l *lab) startSilentJob(t *testing.T) string {
 	t.Helper()
-	job := l.runScriptIn(t, "two", "#!/bin/sh\necho silence\nsleep 600\n", "--ttl", "60s")
-	l.waitLog(t, job, "silence", 50*time.Second)
+	job := l.runScriptIn(t, "two", "#!/bin/sh\necho silence\nsleep 600\n", "--ttl", "75s")
+	l.waitLog(t, job, "silence", 2*time.Minute)
 	if r := l.ssh(t, "two", "sudo systemctl kill -s STOP agent-runner", time.Minute); r.Code != 0 {
 		t.Fatalf("the runner was not stopped: %s", r.Stderr)
+	}
+	if j := l.Job(t, job); j.EndedAt != nil {
+		t.Fatalf("the guest ended the job before its runner was stopped: %s (%s)", j.State, j.Reason)
 	}
 	return job
 }

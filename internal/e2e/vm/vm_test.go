@@ -1,8 +1,10 @@
 package vm_test
 
 import (
+	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"testing"
 	"time"
@@ -68,6 +70,10 @@ func TestVM(t *testing.T) {
 			t.Skipf("needs %s", tool)
 		}
 	}
+	// All VMs share the pages of a kernel that is not packed.
+	if head := head(t, filepath.Join(template, "kernel"), 4); head != "\x7fELF" {
+		t.Errorf("the image's kernel begins with %q, not as an ELF file", head)
+	}
 	before := testkit.Observe(t, "", nil)
 
 	l := &lab{Daemon: testkit.NewDaemon(t, template)}
@@ -86,11 +92,12 @@ func TestVM(t *testing.T) {
 	t.Run("shared guest", func(t *testing.T) { silent = l.testSharedGuest(t) })
 	t.Run("many from one memory", l.testClones)
 	t.Run("host's deadline", func(t *testing.T) { l.testHostDeadline(t, silent) })
+	failed := t.Failed()
 	t.Run("nothing is left", func(t *testing.T) {
 		var after testkit.World
 		within := 2 * time.Minute // a memory template may still be in the making
-		if silent == "" {
-			within = 0 // the sandboxes of a test that gave up are there
+		if failed {
+			within = 0 // what a test that gave up has left does not go away
 		}
 		deadline := time.Now().Add(within)
 		for {
@@ -122,4 +129,19 @@ func TestVM(t *testing.T) {
 			t.Errorf("%s is still there", dir)
 		}
 	}
+}
+
+// head gives the first bytes of a file.
+func head(t *testing.T, path string, n int) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, n)
+	if _, err := io.ReadFull(f, b); err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
