@@ -186,7 +186,7 @@ func (l *lab) testLogFlood(t *testing.T) {
 // testForkBomb ends by the deadline: by the guest's own, and then the guest is
 // still of use, or where the bomb left it no room for that, by the host's.
 func (l *lab) testForkBomb(t *testing.T) {
-	job := l.runScript(t, "#!/bin/bash\nb() { b | b & }\nb\nsleep 600\n", "--ttl", "15s")
+	job := l.runScript(t, "#!/bin/bash\nb() { b | b & }\nb\nsleep 600\n", "--ttl", "10s")
 	done := l.WaitJob(t, job, 3*time.Minute)
 	if done.State != "TIMEOUT" {
 		t.Errorf("state %s (%s), want TIMEOUT", done.State, done.Reason)
