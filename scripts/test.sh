@@ -175,7 +175,7 @@ else
   start_stage cloud go test -v -timeout 30m ./internal/e2e/cloud/...
   run_stage reproduce 60 build_elsewhere
   # shellcheck disable=SC2046
-  run_stage unit 180 nice -n 3 env GORACE=atexit_sleep_ms=0 GOGC=400 RAPID_CHECKS=20 go test -v -race -p 3 $(race_packages)
+  run_stage unit 180 nice -n 3 env GORACE=atexit_sleep_ms=0 GOGC=400 RAPID_CHECKS=20 go test -v -race -exec "$PWD/scripts/race_exec.sh" -p 3 $(race_packages)
   # shellcheck disable=SC2046
   run_stage cli 60 nice -n 3 go test -v $(plain_packages)
   # shellcheck disable=SC2046
