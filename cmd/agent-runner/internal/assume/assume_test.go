@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/card"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
 	"github.com/agentlab/agentlab/core/seed"
 	"github.com/agentlab/agentlab/sdk/channel"
@@ -78,7 +79,7 @@ func (g *copied) kernel() Kernel {
 		AddEntropy: func(b []byte) error { return g.note("entropy", string(b[:2])) },
 		SetMAC:     func(mac string) error { return g.note("mac", mac) },
 		Configure: func(n seed.NetworkConfig, mac string) error {
-			e, err := ethernetOf(n, mac)
+			e, err := card.EthernetOf(n, mac)
 			if _, statErr := os.Stat(g.HostKey()); statErr != nil || g.read(g.relKey()) == staleKey {
 				g.t.Error("the address is there before the host key")
 			}

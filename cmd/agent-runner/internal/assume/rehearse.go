@@ -8,11 +8,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/card"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
 	"github.com/agentlab/agentlab/core/seed"
 	"github.com/agentlab/agentlab/sdk/channel"
@@ -93,19 +93,19 @@ func believed(l layout.Layout) Kernel {
 	return Kernel{
 		AddEntropy: func([]byte) error { return nil },
 		SetMAC: func(string) error {
-			nic, err := openCard(l)
+			nic, err := card.Open(l)
 			if err != nil {
 				return err
 			}
-			defer nic.close()
-			now, err := os.ReadFile(l.At("/sys/class/net/" + nic.link.Attrs().Name + "/address"))
+			defer nic.Close()
+			now, err := nic.MAC()
 			if err != nil {
-				return fmt.Errorf("read MAC address: %w", err)
+				return err
 			}
-			return nic.setMAC(strings.TrimSpace(string(now)))
+			return nic.SetMAC(now)
 		},
 		Configure: func(n seed.NetworkConfig, mac string) error {
-			_, err := ethernetOf(n, mac)
+			_, err := card.EthernetOf(n, mac)
 			return err
 		},
 		SetHostname: func(string) error { return nil },

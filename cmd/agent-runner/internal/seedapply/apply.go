@@ -67,11 +67,12 @@ func Apply(ctx context.Context, c Config) error {
 	if err != nil {
 		return errors.Join(keyErr, err)
 	}
+	early := errors.Join(keyErr, ownMAC(c.Layout, s.Network))
 	if known && before.InstanceID == s.Meta.InstanceID {
 		c.Log.Info("seed was applied before", "sandbox", s.Meta.InstanceID)
-		return keyErr
+		return early
 	}
-	if err := errors.Join(keyErr, c.apply(s)); err != nil {
+	if err := errors.Join(early, c.apply(s)); err != nil {
 		return err
 	}
 	return c.remember(s)

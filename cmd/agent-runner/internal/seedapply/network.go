@@ -1,13 +1,16 @@
 package seedapply
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/card"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
 	"github.com/agentlab/agentlab/core/seed"
+	"github.com/agentlab/agentlab/sdk/fault"
 )
 
 // applyNetwork writes one systemd-networkd file per card, matched by its MAC
@@ -40,6 +43,33 @@ func applyNetwork(l layout.Layout, n seed.NetworkConfig) error {
 		return fmt.Errorf("configure name servers: %w", err)
 	}
 	return nil
+}
+
+// ownMAC gives the one card of this guest the address by which the seed's one
+// configuration finds it: a VM that was begun before anybody needed it has its own
+// address only until the guest reboots. It is nothing where either is not one.
+func ownMAC(l layout.Layout, n seed.NetworkConfig) error {
+	nic, err := card.Open(l)
+	if errors.Is(err, fault.Precondition) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer nic.Close()
+	if len(n.Ethernets) != 1 || !nic.Sole() {
+		return nil
+	}
+	now, err := nic.MAC()
+	if err != nil {
+		return err
+	}
+	for _, e := range n.Ethernets {
+		if !strings.EqualFold(now, e.Match.MAC) {
+			err = nic.SetMAC(e.Match.MAC)
+		}
+	}
+	return err
 }
 
 func networkFile(card seed.Ethernet) string {
