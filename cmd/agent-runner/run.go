@@ -18,7 +18,7 @@ func run(ctx context.Context, l layout.Layout, log hclog.Logger) error {
 	// One thread at a time is enough, and waking another processor is dear in an
 	// emulated guest.
 	runtime.GOMAXPROCS(1)
-	guest := hostcalls.New(l, log.Named("host"))
+	guest := hostcalls.New(l, log.Named("host"), serve)
 	answering, stop := context.WithCancel(ctx)
 	var answers sync.WaitGroup
 	defer answers.Wait()

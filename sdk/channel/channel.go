@@ -15,6 +15,9 @@ const TemplateLabel = "ALTEMPLATE"
 // MinEntropy is the least that a copy gets of it, in bytes.
 const MinEntropy = 64
 
+// rehearsalEntropy is what a copy that rehearses gets of it, in bytes.
+const rehearsalEntropy = 256
+
 // Phase is what a guest is.
 type Phase string
 
@@ -64,6 +67,17 @@ type Exec struct {
 	Argv []string `json:"argv"`
 	Env  []string `json:"env,omitempty"` // "NAME=value", beside the guest's own
 	Dir  string   `json:"dir,omitempty"` // "" is /
+}
+
+// stateReply is State, and what the guest's program can beside the calls that every
+// one of its version knows: it passes over those that it does not know.
+type stateReply struct {
+	State
+	Rehearses bool `json:"rehearses,omitempty"`
+}
+
+type rehearseArgs struct {
+	Entropy []byte `json:"entropy"`
 }
 
 type busyArgs struct {

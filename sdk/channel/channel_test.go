@@ -135,10 +135,12 @@ func pair(t *testing.T) (a, b net.Conn) {
 
 // guest answers as a test wants it.
 type guest struct {
-	settle func(ctx context.Context) error
-	exec   func(ctx context.Context, e channel.Exec, in io.Reader, out, errs io.Writer) (int, error)
-	got    chan channel.Identity
-	went   int
+	settle    func(ctx context.Context) error
+	exec      func(ctx context.Context, e channel.Exec, in io.Reader, out, errs io.Writer) (int, error)
+	got       chan channel.Identity
+	went      int
+	rehearsed []byte // the entropy for it
+	unfit     error  // what comes of a rehearsal
 }
 
 func (g *guest) State() channel.State {
@@ -150,6 +152,14 @@ func (g *guest) Settle(ctx context.Context) error {
 		return nil
 	}
 	return g.settle(ctx)
+}
+
+func (g *guest) Rehearse(_ context.Context, entropy []byte) error {
+	if g.rehearsed != nil && bytes.Equal(g.rehearsed, entropy) {
+		return fault.New(fault.Invalid, "the entropy is not fresh")
+	}
+	g.rehearsed = entropy
+	return g.unfit
 }
 
 func (g *guest) Assume(_ context.Context, id channel.Identity) (channel.Assumed, error) {
@@ -226,6 +236,18 @@ func TestCalls(t *testing.T) {
 			}
 			if err := h.AwaitReady(ctx); err != nil {
 				t.Error(err)
+			}
+			for range 2 {
+				if err := h.Rehearse(ctx); err != nil {
+					t.Error(err)
+				}
+			}
+			if len(g.rehearsed) < channel.MinEntropy || bytes.Equal(g.rehearsed, make([]byte, len(g.rehearsed))) {
+				t.Errorf("a rehearsal with entropy %x", g.rehearsed)
+			}
+			g.unfit = fault.New(fault.Precondition, "no template")
+			if err := h.Rehearse(ctx); !errors.Is(err, fault.Precondition) {
+				t.Errorf("a rehearsal that the guest refuses: %v", err)
 			}
 			if users, err := h.Busy(ctx, "data"); err != nil || !cmp.Equal(users, []string{"/mnt/data"}) {
 				t.Errorf("users %q, %v", users, err)

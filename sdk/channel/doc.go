@@ -11,6 +11,10 @@
 // it may have spent what is good for one guest only. So a plugin notes durably that a
 // copy is named before it says Go. Busy and Exec serve any VM.
 //
+// A copy that is begun before anybody needs it may Rehearse: it does once what it will
+// do with an identity, which an emulator makes dear, and is still a template's copy
+// without one.
+//
 // The wire is one JSON object a line, each with an empty line before it. A
 // connection of the host begins a session with a random id; what does not
 // belong to the session is passed over on both sides, so that what an earlier
@@ -20,6 +24,6 @@
 // calls.
 //
 // The guest belongs to its user and may say anything. Host bounds what it
-// reads, and every call ends with its context; State, Assume and Busy have an
+// reads, and every call ends with its context; State, Rehearse, Assume and Busy have an
 // own deadline beside it. What answers say is the guest's word and no proof.
 package channel

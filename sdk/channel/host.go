@@ -20,7 +20,9 @@ const (
 	busyTimeout   = 20 * time.Second
 	assumeTimeout = time.Minute
 	goTimeout     = 20 * time.Second
-	byeTimeout    = time.Second
+	// A host with many guests that rehearse gives each little time.
+	rehearseTimeout = time.Minute
+	byeTimeout      = time.Second
 )
 
 // errRestarted ends the calls of a session whose other side is gone.
@@ -72,11 +74,16 @@ func (h *Host) Close() error {
 
 // State asks what the guest is.
 func (h *Host) State(ctx context.Context) (State, error) {
+	s, err := h.state(ctx)
+	return s.State, err
+}
+
+func (h *Host) state(ctx context.Context) (stateReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
 	defer cancel()
-	var s State
+	var s stateReply
 	if err := h.ask(ctx, kindState, nil, &s); err != nil {
-		return State{}, fmt.Errorf("ask guest for its state: %w", err)
+		return stateReply{}, fmt.Errorf("ask guest for its state: %w", err)
 	}
 	s.Runner = printable(s.Runner)
 	return s, nil
@@ -96,6 +103,32 @@ func (h *Host) AwaitReady(ctx context.Context) error {
 		}
 		return nil
 	}
+}
+
+// Rehearse has a copy of a template that has no identity yet do once what Assume,
+// Go and the first Exec will have it do, so that an emulator has translated the code
+// for it, and returns when no trace of it is left. It may be repeated. The copy gets
+// fresh entropy for it and keeps what it draws from that: a guest that has rehearsed
+// is not to be frozen for others. fault.Precondition: the guest is no template, or has
+// an identity. fault.Unsupported: its agent-runner is older than this call; it would
+// not answer it, so it is asked for its state first.
+func (h *Host) Rehearse(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, rehearseTimeout)
+	defer cancel()
+	s, err := h.state(ctx)
+	if err == nil && !s.Rehearses {
+		err = fault.New(fault.Unsupported, "agent-runner %s does not know how to", s.Runner).
+			WithHint("build the template with the agent-runner of this release")
+	}
+	if err == nil {
+		args := rehearseArgs{Entropy: make([]byte, rehearsalEntropy)}
+		_, _ = rand.Read(args.Entropy) // never fails, see crypto/rand
+		err = h.ask(ctx, kindRehearse, args, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("have guest rehearse: %w", err)
+	}
+	return nil
 }
 
 // Assume gives a copy of a template its identity, and returns when all of it is

@@ -217,6 +217,16 @@ func TestHostileGuest(t *testing.T) {
 	}
 }
 
+// An agent-runner passes over calls that are younger than it is.
+func TestRehearsalOfAnOlderRunner(t *testing.T) {
+	here, there := pair(t)
+	hostile(t, there, `{"s":"%s","c":1,"k":"answer","b":{"phase":"template","runner":"0.9"}}`)
+	err := newHost(t, here).Rehearse(soon(t))
+	if !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), "0.9") || fault.HintOf(err) == "" {
+		t.Errorf("error %v", err)
+	}
+}
+
 // A guest that never reads does not hold a call beyond its time.
 func TestDeafGuest(t *testing.T) {
 	here, _ := pair(t)

@@ -30,15 +30,16 @@ type kind string
 
 // What the host sends, what the guest sends, and what either does.
 const (
-	kindOpen   kind = "open" // begin a session
-	kindState  kind = "state"
-	kindReady  kind = "ready"
-	kindAssume kind = "assume"
-	kindGo     kind = "go"
-	kindBusy   kind = "busy"
-	kindExec   kind = "exec"
-	kindCancel kind = "cancel"
-	kindStdin  kind = "stdin" // without data: the end of it
+	kindOpen     kind = "open" // begin a session
+	kindState    kind = "state"
+	kindReady    kind = "ready"
+	kindAssume   kind = "assume"
+	kindGo       kind = "go"
+	kindRehearse kind = "rehearse"
+	kindBusy     kind = "busy"
+	kindExec     kind = "exec"
+	kindCancel   kind = "cancel"
+	kindStdin    kind = "stdin" // without data: the end of it
 
 	kindStarted kind = "started" // the guest's program is new; belongs to no session
 	kindOpened  kind = "opened"

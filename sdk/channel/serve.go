@@ -21,6 +21,9 @@ type Handler interface {
 	State() State
 	// Settle returns when a template may be frozen.
 	Settle(ctx context.Context) error
+	// Rehearse returns when a template has done once what it will do with an
+	// identity and after, and has no trace of that. It mixes in the entropy first.
+	Rehearse(ctx context.Context, entropy []byte) error
 	Assume(ctx context.Context, id Identity) (Assumed, error)
 	Go(ctx context.Context) error
 	Busy(ctx context.Context, serial string) ([]string, error)
@@ -173,9 +176,11 @@ func (s *server) start(m message) {
 	var do func(*served, message) (any, error)
 	switch m.Kind {
 	case kindState:
-		do = func(*served, message) (any, error) { return s.handler.State(), nil }
+		do = func(*served, message) (any, error) { return stateReply{s.handler.State(), true}, nil }
 	case kindReady:
 		do = func(c *served, _ message) (any, error) { return nil, s.handler.Settle(c.ctx) }
+	case kindRehearse:
+		do = s.rehearse
 	case kindAssume:
 		do = s.assume
 	case kindGo:
@@ -223,6 +228,14 @@ func (c *served) answer(reply any, err error) {
 		m.Fault = failureOf(err)
 	}
 	_ = c.send(m) // the host is gone, and so is who would want to know
+}
+
+func (s *server) rehearse(c *served, m message) (any, error) {
+	var args rehearseArgs
+	if err := json.Unmarshal(m.Body, &args); err != nil || len(args.Entropy) < MinEntropy {
+		return nil, fault.New(fault.Invalid, "entropy cannot be read")
+	}
+	return nil, s.handler.Rehearse(c.ctx, args.Entropy)
 }
 
 func (s *server) assume(c *served, m message) (any, error) {

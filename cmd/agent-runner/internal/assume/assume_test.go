@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/go-hclog"
+	"github.com/vishvananda/netlink"
 
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/card"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
@@ -215,6 +216,92 @@ func TestRehearse(t *testing.T) {
 	}
 	if g.read("/etc/machine-id") != templateID || g.read("/etc/ssh/ssh_host_ed25519_key") != staleKey {
 		t.Error("the rehearsal was for real")
+	}
+}
+
+// One in earnest tells the kernel what it knows, and has nothing of it left, though
+// it is the second, or follows one whose program was killed.
+func TestRehearseInEarnest(t *testing.T) {
+	g := newCopy(t)
+	in := newNIC(t, g)
+	if err := errors.Join(os.MkdirAll(g.At("/dev"), 0o755), os.Symlink("/dev/urandom", g.At(randomDevice))); err != nil {
+		t.Fatal(err)
+	}
+	for _, left := range []string{"/run/agentlab/rehearsal-1/x", "/var/lib/agentlab/rehearsal-2/x"} {
+		put(t, g.At(left), "")
+	}
+	// Made by the rehearsal before the freeze.
+	for _, dir := range []string{"/etc/agentlab", "/etc/systemd/network", "/home/agent/.ssh"} {
+		if err := os.MkdirAll(g.At(dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var theirs []string
+	e := Earnest{Entropy: make([]byte, 64), Controller: "http://127.0.0.1:1", Then: func(there layout.Layout) error {
+		boot, err := os.ReadFile(there.Bootstrap())
+		key, keyErr := os.ReadFile(there.HostKey())
+		if theirs = append(theirs, string(key)); !strings.Contains(string(boot), "127.0.0.1:1") {
+			t.Errorf("the seed says %s", boot)
+		}
+		return errors.Join(err, keyErr)
+	}}
+	var set []string
+	perform := func() error {
+		k, done := earnest(g.Layout, e.Entropy)
+		defer done()
+		k.SetTime = func(time.Time) error { set = append(set, "clock"); return nil } // not this machine's
+		return performEarnest(t.Context(), g.Layout, e, k)
+	}
+	if err := in(perform); err != nil {
+		t.Fatal(err)
+	}
+	before := tree(t, g.Root)
+	if err := in(perform); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, tree(t, g.Root)); diff != "" {
+		t.Errorf("left: %s", diff)
+	}
+	for _, path := range before {
+		if strings.Contains(path, "rehears") {
+			t.Errorf("%s is left", path)
+		}
+	}
+	slices.Sort(theirs)
+	if len(slices.Compact(theirs)) != 4 || len(set) != 4 {
+		t.Errorf("%d different keys, clock set %d times: not twice in each", len(theirs), len(set))
+	}
+	if g.read("/etc/machine-id") != templateID || g.read("/etc/ssh/ssh_host_ed25519_key") != staleKey || g.read("/run/agentlab/template") != "" {
+		t.Error("the rehearsal was for real")
+	}
+	err := in(func() error {
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+		if mac := link.Attrs().HardwareAddr.String(); len(addrs) != 0 || mac != "02:00:00:00:00:09" || link.Attrs().Flags&1 == 0 {
+			t.Errorf("addresses %v, MAC address %s, flags %v", addrs, mac, link.Attrs().Flags)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.fail = "then"
+	e.Then = func(layout.Layout) error { return g.note("then", "") }
+	if err := in(perform); err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("one that is cut short: %v", err)
+	}
+	if diff := cmp.Diff(before, tree(t, g.Root)); diff != "" {
+		t.Errorf("left when cut short: %s", diff)
+	}
+	if err := os.Remove(g.At(randomDevice)); err != nil {
+		t.Fatal(err)
+	}
+	put(t, g.At(randomDevice), "no pool")
+	if err := in(perform); err == nil || !strings.Contains(err.Error(), "assume entropy") {
+		t.Errorf("without random numbers of its own: %v", err)
 	}
 }
 

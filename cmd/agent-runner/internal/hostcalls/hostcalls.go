@@ -16,6 +16,7 @@ import (
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/assume"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/diskuse"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/rehearse"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/rootexec"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/settle"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/vport"
@@ -36,7 +37,11 @@ type Guest struct {
 	layout layout.Layout
 	log    hclog.Logger
 	assume func(ctx context.Context, id channel.Identity, received time.Time) (channel.Assumed, error)
-	own    chan struct{} // closed when this guest may use its identity
+	// rehearsal is given the entropy.
+	rehearsal func(ctx context.Context, entropy []byte) error
+	own       chan struct{} // closed when this guest may use its identity
+
+	rehearsing sync.Mutex // held by who rehearses, or begins to assume an identity
 
 	mu sync.Mutex
 	// mu guards:
@@ -53,13 +58,17 @@ type given struct {
 	err  error
 }
 
-// New finds out what this guest is.
-func New(l layout.Layout, log hclog.Logger) *Guest {
+// New finds out what this guest is. With serve it does, once it is of somebody, what
+// it rehearses.
+func New(l layout.Layout, log hclog.Logger, serve rehearse.Serve) *Guest {
 	g := &Guest{layout: l, log: log, phase: channel.PhaseServing, own: make(chan struct{})}
 	g.assume = func(ctx context.Context, id channel.Identity, received time.Time) (channel.Assumed, error) {
 		kernel, done := assume.Real(l)
 		defer done()
 		return assume.Run(ctx, assume.Config{Layout: l, Kernel: kernel, Log: log}, id, received)
+	}
+	g.rehearsal = func(ctx context.Context, entropy []byte) error {
+		return rehearse.Run(ctx, rehearse.Config{Layout: l, Entropy: entropy, Serve: serve, SSHD: rehearse.SSHD})
 	}
 	mark, err := os.ReadFile(l.TemplateMark())
 	switch {
@@ -123,11 +132,26 @@ func (g *Guest) Settle(ctx context.Context) error {
 	return settle.Run(ctx, g.layout, g.log, func() error { return assume.Rehearse(ctx, g.layout) })
 }
 
+// Rehearse does what a template's copy will do as somebody's guest, and leaves it
+// what it was.
+func (g *Guest) Rehearse(ctx context.Context, entropy []byte) error {
+	g.rehearsing.Lock()
+	defer g.rehearsing.Unlock()
+	g.mu.Lock()
+	nameless := g.phase == channel.PhaseTemplate && g.given == nil
+	g.mu.Unlock()
+	if !nameless {
+		return notTemplate()
+	}
+	return g.rehearsal(ctx, entropy)
+}
+
 // Assume gives this guest its identity, once: a host that asks again, because it
 // did not live to hear the answer, gets the same one. So it goes on to its end
 // though nobody waits.
 func (g *Guest) Assume(ctx context.Context, id channel.Identity) (channel.Assumed, error) {
 	received := time.Now()
+	g.rehearsing.Lock() // what a rehearsal takes off again would be of somebody
 	g.mu.Lock()
 	now := g.given
 	first := now == nil && g.phase == channel.PhaseTemplate
@@ -136,6 +160,7 @@ func (g *Guest) Assume(ctx context.Context, id channel.Identity) (channel.Assume
 		g.given = now
 	}
 	g.mu.Unlock()
+	g.rehearsing.Unlock()
 	if first {
 		now.out, now.err = g.assume(context.WithoutCancel(ctx), id, received)
 		g.become(now)

@@ -45,7 +45,7 @@ func guestWith(t *testing.T, mark bool) *Guest {
 			t.Fatal(err)
 		}
 	}
-	return New(l, hclog.NewNullLogger())
+	return New(l, hclog.NewNullLogger(), nil)
 }
 
 func soon(t *testing.T) context.Context {
@@ -80,6 +80,61 @@ func TestTemplateBecomesAGuest(t *testing.T) {
 	defer cancel()
 	if g.AwaitIdentity(short) == nil {
 		t.Error("a guest with half an identity serves")
+	}
+}
+
+// A copy of a template may rehearse until it is somebody, and is given its identity
+// only when it has nothing of a rehearsal any more.
+func TestRehearse(t *testing.T) {
+	g := guestWith(t, true)
+	ctx := soon(t)
+	begun, goOn := make(chan struct{}, 2), make(chan struct{})
+	var unfit error
+	over := false
+	g.rehearsal = func(_ context.Context, entropy []byte) error {
+		if len(entropy) < channel.MinEntropy {
+			t.Errorf("%d bytes of entropy", len(entropy))
+		}
+		begun <- struct{}{}
+		<-goOn
+		over = true
+		return unfit
+	}
+	g.assume = func(context.Context, channel.Identity, time.Time) (channel.Assumed, error) {
+		if !over {
+			t.Error("an identity amid a rehearsal")
+		}
+		return channel.Assumed{}, nil
+	}
+	h := talk(t, g)
+	first := make(chan error, 1)
+	go func() { first <- h.Rehearse(ctx) }()
+	<-begun
+	assumed := make(chan error, 1)
+	go func() {
+		_, err := h.Assume(ctx, identity)
+		assumed <- err
+	}()
+	select {
+	case err := <-assumed:
+		t.Errorf("assumed meanwhile: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(goOn)
+	for _, err := range []error{<-first, <-assumed, h.Go(ctx)} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if err := h.Rehearse(ctx); !errors.Is(err, fault.Precondition) {
+		t.Errorf("a rehearsal of somebody: %v", err)
+	}
+	g.phase, g.given = channel.PhaseTemplate, nil
+	if unfit = fault.New(fault.Unavailable, "no sshd"); !errors.Is(h.Rehearse(ctx), fault.Unavailable) {
+		t.Error("a rehearsal that failed is none")
+	}
+	if s := g.State(); s.Phase != channel.PhaseTemplate {
+		t.Errorf("after a rehearsal: %v", s)
 	}
 }
 
@@ -149,7 +204,7 @@ func TestNamedGuestWaitsForItsHost(t *testing.T) {
 	if _, err := talk(t, g).Assume(ctx, identity); err != nil {
 		t.Fatal(err)
 	}
-	for name, g := range map[string]*Guest{"named": g, "restarted": New(g.layout, hclog.NewNullLogger())} {
+	for name, g := range map[string]*Guest{"named": g, "restarted": New(g.layout, hclog.NewNullLogger(), nil)} {
 		h := talk(t, g)
 		if s, err := h.State(ctx); err != nil || s.Phase != channel.PhaseNamed {
 			t.Errorf("%s: state %v, %v", name, s, err)
@@ -163,7 +218,7 @@ func TestNamedGuestWaitsForItsHost(t *testing.T) {
 		}
 		cancel()
 	}
-	again := New(g.layout, hclog.NewNullLogger())
+	again := New(g.layout, hclog.NewNullLogger(), nil)
 	h := talk(t, again)
 	if err := h.Go(ctx); err != nil {
 		t.Error(err)
@@ -171,7 +226,7 @@ func TestNamedGuestWaitsForItsHost(t *testing.T) {
 	if err := again.AwaitIdentity(ctx); err != nil {
 		t.Error(err)
 	}
-	if s := New(g.layout, hclog.NewNullLogger()).State(); s.Phase != channel.PhaseServing {
+	if s := New(g.layout, hclog.NewNullLogger(), nil).State(); s.Phase != channel.PhaseServing {
 		t.Errorf("restarted after that: state %v", s)
 	}
 	if err := h.Go(ctx); err != nil {
@@ -190,6 +245,9 @@ func TestServingGuest(t *testing.T) {
 	}
 	if _, err := h.Assume(ctx, identity); !errors.Is(err, fault.Precondition) {
 		t.Errorf("another identity: %v", err)
+	}
+	if err := h.Rehearse(ctx); !errors.Is(err, fault.Precondition) {
+		t.Errorf("a rehearsal: %v", err)
 	}
 	if err := h.Go(ctx); err != nil {
 		t.Errorf("let go: %v", err)

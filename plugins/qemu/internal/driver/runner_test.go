@@ -32,7 +32,8 @@ func (r *runner) use(users ...string) {
 func (*runner) State() channel.State {
 	return channel.State{Phase: channel.PhaseServing, Runner: "test"}
 }
-func (*runner) Settle(context.Context) error { return nil }
+func (*runner) Settle(context.Context) error           { return nil }
+func (*runner) Rehearse(context.Context, []byte) error { return nil }
 func (*runner) Assume(context.Context, channel.Identity) (channel.Assumed, error) {
 	return channel.Assumed{}, nil
 }
