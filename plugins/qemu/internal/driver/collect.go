@@ -16,20 +16,21 @@ import (
 // keepUnused is how long a memory template stays that nobody starts from.
 const keepUnused = 14 * 24 * time.Hour
 
-// Tidy removes what killed calls have left of memory templates, and those that
-// nobody can use, in the cache too. Another process that is building one is left
-// alone.
+// Tidy removes what killed calls have left of memory templates and of spares, and
+// templates that nobody can use, in the cache too. Another process that is building
+// one is left alone.
 func (d *Driver) Tidy(ctx context.Context) error {
+	err := d.tidySpares(ctx)
 	d.tidyCache(ctx)
-	unlock, err := tryBuildLock(ctx, d.memory)
-	if errors.Is(err, fault.Locked) {
-		return nil
-	}
-	if err != nil {
+	unlock, bad := tryBuildLock(ctx, d.memory)
+	if errors.Is(bad, fault.Locked) {
 		return err
 	}
+	if bad != nil {
+		return errors.Join(err, bad)
+	}
 	defer unlock()
-	return d.tidyLocked(ctx)
+	return errors.Join(err, d.tidyLocked(ctx))
 }
 
 func tryBuildLock(ctx context.Context, s *memory.Store) (unlock func(), err error) {
@@ -84,6 +85,7 @@ func (d *Driver) collectLocked(ctx context.Context) error {
 			continue
 		}
 		plugin.Log(ctx, d.log).Info("memory template removed", "step", key)
+		d.endSpares(ctx, d.spares.of(key))
 		errs = append(errs, d.memory.Remove(key))
 		d.vault.Drop(key)
 	}
@@ -117,6 +119,7 @@ func (d *Driver) discardLocked(ctx context.Context, key string) error {
 		}
 	}
 	plugin.Log(ctx, d.log).Warn("memory template removed, since starts from it fail", "step", key)
+	d.endSpares(ctx, d.spares.of(key))
 	if err := d.memory.Remove(key); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ type Config struct {
 	// MemoryTemplates is one of the modes; any other value is Off.
 	MemoryTemplates string `json:"memory_templates"`
 	MemoryCache     string `json:"memory_cache"` // "" for none
+	Spares          uint32 `json:"spares"`
 }
 
 // Modes of memory templates.
@@ -30,6 +31,12 @@ const (
 
 // warms reports whether VMs may start from memory.
 func (c Config) warms() bool { return c.MemoryTemplates == Auto || c.MemoryTemplates == Manual }
+
+// spareUID is the first user of spares, behind that of memory templates; endUID is behind
+// their last. There are as many as VMs, since a VM that was a spare keeps its user.
+func (c Config) spareUID() uint32 { return c.UIDBase + c.VMIDLast + 2 }
+
+func (c Config) endUID() uint32 { return c.spareUID() + c.VMIDLast - c.VMIDFirst + 1 + c.Spares }
 
 // Problem is one remark about a configuration.
 type Problem struct{ Key, Text string }
@@ -45,12 +52,13 @@ func (c Config) Problems() []Problem {
 	add(c.VMIDFirst == 0 || c.VMIDFirst > c.VMIDLast, "vmid_first",
 		"vmid_first %d and vmid_last %d are no range", c.VMIDFirst, c.VMIDLast)
 	add(c.UIDBase < 1000, "uid_base", "uid_base %d would give VMs the uids of system users", c.UIDBase)
-	add(uint64(c.UIDBase)+uint64(c.VMIDLast)+1 >= math.MaxInt32, "uid_base",
+	add(uint64(c.UIDBase)+2*uint64(c.VMIDLast)+uint64(c.Spares)+3 >= math.MaxInt32, "uid_base",
 		"uid_base %d + vmid_last %d is not a valid uid", c.UIDBase, c.VMIDLast)
 	add(len(fmt.Sprintf(InterfacePattern, c.VMIDLast)) > maxInterface, "vmid_last",
 		"vmid_last %d makes interface names of more than %d characters", c.VMIDLast, maxInterface)
 	add(c.TemplateDir != "" && !filepath.IsAbs(c.TemplateDir), "template_dir", "%q is not an absolute path", c.TemplateDir)
 	add(c.MemoryCache != "" && !filepath.IsAbs(c.MemoryCache), "memory_cache", "%q is not an absolute path", c.MemoryCache)
+	add(c.Spares > 0 && !c.warms(), "spares", "spares go on from memory templates, which are switched off")
 	for _, dir := range c.Templates {
 		add(!filepath.IsAbs(dir), "templates", "%q is not an absolute path", dir)
 	}

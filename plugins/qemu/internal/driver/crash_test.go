@@ -23,7 +23,7 @@ type plan struct {
 	Config Config
 	Lab    uint32 // its number
 	State  string
-	Call   string // create, start, destroy, warm, or one of operations
+	Call   string // create, start, start from spare, destroy, warm, or one of operations
 	Step   string // after which it dies
 }
 
@@ -38,7 +38,7 @@ func playStandIn(text string) {
 	if err != nil {
 		panic(err)
 	}
-	d.openTap, d.greet = openTapOf(p.Lab), newFakeGuest().greet
+	d.openTap, d.replug, d.greet = openTapOf(p.Lab), replugOf(p.Lab), newFakeGuest().greet
 	d.crash = func(step string) {
 		if step == p.Step {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -54,6 +54,14 @@ func playStandIn(text string) {
 		_, err = d.SetPower(ctx, testRef(), hypervisor.PowerOn, 0)
 	case "destroy":
 		err = d.DestroyVM(ctx, testRef())
+	case "start from spare":
+		_, err = d.WarmTemplate(ctx, testWarmRequest(), nil)
+		for n := 0; n == 0 && err == nil && ctx.Err() == nil; n, err = d.spares.state() {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err == nil {
+			_, err = d.SetPower(ctx, testRef(), hypervisor.PowerOn, 0)
+		}
 	case "warm":
 		_, err = d.WarmTemplate(ctx, testWarmRequest(), nil)
 	default:

@@ -66,6 +66,7 @@ type Driver struct {
 	log      hclog.Logger
 
 	openTap func(name string) (*os.File, error)
+	replug  func(f *os.File, name string) error
 	greet   func(conn net.Conn) guest
 	find    func(uid uint32) ([]procfs.Identity, error)
 	// How long others are waited for; tests do so less where nobody will come.
@@ -77,6 +78,7 @@ type Driver struct {
 
 	monitors keyed // one client of a QEMU's monitor at a time
 	warming  warming
+	spares   spares
 	channels channels
 
 	mu      sync.Mutex // mu guards: samples
@@ -124,6 +126,7 @@ func New(cfg Config, state string, log hclog.Logger) (*Driver, error) {
 		chooser:   &accel.Chooser{Want: cfg.Accel, State: state, Device: accel.Device, Measure: accel.Measure, Log: log.Named("accel")},
 		versions:  &hostcheck.Versions{},
 		openTap:   tap.Open,
+		replug:    tap.Replug,
 		greet:     func(conn net.Conn) guest { return channel.New(conn) },
 		find:      procfs.Find,
 		guestWait: guestTimeout, monitorWait: monitorTimeout, quitWait: endTimeout,
@@ -154,7 +157,7 @@ func (d *Driver) hostCheck() hostcheck.Check {
 // CheckHost implements hypervisor.Driver.
 func (d *Driver) CheckHost(ctx context.Context) (hypervisor.HostReport, error) {
 	report := hypervisor.HostReport{
-		Findings: append(d.hostCheck().Findings(ctx), d.memoryFinding()), Cores: uint32(runtime.NumCPU()),
+		Findings: append(d.hostCheck().Findings(ctx), d.memoryFinding(), d.sparesFinding()), Cores: uint32(runtime.NumCPU()),
 		VMIDFirst: d.cfg.VMIDFirst, VMIDLast: d.cfg.VMIDLast, InterfacePattern: InterfacePattern,
 	}
 	// What cannot be read is a finding already; its figure stays 0.

@@ -88,6 +88,10 @@ func openTapOf(number uint32) func(string) (*os.File, error) {
 	return func(name string) (*os.File, error) { return tap.Open(tapOf(number, name)) }
 }
 
+func replugOf(number uint32) func(*os.File, string) error {
+	return func(f *os.File, name string) error { return tap.Replug(f, tapOf(number, name)) }
+}
+
 // killAll ends whatever this lab's VMs left running.
 func (l *lab) killAll() {
 	d := l.driver()
@@ -105,6 +109,9 @@ func (l *lab) killAll() {
 	if err := d.endBuilder(context.Background()); err != nil {
 		l.t.Error(err)
 	}
+	if err := d.tidySpares(context.Background()); err != nil {
+		l.t.Error(err)
+	}
 }
 
 // driver opens the state anew, as a restarted plugin does.
@@ -114,7 +121,7 @@ func (l *lab) driver() *Driver {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	d.openTap, d.greet, d.versions = openTapOf(l.number), l.guest.greet, &common.versions
+	d.openTap, d.replug, d.greet, d.versions = openTapOf(l.number), replugOf(l.number), l.guest.greet, &common.versions
 	l.t.Cleanup(func() { _ = d.Close(context.Background()) })
 	return d
 }

@@ -32,13 +32,15 @@ import (
 type fakeGuest struct {
 	mu sync.Mutex
 	// mu guards:
-	settled int // times it said that it can be frozen
-	assumed []channel.Identity
-	refuse  error // of Assume
-	went    int   // times it was let go
-	stays   error // of Go
-	assume  func(ctx context.Context) error
-	ready   func(ctx context.Context) error
+	settled   int // times it said that it can be frozen
+	assumed   []channel.Identity
+	refuse    error // of Assume
+	went      int   // times it was let go
+	stays     error // of Go
+	assume    func(ctx context.Context) error
+	ready     func(ctx context.Context) error
+	rehearsed int
+	rehearse  func(ctx context.Context) error
 }
 
 func newFakeGuest() *fakeGuest { return &fakeGuest{} }
@@ -74,6 +76,16 @@ func (g *fakeGuest) Assume(ctx context.Context, id channel.Identity) (channel.As
 		return channel.Assumed{}, g.assume(ctx)
 	}
 	return channel.Assumed{}, g.refuse
+}
+
+func (g *fakeGuest) Rehearse(ctx context.Context) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rehearsed++
+	if g.rehearse != nil {
+		return g.rehearse(ctx)
+	}
+	return nil
 }
 
 func (g *fakeGuest) Go(context.Context) error {

@@ -15,6 +15,7 @@ import (
 type guest interface {
 	State(ctx context.Context) (channel.State, error)
 	AwaitReady(ctx context.Context) error
+	Rehearse(ctx context.Context) error
 	Assume(ctx context.Context, id channel.Identity) (channel.Assumed, error)
 	Go(ctx context.Context) error
 	Close() error
@@ -76,11 +77,15 @@ func (d *Driver) letGo(ctx context.Context, v *record.VM, h guest) error {
 // run has QEMU execute the guest, and do onReboot when that reboots.
 func (d *Driver) run(ctx context.Context, vmid uint32, onReboot string) error {
 	return d.ask(ctx, vmid, commandTimeout, func(ctx context.Context, c *qmp.Client) error {
-		if err := c.Execute(ctx, "set-action", map[string]any{"reboot": onReboot}, nil); err != nil {
-			return err
-		}
-		return c.Execute(ctx, "cont", nil, nil)
+		return runWith(ctx, c, onReboot)
 	})
+}
+
+func runWith(ctx context.Context, c *qmp.Client, onReboot string) error {
+	if err := c.Execute(ctx, "set-action", map[string]any{"reboot": onReboot}, nil); err != nil {
+		return err
+	}
+	return c.Execute(ctx, "cont", nil, nil)
 }
 
 func (d *Driver) meet(ctx context.Context, vmid uint32) (guest, error) {

@@ -95,6 +95,7 @@ type start struct {
 	reason string   // why it boots
 	ram    *os.File // of its memory template; nil boots
 	state  *os.File
+	spare  *spare      // goes on from ram and state already
 	named  func(guest) // gets the way to a guest from memory once it has its identity
 	// prepare, if any, is called while QEMU is paused, for a guest that goes on
 	// from what it loads.
@@ -123,6 +124,10 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, s start) (err erro
 		State: record.RunStarting, BootID: d.bootID, Started: time.Now().UTC(), Accel: s.way.Name,
 		Way: string(s.name()), Reason: s.reason,
 	}
+	if s.spare != nil {
+		v.UID, v.Run.Mark = s.spare.dir.Note.UID, s.spare.dir.Note.Mark
+		v.Run.PID, v.Run.StartTicks = s.spare.program.PID, s.spare.program.StartTicks
+	}
 	if err := d.store.Save(v); err != nil {
 		return err
 	}
@@ -134,7 +139,7 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, s start) (err erro
 			err = errors.Join(err, d.undoStart(clean, v))
 		}
 	}()
-	program, err := d.spawn(v, s)
+	program, err := d.spawn(ctx, v, s)
 	if err != nil {
 		return err
 	}
@@ -185,7 +190,14 @@ func (d *Driver) undoStart(ctx context.Context, v *record.VM) error {
 	return d.clearRun(v)
 }
 
-func (d *Driver) spawn(v *record.VM, s start) (*spawn.Program, error) {
+// spawn gives the VM a program of its own: a new one, or a spare's.
+func (d *Driver) spawn(ctx context.Context, v *record.VM, s start) (*spawn.Program, error) {
+	if s.spare != nil {
+		return d.occupy(ctx, v, s.spare)
+	}
+	if err := d.ownSeed(v); err != nil {
+		return nil, err
+	}
 	m := d.machine(v, s.way)
 	volumes, err := d.handOver(v)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/agentlab/agentlab/plugins/qemu/internal/memory"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/qmp"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/seediso"
@@ -60,7 +59,14 @@ func (d *Driver) startFromMemory(ctx context.Context, v *record.VM) error {
 	v.Memory.Spent = true
 	var h guest
 	s.named = func(g guest) { h = g }
-	if err := d.startWith(ctx, v, s); err != nil {
+	done, err := d.startFromSpare(ctx, v, s)
+	if err != nil {
+		return err
+	}
+	if !done {
+		err = d.startWith(ctx, v, s)
+	}
+	if err != nil {
 		var unfit *unfitError
 		// A host that is out of memory does not make the template a bad one.
 		if ctx.Err() == nil && errors.As(err, &unfit) && !errors.Is(err, fault.Exhausted) {
@@ -73,7 +79,11 @@ func (d *Driver) startFromMemory(ctx context.Context, v *record.VM) error {
 	if err := d.memory.MarkUsed(v.Memory.Key); err != nil {
 		plugin.Log(ctx, d.log).Warn("use of memory template was not noted", "vmid", v.VMID, "err", err)
 	}
-	return d.letGo(ctx, v, h)
+	if err := d.letGo(ctx, v, h); err != nil {
+		return err
+	}
+	d.sparesLater(ctx, v)
+	return nil
 }
 
 // recall opens what the VM's memory template has, if that fits still.
@@ -88,43 +98,19 @@ func (d *Driver) recall(ctx context.Context, v *record.VM) (start, error) {
 	if seed.Size() != seediso.Bytes {
 		return start{}, unfit("its seed is larger than %d bytes", seediso.Bytes)
 	}
-	fit, err := d.fit(ctx, v)
-	if err != nil {
-		return start{}, err
-	}
-	if f := d.warming.failure(v.Memory.Key); f.shunned() {
-		return start{}, unfit("%s", f)
-	}
-	t, err := d.memory.Find(v.Memory.Key)
-	if errors.Is(err, fault.NotFound) {
-		return start{}, unfit("its memory template is gone or damaged")
-	}
-	if err != nil {
-		return start{}, &unfitError{err}
-	}
-	if why := t.Fit.Differs(fit); why != "" {
-		return start{}, unfit("%s", why)
-	}
-	ram, err := d.vault.Take(ctx, d.memory, t.Key)
-	if err != nil {
-		return start{}, &unfitError{err}
-	}
-	state, err := os.Open(d.memory.Path(t.Key, memory.StateName))
-	if err != nil {
-		_ = ram.Close()
-		return start{}, &unfitError{err}
-	}
-	return start{way: fit.Accel, ram: ram, state: state}, nil
+	return d.source(ctx, v)
 }
 
 // wake loads the frozen guest into a QEMU that waits for it and makes it this VM,
 // which does nothing as such yet. Up to the record of that all can begin anew.
 func (d *Driver) wake(ctx context.Context, v *record.VM, s start, p *spawn.Program) error {
-	if err := d.load(ctx, v.VMID); err != nil {
-		if died := d.died(p); died != nil {
-			err = died
+	if s.spare == nil {
+		if err := d.load(ctx, v.VMID); err != nil {
+			if died := d.died(p); died != nil {
+				err = died
+			}
+			return &unfitError{fmt.Errorf("load memory template: %w", err)}
 		}
-		return &unfitError{fmt.Errorf("load memory template: %w", err)}
 	}
 	d.crash("loaded")
 	if err := d.plugAll(ctx, v); err != nil {
@@ -156,16 +142,18 @@ func (d *Driver) plugAll(ctx context.Context, v *record.VM) error {
 }
 
 func (d *Driver) load(ctx context.Context, vmid uint32) error {
-	return d.ask(ctx, vmid, commandTimeout, func(ctx context.Context, c *qmp.Client) error {
-		if err := ignoreSharedMemory(ctx, c); err != nil {
-			return err
-		}
-		uri := map[string]any{"uri": fmt.Sprintf("fd:%d", stateFile)}
-		if err := c.Execute(ctx, "migrate-incoming", uri, nil); err != nil {
-			return err
-		}
-		return migrated(ctx, c)
-	})
+	return d.ask(ctx, vmid, commandTimeout, loadState)
+}
+
+func loadState(ctx context.Context, c *qmp.Client) error {
+	if err := ignoreSharedMemory(ctx, c); err != nil {
+		return err
+	}
+	uri := map[string]any{"uri": fmt.Sprintf("fd:%d", stateFile)}
+	if err := c.Execute(ctx, "migrate-incoming", uri, nil); err != nil {
+		return err
+	}
+	return migrated(ctx, c)
 }
 
 func ignoreSharedMemory(ctx context.Context, c *qmp.Client) error {

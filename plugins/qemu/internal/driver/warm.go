@@ -113,8 +113,8 @@ func (w *warming) begin(ctx context.Context, key string, build func(context.Cont
 	})
 }
 
-// Close ends what runs in the background. VMs run on.
-func (d *Driver) Close(context.Context) error {
+// Close ends what runs in the background, and spares. VMs run on.
+func (d *Driver) Close(ctx context.Context) error {
 	w := &d.warming
 	w.mu.Lock()
 	w.closed = true
@@ -123,6 +123,7 @@ func (d *Driver) Close(context.Context) error {
 	}
 	w.mu.Unlock()
 	w.running.Wait() // it ends soon after its context
+	d.endSpares(ctx, d.spares.close())
 	d.vault.Close()
 	return nil
 }
@@ -146,9 +147,13 @@ func (d *Driver) WarmTemplate(
 	if err := freezable(noted(t)); err != nil {
 		return none, err
 	}
-	if _, err := d.warm(ctx, sized(t, req.Cores, req.MemoryBytes, req.RootDiskBytes), progress); err != nil {
+	like := sized(t, req.Cores, req.MemoryBytes, req.RootDiskBytes)
+	frozen, err := d.warm(ctx, like, progress)
+	if err != nil {
 		return none, err
 	}
+	like.Memory = &record.Memory{Key: frozen.Key, Disk: d.memory.Path(frozen.Key, memory.DiskName)}
+	d.sparesLater(ctx, like)
 	return d.template(ctx, t.VMID)
 }
 

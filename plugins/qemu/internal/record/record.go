@@ -94,6 +94,8 @@ type Run struct {
 	Accel      string    `json:"accel,omitempty"`
 	Way        string    `json:"way,omitempty"`    // boot or memory
 	Reason     string    `json:"reason,omitempty"` // why it had to boot
+	// Mark is in the program's arguments, where it was a spare's: see ClaimSpare.
+	Mark string `json:"mark,omitempty"`
 }
 
 // Mark is the UUID that the VM's program carries in its arguments. It follows
@@ -121,7 +123,12 @@ func (v *VM) Alike(other *VM) bool {
 }
 
 // Mark is the mark of this VM's program.
-func (v *VM) Mark() string { return Mark(v.VMID, v.Owner) }
+func (v *VM) Mark() string {
+	if v.Run != nil && v.Run.Mark != "" {
+		return v.Run.Mark
+	}
+	return Mark(v.VMID, v.Owner)
+}
 
 // Bases are the disks that the VM's own lies on, the nearest last.
 func (v *VM) Bases() []string {

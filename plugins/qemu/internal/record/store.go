@@ -33,20 +33,22 @@ var ErrUnreadable = errors.New("record of the vm cannot be read")
 
 // Store is the folder of all VMs.
 type Store struct {
-	root string // <state>/vms
-	lock string // <state>/lock, a byte for each VMID
+	root   string // <state>/vms
+	spares string // <state>/spares
+	lock   string // <state>/lock, a byte for each VMID
 }
 
-// Open prepares the folders below state. Other users may pass through vms/, not
-// list it: each VM's program reaches its own files only.
+// Open prepares the folders below state. Other users may pass through vms/ and
+// spares/, not list them: each program reaches its own files only.
 func Open(state string) (*Store, error) {
 	const mode = 0o711
-	s := &Store{root: filepath.Join(state, "vms"), lock: filepath.Join(state, "lock")}
-	if err := os.MkdirAll(s.root, mode); err != nil {
-		return nil, Classify("make state folder", err)
+	s := &Store{
+		root: filepath.Join(state, "vms"), spares: filepath.Join(state, spareFolder), lock: filepath.Join(state, "lock"),
 	}
-	if err := os.Chmod(s.root, mode); err != nil {
-		return nil, Classify("make state folder", err)
+	for _, dir := range []string{s.root, s.spares} {
+		if err := errors.Join(os.MkdirAll(dir, mode), os.Chmod(dir, mode)); err != nil {
+			return nil, Classify("make state folder", err)
+		}
 	}
 	return s, nil
 }

@@ -17,18 +17,8 @@ const Device = "/dev/net/tun"
 // fault.Precondition when it is not there: making one would put a guest on the
 // network without its rules. fault.Locked when another program holds it.
 func Open(name string) (*os.File, error) {
-	link, err := netlink.LinkByName(name)
-	var missing netlink.LinkNotFoundError
-	if errors.As(err, &missing) {
-		return nil, fault.New(fault.Precondition, "tap %s does not exist", name).
-			WithHint("attach the sandbox to its network first")
-	}
-	if err != nil {
-		return nil, fault.New(fault.Unavailable, "look for tap %s: %w", name, err)
-	}
-	if tun, ok := link.(*netlink.Tuntap); !ok || tun.Mode != netlink.TUNTAP_MODE_TAP {
-		return nil, fault.New(fault.Precondition, "link %s is a %s, not a tap", name, link.Type()).
-			WithHint("remove or rename that link")
+	if err := isTap(name); err != nil {
+		return nil, err
 	}
 	return attach(name)
 }
@@ -42,19 +32,27 @@ func attach(name string) (*os.File, error) {
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "open %s: %w", Device, err).WithHint("modprobe tun")
 	}
+	if err := set(fd, name); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// set puts the descriptor, which is on no tap, on that one.
+func set(fd int, name string) error {
 	req, err := unix.NewIfreq(name)
 	if err == nil {
 		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
 	}
-	if err != nil {
-		_ = unix.Close(fd)
-		if errors.Is(err, unix.EBUSY) {
-			return nil, fault.New(fault.Locked, "tap %s is in use: %w", name, err)
-		}
-		return nil, fault.New(fault.Unavailable, "open tap %s: %w", name, err)
+	if errors.Is(err, unix.EBUSY) {
+		return fault.New(fault.Locked, "tap %s is in use: %w", name, err)
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	if err != nil {
+		return fault.New(fault.Unavailable, "open tap %s: %w", name, err)
+	}
+	return nil
 }
 
 // Counters are bytes as the guest sees them.

@@ -1,0 +1,215 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/spawn"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/plugin"
+)
+
+// spare is a guest that goes on from a memory template already, has rehearsed what it
+// will have to do, and waits, paused, for a VM to become. It has neither an identity nor
+// a network. The process that made it has it alone, and ends it at its own end.
+type spare struct {
+	key     string // of its memory template
+	dir     record.SpareDir
+	program *spawn.Program
+	tap     *os.File // QEMU has it too
+}
+
+// tenant says which programs are the spare's.
+func (s *spare) tenant() tenant { return tenantOf(s.dir.Note) }
+
+func tenantOf(n record.Spare) tenant {
+	t := tenant{uid: n.UID, mark: n.Mark}
+	if n.PID != 0 {
+		t.noted, t.alone = &procfs.Identity{PID: n.PID, StartTicks: n.StartTicks, UID: n.UID}, true
+	}
+	return t
+}
+
+// spares are those that wait, and the one that is in the making.
+type spares struct {
+	mu sync.Mutex
+	// mu guards:
+	waiting []*spare // the oldest first
+	wanted  string   // key of the template that VMs started from last
+	failed  map[string]failure
+	making  context.CancelFunc // not nil while some are made
+	closed  bool
+
+	running sync.WaitGroup
+}
+
+// take gives one that goes on from the template, nil when none waits.
+func (s *spares) take(key string) *spare {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := slices.IndexFunc(s.waiting, func(w *spare) bool { return w.key == key })
+	if at < 0 {
+		return nil
+	}
+	out := s.waiting[at]
+	s.waiting = slices.Delete(s.waiting, at, at+1)
+	return out
+}
+
+// put has one wait, unless nobody will come for it.
+func (s *spares) put(one *spare) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.wanted != one.key {
+		return false
+	}
+	s.waiting = append(s.waiting, one)
+	return true
+}
+
+// lacks reports whether there are fewer than n of the template.
+func (s *spares) lacks(key string, n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := 0
+	for _, w := range s.waiting {
+		if w.key == key {
+			have++
+		}
+	}
+	return !s.closed && s.wanted == key && have < n
+}
+
+// others takes those out that are of another template, or all for "".
+func (s *spares) others(key string) []*spare {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*spare
+	s.waiting = slices.DeleteFunc(s.waiting, func(w *spare) bool {
+		if key != "" && w.key == key {
+			return false
+		}
+		out = append(out, w)
+		return true
+	})
+	return out
+}
+
+// of takes those of a template out.
+func (s *spares) of(key string) []*spare {
+	var out []*spare
+	for one := s.take(key); one != nil; one = s.take(key) {
+		out = append(out, one)
+	}
+	return out
+}
+
+// begin has fill run for a template unless that runs already or failed lately.
+func (s *spares) begin(ctx context.Context, key string, fill func(context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted = key
+	if s.closed || s.making != nil || time.Since(s.failed[key].built) < retryFailed {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.making = cancel
+	s.running.Go(func() {
+		defer cancel()
+		err := fill(ctx)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.making = nil
+		delete(s.failed, key)
+		if err != nil && ctx.Err() == nil {
+			if s.failed == nil {
+				s.failed = map[string]failure{}
+			}
+			s.failed[key] = failure{err: err, built: time.Now()}
+		}
+	})
+}
+
+// close has no more made and gives those that wait.
+func (s *spares) close() []*spare {
+	s.mu.Lock()
+	s.closed = true
+	if s.making != nil {
+		s.making()
+	}
+	s.mu.Unlock()
+	s.running.Wait()
+	return s.others("")
+}
+
+// state tells how many wait, and why no more do.
+func (s *spares) state() (waiting int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.waiting), s.failed[s.wanted].err
+}
+
+// endSpares ends spares whom nobody will want. It is best effort: what is left is ended
+// when a plugin starts on this state folder.
+func (d *Driver) endSpares(ctx context.Context, all []*spare) {
+	for _, s := range all {
+		if err := d.endSpare(ctx, s); err != nil {
+			plugin.Log(ctx, d.log).Warn("spare guest was not ended", "uid", s.dir.Note.UID, "err", err)
+		}
+	}
+}
+
+func (d *Driver) endSpare(ctx context.Context, s *spare) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
+	defer cancel()
+	if s.program != nil {
+		s.program.Close()
+	}
+	if s.tap != nil {
+		_ = s.tap.Close()
+	}
+	if err := d.kill(ctx, s.tenant()); err != nil {
+		s.dir.Close()
+		return err
+	}
+	return s.dir.Remove()
+}
+
+// sparesFinding says how many spares wait.
+func (d *Driver) sparesFinding() plugin.Finding {
+	f := plugin.Finding{ID: "spares", Level: plugin.LevelOK}
+	if d.cfg.Spares == 0 {
+		f.Message = "not wanted: spares is 0, so every VM starts its own guest"
+		return f
+	}
+	waiting, failed := d.spares.state()
+	f.Message = fmt.Sprintf("%d of %d spare guests wait", waiting, d.cfg.Spares)
+	if failed != nil {
+		f.Level, f.Fix = plugin.LevelWarning, fault.HintOf(failed)
+		f.Message += ", because the next could not be made: " + failed.Error()
+	}
+	return f
+}
+
+// tidySpares ends those that a killed plugin has left.
+func (d *Driver) tidySpares(ctx context.Context) error {
+	left, err := d.store.LostSpares(ctx)
+	for _, dir := range left {
+		if dir.Note.BootID == d.bootID && dir.Note.Mark != "" {
+			if bad := d.kill(ctx, tenantOf(dir.Note)); bad != nil {
+				err = errors.Join(err, bad)
+				dir.Close()
+				continue
+			}
+		}
+		err = errors.Join(err, dir.Remove())
+	}
+	return err
+}

@@ -1,0 +1,244 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/hypervisor"
+)
+
+// newSpareLab has one spare wait for each VM.
+func newSpareLab(t *testing.T) *lab {
+	l := newWarmLab(t)
+	l.config.Spares = 1
+	return l
+}
+
+// waits returns when a spare does, or when none will.
+func (l *lab) waits(d *Driver) error {
+	l.t.Helper()
+	for ctx := testContext(l.t); ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+		if n, err := d.spares.state(); n > 0 || err != nil {
+			return err
+		}
+	}
+	l.t.Fatal("no spare came to wait")
+	return nil
+}
+
+// spareLab has a spare waiting for the VM that is there.
+func spareLab(t *testing.T) (*lab, *Driver) {
+	l := newSpareLab(t)
+	d := l.driver()
+	l.warm(d)
+	l.create(d)
+	if err := l.waits(d); err != nil {
+		t.Fatal(err)
+	}
+	return l, d
+}
+
+// strays are the programs that run as users of spares.
+func (l *lab) strays() []procfs.Identity {
+	l.t.Helper()
+	var out []procfs.Identity
+	for uid := l.config.spareUID(); uid < l.config.spareUID()+5; uid++ {
+		found, err := procfs.Find(uid)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		out = append(out, found...)
+	}
+	return out
+}
+
+func (l *lab) noSparesLeft() {
+	l.t.Helper()
+	if left := l.strays(); len(left) > 0 {
+		l.t.Errorf("programs left: %v", left)
+	}
+	folders, err := os.ReadDir(filepath.Join(l.state, "spares"))
+	if err != nil || len(folders) > 0 {
+		l.t.Errorf("folders left: %v, %v", folders, err)
+	}
+}
+
+func TestStartFromSpare(t *testing.T) {
+	l, d := spareLab(t)
+	before := l.strays()
+	if len(before) != 1 || l.guest.rehearsed != 1 || len(l.guest.assumed) != 0 {
+		t.Fatalf("programs %v, rehearsed %d times, assumed %v", before, l.guest.rehearsed, l.guest.assumed)
+	}
+	vm := l.power(d, hypervisor.PowerOn, 0)
+	if want := (hypervisor.Start{Way: hypervisor.WayMemory}); vm.Power != hypervisor.PowerOn || vm.Start != want {
+		t.Fatalf("vm = %+v", vm)
+	}
+	v, err := d.store.Load(testVMID)
+	if err != nil || v.Run.PID != before[0].PID || v.UID != before[0].UID {
+		t.Fatalf("record = %+v, %v: want the program %v", v, err, before[0])
+	}
+	if len(l.guest.assumed) != 1 || l.guest.assumed[0].MAC != testMAC {
+		t.Errorf("identity = %+v", l.guest.assumed)
+	}
+	now := l.counter(d, testVMID)
+	time.Sleep(200 * time.Millisecond)
+	if then := l.counter(d, testVMID); then <= now {
+		t.Errorf("the guest counts %d, then %d", now, then)
+	}
+	if err := l.waits(d); err != nil || len(l.strays()) != 2 {
+		t.Errorf("programs %v, %v: want the next spare", l.strays(), err)
+	}
+	// A plugin that is started anew finds the VM by its record, and the other's spare is not its own to end.
+	other := l.driver()
+	if err := other.Tidy(testContext(t)); err != nil || len(l.strays()) != 2 {
+		t.Errorf("programs %v, %v", l.strays(), err)
+	}
+	if vm, err := other.GetVM(testContext(t), testRef()); err != nil || vm.Power != hypervisor.PowerOn {
+		t.Errorf("vm = %+v, %v", vm, err)
+	}
+	l.power(d, hypervisor.PowerOff, 0)
+	if vm := l.power(d, hypervisor.PowerOn, 0); vm.Start.Way != hypervisor.WayBoot {
+		t.Errorf("second start = %+v", vm.Start)
+	}
+	l.destroyAndCheck(d)
+	if err := d.Close(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	l.noSparesLeft()
+}
+
+// Whatever is wrong with a spare, the VM starts from memory without it.
+func TestStartWithoutSpare(t *testing.T) {
+	t.Parallel()
+	tests := map[string]func(l *lab, d *Driver){
+		"ended": func(l *lab, _ *Driver) {
+			for _, id := range l.strays() {
+				if err := unix.Kill(id.PID, unix.SIGKILL); err != nil {
+					l.t.Fatal(err)
+				}
+			}
+		},
+		"no network": func(_ *lab, d *Driver) {
+			d.replug = func(*os.File, string) error { return fault.New(fault.Internal, "no") }
+		},
+		"no identity": func(l *lab, _ *Driver) {
+			first := true
+			l.guest.assume = func(context.Context) error {
+				if !first {
+					return nil
+				}
+				first = false
+				return fault.New(fault.Unavailable, "no runner")
+			}
+		},
+	}
+	for name, spoil := range tests {
+		t.Run(name, func(t *testing.T) {
+			l, d := spareLab(t)
+			spoil(l, d)
+			vm := l.power(d, hypervisor.PowerOn, 0)
+			if vm.Start.Way != hypervisor.WayMemory || len(l.pids()) != 1 {
+				t.Errorf("vm = %+v, programs %v: want one of its own", vm, l.pids())
+			}
+			l.destroyAndCheck(d)
+			if err := d.Close(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+			l.noSparesLeft()
+		})
+	}
+}
+
+// A guest that cannot rehearse is no spare, and is not asked again and again.
+func TestNoSpares(t *testing.T) {
+	l := newSpareLab(t)
+	l.guest.rehearse = func(context.Context) error { return fault.New(fault.Unsupported, "too old") }
+	d := l.driver()
+	l.warm(d)
+	if err := l.waits(d); !errors.Is(err, fault.Unsupported) {
+		t.Errorf("spares: %v, want unsupported", err)
+	}
+	l.create(d)
+	if vm := l.power(d, hypervisor.PowerOn, 0); vm.Start.Way != hypervisor.WayMemory {
+		t.Errorf("vm = %+v", vm)
+	}
+	if l.guest.rehearsed != 1 {
+		t.Errorf("the guest was asked %d times", l.guest.rehearsed)
+	}
+	l.noSparesLeft()
+}
+
+// A template that goes takes its spares with it: another may have its name by then.
+func TestSparesGoWithTheirTemplate(t *testing.T) {
+	l := newMemoryLab(t)
+	l.config.Spares = 1
+	d := l.driver()
+	l.warm(d)
+	if err := l.waits(d); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(l.config.TemplateDir, "tiny-1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Tidy(testContext(t)); err != nil || len(l.keys(d)) > 0 {
+		t.Fatalf("templates %v, %v", l.keys(d), err)
+	}
+	l.noSparesLeft()
+}
+
+// A plugin that is killed while it makes a spare leaves one for the next to end.
+func TestSparesOfKilledPlugin(t *testing.T) {
+	l := newSpareLab(t)
+	l.create(l.driver())
+	for _, step := range []string{"spare-spawned", "spare-started"} {
+		t.Run(step, func(t *testing.T) {
+			l.killedIn("start from spare", step)
+			if len(l.strays()) != 1 {
+				t.Fatalf("programs after the kill: %v, want the orphan", l.strays())
+			}
+			if err := l.driver().Tidy(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+			l.noSparesLeft()
+		})
+	}
+}
+
+func TestStartFromSpareConvergesAfterKill(t *testing.T) {
+	l := newSpareLab(t)
+	for _, step := range []string{"announced", "occupied", "answered", "loaded", "named", "naming", "gone", "recorded"} {
+		t.Run(step, func(t *testing.T) {
+			l.create(l.driver())
+			l.killedIn("start from spare", step)
+			before := l.strays()
+			if len(before) != 1 {
+				t.Fatalf("programs after the kill: %v, want one", before)
+			}
+			d := l.driver()
+			d.cfg.Spares = 0
+			if err := d.Tidy(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+			vm := l.power(d, hypervisor.PowerOn, 0)
+			if vm.Power != hypervisor.PowerOn || vm.Start.Way != hypervisor.WayMemory {
+				t.Errorf("vm = %+v", vm)
+			}
+			after := l.strays()
+			// Once it may use its identity it must not be ended.
+			kept := len(after) == 1 && after[0] == before[0]
+			if used := step == "naming" || step == "gone" || step == "recorded"; used != kept {
+				t.Errorf("programs = %v, then %v", before, after)
+			}
+			l.destroyAndCheck(d)
+			l.noSparesLeft()
+		})
+	}
+}

@@ -1,0 +1,106 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"os"
+	"syscall"
+
+	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/spawn"
+	"github.com/agentlab/agentlab/sdk/fault"
+	"github.com/agentlab/agentlab/sdk/plugin"
+)
+
+// startFromSpare makes a spare this VM, if one waits and is well. Without one it does
+// nothing, and after a failure the VM can be started as if there had been none.
+func (d *Driver) startFromSpare(ctx context.Context, v *record.VM, from start) (done bool, err error) {
+	for s := d.spares.take(v.Memory.Key); s != nil; s = d.spares.take(v.Memory.Key) {
+		if err := procfs.Check(s.program.Identity); err != nil {
+			plugin.Log(ctx, d.log).Warn("spare guest has ended", "uid", s.dir.Note.UID, "err", err)
+			d.endSpares(ctx, []*spare{s})
+			continue
+		}
+		uid := v.UID
+		from.spare = s
+		err := d.startWith(ctx, v, from)
+		_ = s.tap.Close() // QEMU has it
+		if err == nil {
+			plugin.Log(ctx, d.log).Debug("vm was a spare guest", "vmid", v.VMID, "uid", v.UID)
+			return true, nil
+		}
+		d.endSpares(ctx, []*spare{s})
+		if ctx.Err() != nil || v.Run != nil { // of a program that could not be ended
+			return false, err
+		}
+		plugin.Log(ctx, d.log).Warn("spare guest did not become the vm", "vmid", v.VMID, "err", err)
+		v.UID = uid
+		if err := d.freshDisk(ctx, v); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// ownSeed gives the VM's user the seed, which may be that of a spare that did not come to
+// be this VM.
+func (d *Driver) ownSeed(v *record.VM) error {
+	path := d.store.Path(v.VMID, seedName)
+	st, err := os.Lstat(path)
+	if err != nil {
+		return record.Classify("look at seed", err)
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok && sys.Uid == v.UID {
+		return nil
+	}
+	image, err := d.readSeed(v.VMID)
+	if err != nil {
+		return err
+	}
+	return record.WriteFile(path, image, 0o400, int(v.UID))
+}
+
+// occupy hands all of the spare over to the VM, whose record names its program and its
+// user by now. It has come to its end when the spare's note is gone.
+func (d *Driver) occupy(ctx context.Context, v *record.VM, s *spare) (*spawn.Program, error) {
+	if _, err := d.handOver(v); err != nil {
+		return nil, err
+	}
+	if err := d.imprint(v.VMID, s.dir.Path(seedName)); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{diskName, seedName, monitorName, channelName} {
+		if err := os.Rename(s.dir.Path(name), d.store.Path(v.VMID, name)); err != nil {
+			return nil, record.Classify("take over "+name, err)
+		}
+	}
+	if err := d.replug(s.tap, v.NIC.Tap); err != nil {
+		return nil, err
+	}
+	d.crash("occupied")
+	return s.program, s.dir.Remove()
+}
+
+// imprint makes the seed disk that the spare has open the VM's.
+func (d *Driver) imprint(vmid uint32, path string) error {
+	image, err := d.readSeed(vmid)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return record.Classify("write seed", err)
+	}
+	st, err := f.Stat()
+	if err == nil && st.Size() != int64(len(image)) {
+		err = fault.New(fault.Precondition, "the spare's seed has %d bytes and the vm's %d", st.Size(), len(image))
+	}
+	if err == nil {
+		_, err = f.WriteAt(image, 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return record.Classify("write seed", errors.Join(err, f.Close()))
+}

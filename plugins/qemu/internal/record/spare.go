@@ -1,0 +1,159 @@
+package record
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/agentlab/agentlab/sdk/fault"
+)
+
+const (
+	spareFolder = "spares" // beside vms/
+	spareName   = "spare.json"
+	spareLock   = "lock"
+)
+
+// Spare is the program of a spare guest, as it was written down before that ran.
+type Spare struct {
+	UID        uint32 `json:"uid"`
+	Mark       string `json:"mark"`
+	BootID     string `json:"boot_id"`
+	PID        int    `json:"pid,omitempty"` // 0 until it is known
+	StartTicks uint64 `json:"start_ticks,omitempty"`
+	Waits      bool   `json:"waits,omitempty"` // it is complete
+}
+
+// SpareDir is the folder of one spare guest, locked by the process whose spare it is.
+type SpareDir struct {
+	Note   Spare
+	path   string
+	unlock func()
+}
+
+// Path is a file in it.
+func (d SpareDir) Path(name string) string { return filepath.Join(d.path, name) }
+
+// Dir is the folder.
+func (d SpareDir) Dir() string { return d.path }
+
+// ClaimSpare makes the folder of a spare with its note in it. fault.Exists when there is
+// one of that user.
+func (s *Store) ClaimSpare(ctx context.Context, n Spare) (SpareDir, error) {
+	const what = "claim folder of spare"
+	none := SpareDir{}
+	unlock, err := s.lockSpares(ctx)
+	if err != nil {
+		return none, err
+	}
+	defer unlock()
+	d := SpareDir{Note: n, path: filepath.Join(s.spares, strconv.FormatUint(uint64(n.UID), 10))}
+	if err := os.Mkdir(d.path, 0o711); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return none, fault.New(fault.Exists, "there is a spare guest of uid %d", n.UID)
+		}
+		return none, Classify(what, err)
+	}
+	if d.unlock, err = tryLock(d.path); err == nil {
+		err = d.Save()
+	}
+	if err != nil {
+		return none, errors.Join(err, d.Remove())
+	}
+	return d, nil
+}
+
+// Save replaces its note.
+func (d SpareDir) Save() error {
+	raw, err := json.Marshal(d.Note)
+	if err != nil {
+		return fault.New(fault.Internal, "encode note of spare: %w", err)
+	}
+	return WriteFile(d.Path(spareName), append(raw, '\n'), 0o600, os.Getuid())
+}
+
+// Remove removes the folder, whose guest has ended or has become a VM.
+func (d SpareDir) Remove() error {
+	// Its name goes first: a crash leaves a folder that names no program.
+	err := os.Remove(d.Path(spareName))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	err = errors.Join(err, os.RemoveAll(d.path))
+	d.Close()
+	return Classify("remove folder of spare", err)
+}
+
+// Close gives up the lock and leaves the folder for LostSpares.
+func (d SpareDir) Close() {
+	if d.unlock != nil {
+		d.unlock()
+	}
+}
+
+// LostSpares gives the spares whose process has ended, locked. One without a note has a
+// Mark of "" and no program.
+func (s *Store) LostSpares(ctx context.Context) ([]SpareDir, error) {
+	unlock, err := s.lockSpares(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	items, err := os.ReadDir(s.spares)
+	if err != nil {
+		return nil, Classify("list spares", err)
+	}
+	var out []SpareDir
+	for _, item := range items {
+		d := SpareDir{path: filepath.Join(s.spares, item.Name())}
+		d.unlock, err = tryLock(d.path)
+		if errors.Is(err, fault.Locked) {
+			continue
+		}
+		if err != nil {
+			return out, err
+		}
+		raw, err := os.ReadFile(d.Path(spareName))
+		if err == nil {
+			err = json.Unmarshal(raw, &d.Note)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			d.Close()
+			return out, Classify("read note of spare", err)
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// SpareUsers gives the users of all spares, whoever has them.
+func (s *Store) SpareUsers() ([]uint32, error) {
+	items, err := os.ReadDir(s.spares)
+	if err != nil {
+		return nil, Classify("list spares", err)
+	}
+	var out []uint32
+	for _, item := range items {
+		if n, err := strconv.ParseUint(item.Name(), 10, 32); err == nil {
+			out = append(out, uint32(n))
+		}
+	}
+	return out, nil
+}
+
+// lockSpares keeps a folder that has just been made from being taken for a lost one.
+// It is the byte of VMID 0, which no VM has.
+func (s *Store) lockSpares(ctx context.Context) (unlock func(), err error) {
+	return LockByte(ctx, s.lock, 0, false)
+}
+
+// tryLock is fault.Locked when another has the folder. It falls with the process.
+func tryLock(dir string) (unlock func(), err error) {
+	once, cancel := context.WithCancel(context.Background())
+	cancel()
+	return LockByte(once, filepath.Join(dir, spareLock), 0, false)
+}
