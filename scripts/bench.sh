@@ -44,7 +44,7 @@ printf 'machine:\n%s\n' "$machine"
 run() { go test -run '^$' -timeout 60m "$@"; }
 
 # What takes seconds counts its own repetitions.
-long='^Benchmark(SandboxReady|Start|Burst|Idle|Libvirt|CloudImage)$'
+long='^Benchmark(SandboxReady|Start|Spare|Burst|Idle|Libvirt|CloudImage)$'
 run -bench "$which" -skip "$long" -benchtime 100x ./bench
 run -bench "$which" -skip 'JobToRunning|Process|DaemonStart' -benchtime 1x ./bench
 run -bench "$which" -benchtime 100x ./core/pluginhost

@@ -36,7 +36,7 @@ func machineTable(f record.File) string {
 }
 
 func startTable(f record.File) string {
-	start, lv, cloud := f.Sets["start"], f.Sets["libvirt"], f.Sets["cloud"]
+	start, spare, lv, cloud := f.Sets["start"], f.Sets["spare"], f.Sets["libvirt"], f.Sets["cloud"]
 	var b strings.Builder
 	b.WriteString("| | n | p50 | p95 | |\n|---|--:|--:|--:|---|\n")
 	row := func(what string, all []float64, note string) {
@@ -50,6 +50,10 @@ func startTable(f record.File) string {
 	row("the same by hand", start.Series["hand_exec"], "baseline")
 	row("**from memory**, command over SSH", start.Series["ssh"], times(start.Series["ssh"], start.Series["hand_ssh"]))
 	row("the same by hand", start.Series["hand_ssh"], "baseline")
+	row("**a spare waited**, command over the channel", spare.Series["exec"], times(spare.Series["exec"], start.Series["hand_exec"]))
+	row("**a spare waited**, command over SSH", spare.Series["ssh"], times(spare.Series["ssh"], start.Series["hand_ssh"]))
+	row("a spare waited: sandbox READY", spare.Series["ready"], "")
+	row("from that output until the next spare waits", spare.Series["refill"], "")
 	row("of the first: VM on, with its identity", start.Series["vm_on"], "")
 	row("of the first: sandbox READY", start.Series["ready"], "")
 	for _, name := range slices.Sorted(maps.Keys(start.Series)) {

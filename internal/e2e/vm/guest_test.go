@@ -15,11 +15,21 @@ import (
 // testSharedGuest makes two sandboxes without a job and does in one what would
 // otherwise cost a boot each. In the other silent goes on.
 func (l *lab) testSharedGuest(t *testing.T) (silent string) {
+	// The first of them was a spare: all of this holds for such a one, too.
+	l.SetQEMU(t, "spares = 1")
+	l.MustRun(t, "template", "warm", "--profile", "job")
+	testkit.Eventually(t, time.Minute, "a spare waits", func() bool {
+		return strings.Contains(l.noted(t, "spares", "*", "spare.json"), `"waits":true`)
+	})
 	for _, name := range []string{"one", "two"} {
 		l.MustRun(t, "sandbox", "new", "--profile", "job", "--name", name, "--detach")
 	}
 	for _, name := range []string{"one", "two"} {
 		l.WaitReady(t, name, 3*time.Minute)
+	}
+	one := l.Sandbox(t, "one")
+	if record := l.noted(t, "vms", fmt.Sprint(one.VMID), "vm.json"); !strings.Contains(record, `"mark"`) {
+		t.Errorf("no spare became the first sandbox: %s", record)
 	}
 	silent = l.startSilentJob(t) // the host waits longest for this one
 	t.Run("ssh", l.testSSH)
@@ -31,6 +41,24 @@ func (l *lab) testSharedGuest(t *testing.T) (silent string) {
 	t.Run("fork bomb and timeout", l.testForkBomb)
 	l.MustRun(t, "sandbox", "destroy", "one", "--force")
 	return silent
+}
+
+// noted gives files of the hypervisor plugin's state folder, one after the other.
+func (l *lab) noted(t *testing.T, path ...string) string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(append([]string{l.Dir, "data", "*", "hypervisor-qemu"}, path...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		all.Write(text)
+	}
+	return all.String()
 }
 
 func (l *lab) testSSH(t *testing.T) {

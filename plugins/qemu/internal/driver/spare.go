@@ -41,13 +41,32 @@ func tenantOf(n record.Spare) tenant {
 type spares struct {
 	mu sync.Mutex
 	// mu guards:
-	waiting []*spare // the oldest first
-	wanted  string   // key of the template that VMs started from last
-	failed  map[string]failure
-	making  context.CancelFunc // not nil while some are made
+	waiting []*spare                    // the oldest first
+	wanted  string                      // key of the template that VMs started from last
+	next    func(context.Context) error // has as many wait as are wanted; nil for nothing to do
+	failed  map[string]spareFailure     // by key
+	making  context.CancelFunc          // not nil while some are made
+	starts  int                         // of VMs, that are going on
+	ended   time.Time                   // when the last of them did
 	closed  bool
 
 	running sync.WaitGroup
+}
+
+// spareFailure is why none could be made.
+type spareFailure struct {
+	err error
+	at  time.Time
+}
+
+// tooEarly reports whether it would only be so again. A guest that cannot rehearse will
+// not learn it; memory may be free soon.
+func (f spareFailure) tooEarly() bool {
+	wait := retrySpare
+	if errors.Is(f.err, fault.Unsupported) {
+		wait = retryFailed
+	}
+	return f.err != nil && time.Since(f.at) < wait
 }
 
 // take gives one that goes on from the template, nil when none waits.
@@ -111,30 +130,75 @@ func (s *spares) of(key string) []*spare {
 	return out
 }
 
-// begin has fill run for a template unless that runs already or failed lately.
+// begin has fill run for a template, after what runs already, unless it failed lately.
 func (s *spares) begin(ctx context.Context, key string, fill func(context.Context) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.wanted = key
-	if s.closed || s.making != nil || time.Since(s.failed[key].built) < retryFailed {
+	s.wanted, s.next = key, nil
+	if s.closed || s.failed[key].tooEarly() {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	s.making = cancel
-	s.running.Go(func() {
-		defer cancel()
+	s.next = fill
+	if s.making != nil {
+		return
+	}
+	ctx, s.making = context.WithCancel(context.WithoutCancel(ctx))
+	s.running.Go(func() { s.fill(ctx) })
+}
+
+// fill runs what is to be run, until there is no more of it.
+func (s *spares) fill(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.next != nil && ctx.Err() == nil {
+		key, fill := s.wanted, s.next
+		s.next = nil
+		s.mu.Unlock()
 		err := fill(ctx)
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.making = nil
 		delete(s.failed, key)
 		if err != nil && ctx.Err() == nil {
 			if s.failed == nil {
-				s.failed = map[string]failure{}
+				s.failed = map[string]spareFailure{}
 			}
-			s.failed[key] = failure{err: err, built: time.Now()}
+			s.failed[key] = spareFailure{err, time.Now()}
 		}
-	})
+	}
+	s.making()
+	s.making = nil
+}
+
+// starting notes a start of a VM.
+func (s *spares) starting() (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.starts++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.starts--
+		s.ended = time.Now()
+	}
+}
+
+// quiet waits until no VM has been starting for a while: somebody waits for that.
+func (s *spares) quiet(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		wait := headStart - time.Since(s.ended)
+		if s.starts > 0 {
+			wait = headStart
+		}
+		s.mu.Unlock()
+		if wait <= 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
 }
 
 // close has no more made and gives those that wait.

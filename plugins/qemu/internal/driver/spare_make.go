@@ -25,8 +25,9 @@ import (
 const (
 	// makeTimeout is for one spare on a busy host.
 	makeTimeout = time.Minute
-	// headStart is what a VM that has just started gets of the host before the next
-	// spare is made.
+	retrySpare  = time.Minute
+	// headStart is what a VM that has started gets of the host before the next spare is
+	// made.
 	headStart = 300 * time.Millisecond
 )
 
@@ -44,13 +45,11 @@ func (d *Driver) sparesLater(ctx context.Context, v *record.VM) {
 	like.Memory = &record.Memory{Key: key, Disk: v.Memory.Disk}
 	log := plugin.Log(ctx, d.log)
 	d.spares.begin(ctx, key, func(ctx context.Context) error {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(headStart):
-		}
 		d.endSpares(ctx, d.spares.others(key))
 		for d.spares.lacks(key, int(d.cfg.Spares)) {
+			if err := d.spares.quiet(ctx); err != nil {
+				return err
+			}
 			began := time.Now()
 			if err := d.addSpare(ctx, like); err != nil {
 				if ctx.Err() == nil {

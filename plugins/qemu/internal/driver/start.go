@@ -23,6 +23,7 @@ var errDied = errors.New("qemu ended while it started")
 // start brings an off VM to its first instruction: from memory if it was made for
 // that and has never run, and else by a boot. Caller holds the VM's lock.
 func (d *Driver) start(ctx context.Context, v *record.VM) error {
+	defer d.spares.starting()()
 	if err := d.basesThere(v); err != nil {
 		return err
 	}

@@ -1,0 +1,58 @@
+package bench_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/agentlab/agentlab/bench/internal/record"
+	"github.com/agentlab/agentlab/internal/testkit"
+)
+
+// BenchmarkSpare is BenchmarkStart where a spare guest waits for each sandbox. How long
+// the next one takes to be made is in it too: sandboxes that are asked for faster than
+// that find none.
+func BenchmarkSpare(b *testing.B) {
+	l := newLabDaemon(b)
+	l.SetQEMU(b, "spares = 1")
+	l.warm(b)
+	var ready, execs, sshs, refills samples
+	for range count(b, "AGENTLAB_BENCH_STARTS", 20) {
+		l.spareWaits(b)
+		one := l.memoryStart(b, overChannel)
+		ready, execs = append(ready, one.ready), append(execs, one.output)
+		began := time.Now()
+		l.spareWaits(b)
+		refills = append(refills, time.Since(began))
+		l.destroy(b, one)
+		one = l.memoryStart(b, overSSH)
+		sshs = append(sshs, one.output)
+		l.destroy(b, one)
+	}
+	hide(b)
+	ready.report(b, "ready")
+	execs.report(b, "exec")
+	sshs.report(b, "ssh")
+	refills.report(b, "refill")
+	keep(b, "spare", record.Set{Series: map[string][]float64{
+		"ready": ready.seconds(), "exec": execs.seconds(), "ssh": sshs.seconds(), "refill": refills.seconds(),
+	}})
+}
+
+func (l *labDaemon) spareWaits(b *testing.B) {
+	b.Helper()
+	testkit.Eventually(b, time.Minute, "a spare guest waits", func() bool {
+		notes, err := filepath.Glob(filepath.Join(l.Dir, "data", "*", "hypervisor-qemu", "spares", "*", "spare.json"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, path := range notes {
+			if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte(`"waits":true`)) {
+				return true
+			}
+		}
+		return false
+	})
+}
