@@ -25,7 +25,7 @@ func BenchmarkSandboxReady(b *testing.B) {
 			b.Fatal(err)
 		}
 		hello, ready := awaitReady(b, c, a.Sandbox.ID)
-		pid := qemuOf(b, c, a.Sandbox.ID)
+		pid := l.qemuOf(b, a.Sandbox.ID)
 		inGuest := hello.Sub(startOf(b, pid))
 		whole = append(whole, ready.Sub(began))
 		guest = append(guest, inGuest)

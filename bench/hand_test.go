@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/agentlab/agentlab/core/client"
 	"github.com/agentlab/agentlab/internal/testkit"
 )
 
@@ -22,14 +21,14 @@ const (
 	handNetwork  = "user,id=net0,net=10.77.0.0/16,host=" + guestAPI + ",dns=10.77.255.3,dhcpstart=10.77.255.9"
 )
 
-// qemuOf finds the QEMU of a sandbox by its name among the processes.
-func qemuOf(b *testing.B, c *client.Client, id string) int {
+// qemuOf finds the QEMU of a sandbox.
+func (l *labDaemon) qemuOf(b *testing.B, id string) int {
 	b.Helper()
-	sb, err := c.Sandbox(b.Context(), id)
+	sb, err := l.c.Sandbox(b.Context(), id)
 	if err != nil {
 		b.Fatal(err)
 	}
-	pid, err := pidOf(sb.MAC)
+	pid, err := l.pidOf(sb)
 	if err != nil {
 		b.Fatal(err)
 	}

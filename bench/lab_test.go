@@ -110,7 +110,7 @@ func (l *labDaemon) create(ctx context.Context, first command) (s started, err e
 		return s, fmt.Errorf("first command in %s: %w", s.Name, err)
 	}
 	s.output = time.Since(began)
-	if s.pid, err = pidOf(s.MAC); err != nil {
+	if s.pid, err = l.pidOf(s.Sandbox); err != nil {
 		return s, err
 	}
 	s.cpu, err = cpuOf(s.pid)

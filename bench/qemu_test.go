@@ -1,6 +1,7 @@
 package bench_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/agentlab/agentlab/core/api"
 )
 
 // Fields of /proc/PID/stat, see proc(5), and how long its ticks are.
@@ -18,15 +21,21 @@ const (
 	tick       = 10 * time.Millisecond
 )
 
-// pidOf finds a running QEMU by its guest's MAC address.
-func pidOf(mac string) (int, error) {
-	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, path := range all {
-		if text, err := os.ReadFile(path); err == nil && strings.HasPrefix(string(text), "qemu-system-") && strings.Contains(string(text), "mac="+mac) {
-			return strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		}
+// pidOf finds the QEMU of a sandbox by the plugin's record of it.
+func (l *labDaemon) pidOf(s api.Sandbox) (int, error) {
+	vms, err := l.folderOfVMs()
+	if err != nil {
+		return 0, err
 	}
-	return 0, fmt.Errorf("no QEMU has the MAC address %s", mac)
+	raw, err := os.ReadFile(filepath.Join(vms, strconv.FormatUint(uint64(s.VMID), 10), "vm.json"))
+	if err != nil {
+		return 0, err
+	}
+	var record struct{ Run struct{ PID int } }
+	if err := json.Unmarshal(raw, &record); err != nil || record.Run.PID == 0 {
+		return 0, fmt.Errorf("%s has no QEMU: %w", s.Name, err)
+	}
+	return record.Run.PID, nil
 }
 
 // argvOf gives the arguments of a process.

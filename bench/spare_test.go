@@ -27,7 +27,7 @@ func BenchmarkSpare(b *testing.B) {
 		l.spareWaits(b)
 		refills = append(refills, time.Since(began))
 		l.destroy(b, one)
-		one = l.memoryStart(b, overSSH)
+		one = l.memoryStart(b, overSSH) // the next one waits by now
 		sshs = append(sshs, one.output)
 		l.destroy(b, one)
 	}
