@@ -12,10 +12,9 @@ import (
 	"github.com/agentlab/agentlab/internal/testkit"
 )
 
-// testSharedGuest makes two sandboxes without a job and does in one what would
-// otherwise cost a boot each. In the other silent goes on.
-func (l *lab) testSharedGuest(t *testing.T) (silent string) {
-	// The first of them was a spare: all of this holds for such a one, too.
+// testTwo makes two sandboxes without a job, of which the first was a spare: what is done
+// in it later holds for such a one, too. In the other silent goes on.
+func (l *lab) testTwo(t *testing.T) (silent string) {
 	l.SetQEMU(t, "spares = 1")
 	l.MustRun(t, "template", "warm", "--profile", "job")
 	testkit.Eventually(t, time.Minute, "a spare waits", func() bool {
@@ -31,7 +30,11 @@ func (l *lab) testSharedGuest(t *testing.T) (silent string) {
 	if record := l.noted(t, "vms", fmt.Sprint(one.VMID), "vm.json"); !strings.Contains(record, `"mark"`) {
 		t.Errorf("no spare became the first sandbox: %s", record)
 	}
-	silent = l.startSilentJob(t) // the host waits longest for this one
+	return l.startSilentJob(t) // the host waits longest for this one
+}
+
+// testSharedGuest does in one sandbox what would otherwise cost a start each.
+func (l *lab) testSharedGuest(t *testing.T) {
 	t.Run("ssh", l.testSSH)
 	t.Run("network", l.testNetwork)
 	t.Run("failed, by url", l.testFailedByURL)
@@ -40,7 +43,6 @@ func (l *lab) testSharedGuest(t *testing.T) (silent string) {
 	t.Run("reboot from inside", l.testReboot)
 	t.Run("fork bomb and timeout", l.testForkBomb)
 	l.MustRun(t, "sandbox", "destroy", "one", "--force")
-	return silent
 }
 
 // noted gives files of the hypervisor plugin's state folder, one after the other.

@@ -58,8 +58,9 @@ type lab struct {
 	listeners []func() // ends what the test itself runs in the daemon's namespace
 }
 
-// TestVM runs in order: first what needs an untouched daemon, then the tests
-// that share one guest, and at the end the proof that nothing is left.
+// TestVM runs in order: first what others go on with, then the end of daemon and
+// plugins, a spare among what they leave, then the tests that share one guest, and at
+// the end the proof that nothing is left.
 func TestVM(t *testing.T) {
 	template := os.Getenv("AGENTLAB_TEMPLATE")
 	if template == "" {
@@ -87,9 +88,10 @@ func TestVM(t *testing.T) {
 	ignore := regexp.MustCompile(`/(agentlab\.db(-wal|-shm)?|artifacts/.*|agentlabd\.log|hypervisor-qemu/(lock|accel\.json|memory(/.*)?))$`)
 	clean := testkit.Observe(t, l.Pin(), ignore, l.Dir)
 
-	t.Run("local repository, killed daemon", l.testLocalJob)
 	var silent string
-	t.Run("shared guest", func(t *testing.T) { silent = l.testSharedGuest(t) })
+	t.Run("two sandboxes", func(t *testing.T) { silent = l.testTwo(t) })
+	t.Run("local repository, killed daemon", l.testLocalJob)
+	t.Run("shared guest", l.testSharedGuest)
 	t.Run("many from one memory", l.testClones)
 	t.Run("host's deadline", func(t *testing.T) { l.testHostDeadline(t, silent) })
 	failed := t.Failed()

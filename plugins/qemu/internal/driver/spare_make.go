@@ -27,8 +27,8 @@ const (
 	makeTimeout = time.Minute
 	retrySpare  = time.Minute
 	// headStart is what a VM that has started gets of the host before the next spare is
-	// made.
-	headStart = 300 * time.Millisecond
+	// made: it is never busier than then.
+	headStart = 2 * time.Second
 )
 
 // sparesLater has as many spares as are wanted wait for VMs like this one, which has just
@@ -187,6 +187,7 @@ func (d *Driver) startSpare(ctx context.Context, s *spare, like *record.VM, from
 	if err != nil {
 		return err
 	}
+	s.program.GiveWay()
 	d.crash("spare-spawned")
 	s.dir.Note.PID, s.dir.Note.StartTicks = s.program.PID, s.program.StartTicks
 	return s.dir.Save()
