@@ -243,12 +243,12 @@ func writeDevConfig(o devOptions, path string) error {
 func devUIDBase(dir string) uint32 {
 	const (
 		first = 1_910_000_000
-		vmids = 1000 // by the plugin's default
-		slots = 80_000
+		users = 3000 // of VMs and spares, by the plugin's defaults
+		slots = 75_000
 	)
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(dir))
-	return first + h.Sum32()%slots*vmids
+	return first + h.Sum32()%slots*users
 }
 
 const devProfile = `profile "dev" {

@@ -61,8 +61,8 @@ func configure(ctx context.Context, host plugin.HostContext, raw json.RawMessage
 		return plugin.Instance{}, err
 	}
 	if err := d.Tidy(ctx); err != nil {
-		// VMs boot without memory templates, and each build tidies first.
-		log.Warn("memory templates were not tidied", "err", err)
+		// VMs boot without memory templates, and what makes those and spares tidies first.
+		log.Warn("what earlier calls have left was not tidied", "err", err)
 	}
 	health := func(ctx context.Context) plugin.Health {
 		if why := d.Health(ctx); why != "" {

@@ -83,6 +83,7 @@ func (d *Driver) build(
 	if err != nil {
 		return t, errors.Join(err, draft.Discard())
 	}
+	d.vault.Drop(t.Key) // of an earlier one, if it was removed behind our back
 	d.crash("committed")
 	d.publish(ctx, t.Key)
 	tell("done", 1)

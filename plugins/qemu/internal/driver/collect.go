@@ -16,6 +16,9 @@ import (
 // keepUnused is how long a memory template stays that nobody starts from.
 const keepUnused = 14 * 24 * time.Hour
 
+// collectWait is how long somebody may use templates before they are left for later.
+const collectWait = 500 * time.Millisecond
+
 // Tidy removes what killed calls have left of memory templates and of spares, and
 // templates that nobody can use, in the cache too. Another process that is building
 // one is left alone.
@@ -70,7 +73,13 @@ func (d *Driver) collectLocked(ctx context.Context) error {
 	if err != nil || len(keys) == 0 {
 		return err
 	}
-	unlock, err := d.memory.LockUse(ctx, false)
+	// Who makes spares has it for seconds, and the next call may collect.
+	short, cancel := context.WithTimeout(ctx, collectWait)
+	defer cancel()
+	unlock, err := d.memory.LockUse(short, false)
+	if errors.Is(err, fault.Locked) && ctx.Err() == nil {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,11 @@ func (c Config) Problems() []Problem {
 	add(c.VMIDFirst == 0 || c.VMIDFirst > c.VMIDLast, "vmid_first",
 		"vmid_first %d and vmid_last %d are no range", c.VMIDFirst, c.VMIDLast)
 	add(c.UIDBase < 1000, "uid_base", "uid_base %d would give VMs the uids of system users", c.UIDBase)
-	add(uint64(c.UIDBase)+2*uint64(c.VMIDLast)+uint64(c.Spares)+3 >= math.MaxInt32, "uid_base",
+	last := uint64(c.UIDBase) + uint64(c.VMIDLast) + 1
+	if c.Spares > 0 {
+		last += 1 + uint64(c.VMIDLast) + uint64(c.Spares)
+	}
+	add(last >= math.MaxInt32, "uid_base",
 		"uid_base %d + vmid_last %d is not a valid uid", c.UIDBase, c.VMIDLast)
 	add(len(fmt.Sprintf(InterfacePattern, c.VMIDLast)) > maxInterface, "vmid_last",
 		"vmid_last %d makes interface names of more than %d characters", c.VMIDLast, maxInterface)

@@ -24,6 +24,9 @@ func (d *Driver) DestroyVM(ctx context.Context, ref hypervisor.Ref) error {
 		// Its folder may have been removed by hand while it ran. The mark
 		// follows from owner and VMID, so this hits no other program.
 		err := d.kill(ctx, tenant{vmid: ref.VMID, uid: d.uid(ref.VMID), mark: record.Mark(ref.VMID, ref.Owner)})
+		if err == nil {
+			err = d.endFormer(ctx, ref)
+		}
 		if err != nil {
 			return err
 		}
@@ -44,8 +47,25 @@ func (d *Driver) DestroyVM(ctx context.Context, ref hypervisor.Ref) error {
 	if err := d.store.Remove(ref.VMID); err != nil {
 		return err
 	}
+	if err := d.store.ForgetFormer(ref.VMID); err != nil {
+		return err
+	}
 	if v.Memory != nil {
 		d.collect(ctx) // it may have been the last that needed its memory template
 	}
 	return nil
+}
+
+// endFormer does the same for a VM that was a spare.
+func (d *Driver) endFormer(ctx context.Context, ref hypervisor.Ref) error {
+	n, err := d.store.Former(ref.VMID)
+	if n == nil || err != nil || n.Owner != ref.Owner {
+		return err
+	}
+	if n.BootID == d.bootID {
+		if err := d.kill(ctx, tenantOf(*n)); err != nil {
+			return err
+		}
+	}
+	return d.store.ForgetFormer(ref.VMID)
 }

@@ -74,6 +74,8 @@ type tenant struct {
 	// alone: a program without any mark is the VM's too, because one of the
 	// VM's may have been running.
 	alone bool
+	// spare: it is none of a VM yet.
+	spare bool
 	// shares: what is not known to be the VM's is known to be another's.
 	shares bool
 }
@@ -141,6 +143,10 @@ func (d *Driver) kill(ctx context.Context, t tenant) error {
 }
 
 func (t tenant) shared(pid int) error {
+	if t.spare {
+		return fault.New(fault.Unavailable, "pid %d runs as user %d of a spare guest and is not known to be that", pid, t.uid).
+			WithHolder("pid " + strconv.Itoa(pid)).WithHint("look what it is and end it")
+	}
 	if t.vmid == 0 {
 		return fault.New(fault.Unavailable, "pid %d runs as user %d, as which memory templates are made, and is not known to make one", pid, t.uid).
 			WithHolder("pid " + strconv.Itoa(pid)).WithHint("look what it is and end it")
@@ -189,6 +195,9 @@ func (d *Driver) clearRun(v *record.VM) error {
 	}
 	if v.Run == nil {
 		return nil
+	}
+	if err := d.store.ForgetFormer(v.VMID); err != nil {
+		return err
 	}
 	v.Run = nil
 	err := d.store.Save(v)

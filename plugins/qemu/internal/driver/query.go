@@ -74,14 +74,26 @@ func (d *Driver) ListVMs(ctx context.Context, ownerPrefix string, foreign bool) 
 }
 
 // unreadable tells what can be told without a record: whether anything runs as
-// the VM's user.
+// a user of the VM's.
 func (d *Driver) unreadable(vmid uint32) (hypervisor.VM, error) {
 	vm := hypervisor.VM{Ref: hypervisor.Ref{VMID: vmid}, Power: hypervisor.PowerOff}
-	found, err := d.programs(d.uid(vmid))
-	if len(found) > 0 {
-		vm.Power = hypervisor.PowerOn
+	users, err := d.store.Users(vmid)
+	if err != nil {
+		return vm, err
 	}
-	return vm, err
+	for _, uid := range append(users, d.uid(vmid)) {
+		if uid == 0 { // whose the record is
+			continue
+		}
+		found, err := d.programs(uid)
+		if err != nil {
+			return vm, err
+		}
+		if len(found) > 0 {
+			vm.Power = hypervisor.PowerOn
+		}
+	}
+	return vm, nil
 }
 
 // view is the VM as it is now.

@@ -20,7 +20,8 @@ import (
 // will have to do, and waits, paused, for a VM to become. It has neither an identity nor
 // a network. The process that made it has it alone, and ends it at its own end.
 type spare struct {
-	key     string // of its memory template
+	key     string      // of its memory template
+	base    os.FileInfo // the disk of that
 	dir     record.SpareDir
 	program *spawn.Program
 	tap     *os.File // QEMU has it too
@@ -30,7 +31,7 @@ type spare struct {
 func (s *spare) tenant() tenant { return tenantOf(s.dir.Note) }
 
 func tenantOf(n record.Spare) tenant {
-	t := tenant{uid: n.UID, mark: n.Mark}
+	t := tenant{uid: n.UID, mark: n.Mark, spare: true}
 	if n.PID != 0 {
 		t.noted, t.alone = &procfs.Identity{PID: n.PID, StartTicks: n.StartTicks, UID: n.UID}, true
 	}
@@ -156,16 +157,31 @@ func (s *spares) fill(ctx context.Context) {
 		s.mu.Unlock()
 		err := fill(ctx)
 		s.mu.Lock()
-		delete(s.failed, key)
-		if err != nil && ctx.Err() == nil {
-			if s.failed == nil {
-				s.failed = map[string]spareFailure{}
-			}
-			s.failed[key] = spareFailure{err, time.Now()}
+		if ctx.Err() == nil {
+			s.note(key, err)
 		}
 	}
 	s.making()
 	s.making = nil
+}
+
+// note remembers how the last one of the template fared. Caller holds mu.
+func (s *spares) note(key string, err error) {
+	if err == nil {
+		delete(s.failed, key)
+		return
+	}
+	if s.failed == nil {
+		s.failed = map[string]spareFailure{}
+	}
+	s.failed[key] = spareFailure{err, time.Now()}
+}
+
+// fails remembers that one did not become a VM.
+func (s *spares) fails(key string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note(key, err)
 }
 
 // starting notes a start of a VM.
@@ -217,17 +233,26 @@ func (s *spares) close() []*spare {
 func (s *spares) state() (waiting int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.waiting), s.failed[s.wanted].err
+	for _, w := range s.waiting {
+		if w.key == s.wanted {
+			waiting++
+		}
+	}
+	return waiting, s.failed[s.wanted].err
 }
 
 // endSpares ends spares whom nobody will want. It is best effort: what is left is ended
 // when a plugin starts on this state folder.
 func (d *Driver) endSpares(ctx context.Context, all []*spare) {
+	var ending sync.WaitGroup
 	for _, s := range all {
-		if err := d.endSpare(ctx, s); err != nil {
-			plugin.Log(ctx, d.log).Warn("spare guest was not ended", "uid", s.dir.Note.UID, "err", err)
-		}
+		ending.Go(func() {
+			if err := d.endSpare(ctx, s); err != nil {
+				plugin.Log(ctx, d.log).Warn("spare guest was not ended", "uid", s.dir.Note.UID, "err", err)
+			}
+		})
 	}
+	ending.Wait()
 }
 
 func (d *Driver) endSpare(ctx context.Context, s *spare) error {
@@ -266,14 +291,25 @@ func (d *Driver) sparesFinding() plugin.Finding {
 func (d *Driver) tidySpares(ctx context.Context) error {
 	left, err := d.store.LostSpares(ctx)
 	for _, dir := range left {
-		if dir.Note.BootID == d.bootID && dir.Note.Mark != "" {
-			if bad := d.kill(ctx, tenantOf(dir.Note)); bad != nil {
-				err = errors.Join(err, bad)
-				dir.Close()
-				continue
-			}
+		if bad := d.endLost(ctx, dir.Note); bad != nil {
+			err = errors.Join(err, bad)
+			dir.Close()
+			continue
 		}
 		err = errors.Join(err, dir.Remove())
 	}
 	return err
+}
+
+func (d *Driver) endLost(ctx context.Context, n record.Spare) error {
+	if n.BootID != d.bootID || n.Mark == "" {
+		return nil
+	}
+	// Where a VM has the user by now, its record names the program, too: it is for the
+	// VM's next call to end it, or to go on with it.
+	vm, err := d.neighbour(0, n.UID)
+	if err != nil || vm != 0 {
+		return err
+	}
+	return d.kill(ctx, tenantOf(n))
 }

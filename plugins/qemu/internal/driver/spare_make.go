@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"os"
 	"slices"
@@ -45,6 +46,10 @@ func (d *Driver) sparesLater(ctx context.Context, v *record.VM) {
 	like.Memory = &record.Memory{Key: key, Disk: v.Memory.Disk}
 	log := plugin.Log(ctx, d.log)
 	d.spares.begin(ctx, key, func(ctx context.Context) error {
+		// A plugin that has given way to this one may have ended without this.
+		if err := d.tidySpares(ctx); err != nil {
+			log.Warn("spare guests of another plugin were not ended", "err", err)
+		}
 		d.endSpares(ctx, d.spares.others(key))
 		for d.spares.lacks(key, int(d.cfg.Spares)) {
 			if err := d.spares.quiet(ctx); err != nil {
@@ -94,11 +99,15 @@ func (d *Driver) makeSpare(ctx context.Context, like *record.VM) (_ *spare, err 
 	}
 	defer from.ram.Close()
 	defer from.state.Close()
+	base, err := os.Stat(like.Memory.Disk)
+	if err != nil {
+		return nil, record.Classify("look at disk of memory template", err)
+	}
 	dir, err := d.announceSpare(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &spare{key: like.Memory.Key, dir: dir}
+	s := &spare{key: like.Memory.Key, base: base, dir: dir}
 	defer func() {
 		if err != nil {
 			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
@@ -133,7 +142,7 @@ func roomForSpare(guest uint64) error {
 // announceSpare chooses a user that nobody has and notes what is going to run as that.
 func (d *Driver) announceSpare(ctx context.Context) (record.SpareDir, error) {
 	none := record.SpareDir{}
-	used, err := d.store.SpareUsers()
+	used, err := d.usedUsers()
 	if err != nil {
 		return none, err
 	}
@@ -145,7 +154,7 @@ func (d *Driver) announceSpare(ctx context.Context) (record.SpareDir, error) {
 		if err == nil {
 			var dir record.SpareDir
 			dir, err = d.store.ClaimSpare(ctx, record.Spare{
-				UID: uid, BootID: d.bootID, Mark: record.Mark(uid, "spare guests in "+d.state),
+				UID: uid, BootID: d.bootID, Mark: record.Mark(uid, "spare guest "+rand.Text()),
 			})
 			if err == nil {
 				return dir, nil
@@ -156,6 +165,26 @@ func (d *Driver) announceSpare(ctx context.Context) (record.SpareDir, error) {
 		}
 	}
 	return none, fault.New(fault.Exhausted, "no user is left for a spare guest")
+}
+
+// usedUsers gives the users of all VMs and spares.
+func (d *Driver) usedUsers() ([]uint32, error) {
+	used, err := d.store.SpareUsers()
+	if err != nil {
+		return nil, err
+	}
+	vmids, err := d.store.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, vmid := range vmids {
+		users, err := d.store.Users(vmid)
+		if err != nil {
+			return nil, err
+		}
+		used = append(used, users...)
+	}
+	return used, nil
 }
 
 func (d *Driver) startSpare(ctx context.Context, s *spare, like *record.VM, from start) error {

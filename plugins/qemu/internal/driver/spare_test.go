@@ -3,14 +3,20 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/agentlab/agentlab/plugins/qemu/internal/memory"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
+	"github.com/agentlab/agentlab/plugins/qemu/internal/tap"
+	"github.com/agentlab/agentlab/sdk/channel"
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 )
@@ -74,6 +80,7 @@ func (l *lab) noSparesLeft() {
 func TestStartFromSpare(t *testing.T) {
 	l, d := spareLab(t)
 	before := l.strays()
+	disk := l.inode(l.state, "spares", strconv.Itoa(int(before[0].UID)), diskName)
 	if len(before) != 1 || l.guest.rehearsed != 1 || len(l.guest.assumed) != 0 {
 		t.Fatalf("programs %v, rehearsed %d times, assumed %v", before, l.guest.rehearsed, l.guest.assumed)
 	}
@@ -87,6 +94,14 @@ func TestStartFromSpare(t *testing.T) {
 	}
 	if len(l.guest.assumed) != 1 || l.guest.assumed[0].MAC != testMAC {
 		t.Errorf("identity = %+v", l.guest.assumed)
+	}
+	if d := cmp.Diff(channel.Seed(testRequest().Seed), l.guest.assumed[0].Seed); d != "" {
+		t.Error(d)
+	}
+	for name, want := range map[string]uint64{diskName: disk, seedName: l.inode("/proc", strconv.Itoa(before[0].PID), "fd", l.descriptor(before[0].PID, seedName))} {
+		if now := l.inode(d.store.Path(testVMID, name)); now != want {
+			t.Errorf("QEMU has another %s than the vm", name)
+		}
 	}
 	now := l.counter(d, testVMID)
 	time.Sleep(200 * time.Millisecond)
@@ -126,8 +141,22 @@ func TestStartWithoutSpare(t *testing.T) {
 				}
 			}
 		},
-		"no network": func(_ *lab, d *Driver) {
-			d.replug = func(*os.File, string) error { return fault.New(fault.Internal, "no") }
+		"no network": func(l *lab, d *Driver) {
+			d.replug = func(f *os.File, _ string) error {
+				l.tap(testVMID + 1)
+				other := tapOf(l.number, fmt.Sprintf(InterfacePattern, testVMID+1))
+				return errors.Join(tap.Replug(f, other), fault.New(fault.Internal, "no")) // it has lost its own by then
+			}
+		},
+		"template made anew": func(l *lab, d *Driver) {
+			path := d.memory.Path(l.keys(d)[0], memory.DiskName)
+			text, err := os.ReadFile(path)
+			if err == nil {
+				err = errors.Join(os.Remove(path), os.WriteFile(path, text, 0o444))
+			}
+			if err != nil {
+				l.t.Fatal(err)
+			}
 		},
 		"no identity": func(l *lab, _ *Driver) {
 			first := true
@@ -145,7 +174,7 @@ func TestStartWithoutSpare(t *testing.T) {
 			l, d := spareLab(t)
 			spoil(l, d)
 			vm := l.power(d, hypervisor.PowerOn, 0)
-			if vm.Start.Way != hypervisor.WayMemory || len(l.pids()) != 1 {
+			if vm.Start.Way != hypervisor.WayMemory || len(l.pids()) != 1 || len(l.strays()) > 0 {
 				t.Errorf("vm = %+v, programs %v: want one of its own", vm, l.pids())
 			}
 			l.destroyAndCheck(d)
@@ -155,6 +184,94 @@ func TestStartWithoutSpare(t *testing.T) {
 			l.noSparesLeft()
 		})
 	}
+}
+
+// inode gives the number of a file.
+func (l *lab) inode(path ...string) uint64 {
+	l.t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(path...), &st); err != nil {
+		l.t.Fatal(err)
+	}
+	return st.Ino
+}
+
+// descriptor is the one under which a program has a file of that name.
+func (l *lab) descriptor(pid int, name string) string {
+	l.t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, e := range all {
+		if to, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil && filepath.Base(to) == name {
+			return e.Name()
+		}
+	}
+	l.t.Fatalf("pid %d has no %s", pid, name)
+	return ""
+}
+
+// What a VM that was a spare is found by does not follow from its number.
+func TestFormerSpareWithoutRecord(t *testing.T) {
+	t.Parallel()
+	tests := map[string]func(l *lab, d *Driver){
+		"folder removed": func(l *lab, d *Driver) {
+			if err := os.RemoveAll(d.store.Dir(testVMID)); err != nil {
+				l.t.Fatal(err)
+			}
+			l.destroyAndCheck(d)
+			if left := l.strays(); len(left) > 0 {
+				l.t.Errorf("programs left: %v", left)
+			}
+		},
+		"record damaged": func(l *lab, d *Driver) {
+			if err := os.WriteFile(d.store.Path(testVMID, "vm.json"), []byte("{"), 0o600); err != nil {
+				l.t.Fatal(err)
+			}
+			if vm, err := d.GetVM(testContext(l.t), testRef()); err != nil || vm.Power != hypervisor.PowerOn {
+				l.t.Errorf("vm = %+v, %v: want one that is on", vm, err)
+			}
+			for _, id := range l.strays() {
+				_ = unix.Kill(id.PID, unix.SIGKILL)
+			}
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			l, d := spareLab(t)
+			d.cfg.Spares = 0 // no further one
+			l.power(d, hypervisor.PowerOn, 0)
+			if len(l.strays()) != 1 {
+				t.Fatalf("programs = %v", l.strays())
+			}
+			tt(l, d)
+		})
+	}
+}
+
+// One note that cannot be read, or one of a VM's by now, keeps no other from being tidied.
+func TestTidyOfDamagedSpares(t *testing.T) {
+	l := newSpareLab(t)
+	l.create(l.driver())
+	l.killedIn("start from spare", "spare-started")
+	d := l.driver()
+	uid := l.config.spareUID() + 3
+	damaged := filepath.Join(l.state, "spares", strconv.Itoa(int(uid)))
+	if err := errors.Join(os.Mkdir(damaged, 0o711), os.WriteFile(filepath.Join(damaged, "spare.json"), []byte("{"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Tidy(testContext(t)); !errors.Is(err, fault.Precondition) {
+		t.Errorf("tidy: %v, want precondition", err)
+	}
+	if left := l.strays(); len(left) > 0 {
+		t.Errorf("programs left: %v", left)
+	}
+	if err := os.RemoveAll(damaged); err != nil {
+		t.Fatal(err)
+	}
+	l.noSparesLeft()
 }
 
 // A guest that cannot rehearse is no spare, and is not asked again and again.

@@ -14,11 +14,12 @@ import (
 )
 
 // startFromSpare makes a spare this VM, if one waits and is well. Without one it does
-// nothing, and after a failure the VM can be started as if there had been none.
+// nothing, and after a failure the VM can be started as if there had been none: whatever
+// is wrong with the one may be wrong with the next.
 func (d *Driver) startFromSpare(ctx context.Context, v *record.VM, from start) (done bool, err error) {
 	for s := d.spares.take(v.Memory.Key); s != nil; s = d.spares.take(v.Memory.Key) {
-		if err := procfs.Check(s.program.Identity); err != nil {
-			plugin.Log(ctx, d.log).Warn("spare guest has ended", "uid", s.dir.Note.UID, "err", err)
+		if err := s.usable(v); err != nil {
+			plugin.Log(ctx, d.log).Warn("spare guest is of no use", "uid", s.dir.Note.UID, "err", err)
 			d.endSpares(ctx, []*spare{s})
 			continue
 		}
@@ -31,16 +32,30 @@ func (d *Driver) startFromSpare(ctx context.Context, v *record.VM, from start) (
 			return true, nil
 		}
 		d.endSpares(ctx, []*spare{s})
+		d.spares.fails(s.key, err)
 		if ctx.Err() != nil || v.Run != nil { // of a program that could not be ended
 			return false, err
 		}
 		plugin.Log(ctx, d.log).Warn("spare guest did not become the vm", "vmid", v.VMID, "err", err)
 		v.UID = uid
-		if err := d.freshDisk(ctx, v); err != nil {
-			return false, err
-		}
+		return false, d.freshDisk(ctx, v)
 	}
 	return false, nil
+}
+
+// usable says why a spare cannot become the VM.
+func (s *spare) usable(v *record.VM) error {
+	if err := procfs.Check(s.program.Identity); err != nil {
+		return err
+	}
+	base, err := os.Stat(v.Memory.Disk)
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(base, s.base) {
+		return errors.New("its memory template has been made anew since")
+	}
+	return nil
 }
 
 // ownSeed gives the VM's user the seed, which may be that of a spare that did not come to
@@ -79,6 +94,11 @@ func (d *Driver) occupy(ctx context.Context, v *record.VM, s *spare) (*spawn.Pro
 		}
 	}
 	if err := d.replug(s.tap, v.NIC.Tap); err != nil {
+		return nil, err
+	}
+	n := s.dir.Note
+	n.Owner = v.Owner
+	if err := d.store.NoteFormer(v.VMID, n); err != nil {
 		return nil, err
 	}
 	d.crash("occupied")

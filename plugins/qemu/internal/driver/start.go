@@ -118,7 +118,7 @@ func (s start) name() hypervisor.Way {
 // and a repeat begins anew. From memory it stops short of the last step: see letGo.
 func (d *Driver) startWith(ctx context.Context, v *record.VM, s start) (err error) {
 	// A start cut short before its pid was noted, or a way that failed.
-	if err := d.kill(ctx, d.tenant(v)); err != nil {
+	if err := errors.Join(d.kill(ctx, d.tenant(v)), d.store.ForgetFormer(v.VMID)); err != nil {
 		return err
 	}
 	v.Run = &record.Run{

@@ -122,8 +122,8 @@ func (d *Driver) Close(ctx context.Context) error {
 		w.cancel()
 	}
 	w.mu.Unlock()
-	w.running.Wait() // it ends soon after its context
 	d.endSpares(ctx, d.spares.close())
+	w.running.Wait() // it ends soon after its context
 	d.vault.Close()
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,10 +17,12 @@ const (
 	spareFolder = "spares" // beside vms/
 	spareName   = "spare.json"
 	spareLock   = "lock"
+	formerName  = "vm-%d.json"
 )
 
 // Spare is the program of a spare guest, as it was written down before that ran.
 type Spare struct {
+	Owner      string `json:"owner,omitempty"` // of the VM that it has become
 	UID        uint32 `json:"uid"`
 	Mark       string `json:"mark"`
 	BootID     string `json:"boot_id"`
@@ -96,7 +99,7 @@ func (d SpareDir) Close() {
 }
 
 // LostSpares gives the spares whose process has ended, locked. One without a note has a
-// Mark of "" and no program.
+// Mark of "" and no program. An error is about others, which are left as they are.
 func (s *Store) LostSpares(ctx context.Context) ([]SpareDir, error) {
 	unlock, err := s.lockSpares(ctx)
 	if err != nil {
@@ -108,26 +111,77 @@ func (s *Store) LostSpares(ctx context.Context) ([]SpareDir, error) {
 		return nil, Classify("list spares", err)
 	}
 	var out []SpareDir
+	var errs []error
 	for _, item := range items {
-		d := SpareDir{path: filepath.Join(s.spares, item.Name())}
-		d.unlock, err = tryLock(d.path)
-		if errors.Is(err, fault.Locked) {
+		if !item.IsDir() {
 			continue
 		}
-		if err != nil {
-			return out, err
-		}
-		raw, err := os.ReadFile(d.Path(spareName))
+		d, err := s.lostSpare(item.Name())
 		if err == nil {
-			err = json.Unmarshal(raw, &d.Note)
+			out = append(out, d)
+		} else if !errors.Is(err, fault.Locked) && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			d.Close()
-			return out, Classify("read note of spare", err)
-		}
-		out = append(out, d)
 	}
-	return out, nil
+	return out, errors.Join(errs...)
+}
+
+func (s *Store) lostSpare(name string) (SpareDir, error) {
+	d := SpareDir{path: filepath.Join(s.spares, name)}
+	var err error
+	if d.unlock, err = tryLock(d.path); err != nil {
+		return d, err
+	}
+	raw, err := os.ReadFile(d.Path(spareName))
+	if err == nil {
+		err = json.Unmarshal(raw, &d.Note)
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return d, nil
+	}
+	d.Close()
+	return d, fault.New(fault.Precondition, "read note of spare: %w", err).
+		WithHint("end what runs as user %s, if anything does, and remove %s", name, d.path)
+}
+
+// NoteFormer keeps what a VM's program is known by, where that was a spare's, outside of
+// the VM's folder: from its VMID and owner it does not follow.
+func (s *Store) NoteFormer(vmid uint32, n Spare) error {
+	raw, err := json.Marshal(n)
+	if err != nil {
+		return fault.New(fault.Internal, "encode note of former spare: %w", err)
+	}
+	return WriteFile(s.former(vmid), append(raw, '\n'), 0o600, os.Getuid())
+}
+
+// Former gives that note, nil for none.
+func (s *Store) Former(vmid uint32) (*Spare, error) {
+	raw, err := os.ReadFile(s.former(vmid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var n Spare
+	if err == nil {
+		err = json.Unmarshal(raw, &n)
+	}
+	if err != nil {
+		return nil, fault.New(fault.Precondition, "read note of former spare: %w", err).
+			WithHint("end what runs of vm %d, if anything does, and remove %s", vmid, s.former(vmid))
+	}
+	return &n, nil
+}
+
+// ForgetFormer notes that the program has ended.
+func (s *Store) ForgetFormer(vmid uint32) error {
+	err := os.Remove(s.former(vmid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return Classify("remove note of former spare", err)
+}
+
+func (s *Store) former(vmid uint32) string {
+	return filepath.Join(s.spares, fmt.Sprintf(formerName, vmid))
 }
 
 // SpareUsers gives the users of all spares, whoever has them.

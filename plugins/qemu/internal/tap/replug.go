@@ -70,6 +70,7 @@ func move(f *os.File, name string) error {
 var offloadOf = map[string]int{
 	"tx-checksum-ip-generic": unix.TUN_F_CSUM, "tx-tcp-segmentation": unix.TUN_F_TSO4,
 	"tx-tcp6-segmentation": unix.TUN_F_TSO6, "tx-tcp-ecn-segmentation": unix.TUN_F_TSO_ECN,
+	"tx-udp-segmentation": unix.TUN_F_USO4 | unix.TUN_F_USO6, // since Linux 6.2, both or none
 }
 
 // offloads gives what TUNSETOFFLOAD was last told of a tap.
