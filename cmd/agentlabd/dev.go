@@ -244,7 +244,7 @@ func devUIDBase(dir string) uint32 {
 	const (
 		first = 1_910_000_000
 		users = 3000 // of VMs and spares, by the plugin's defaults
-		slots = 75_000
+		slots = 29_000
 	)
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(dir))
