@@ -21,7 +21,7 @@ const (
 	assumeTimeout = time.Minute
 	goTimeout     = 20 * time.Second
 	// A host with many guests that rehearse gives each little time.
-	rehearseTimeout = time.Minute
+	rehearseTimeout = 90 * time.Second
 	byeTimeout      = time.Second
 )
 

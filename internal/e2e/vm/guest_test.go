@@ -17,7 +17,7 @@ import (
 func (l *lab) testTwo(t *testing.T) (silent string) {
 	l.SetQEMU(t, "spares = 1")
 	l.MustRun(t, "template", "warm", "--profile", "job")
-	testkit.Eventually(t, time.Minute, "a spare waits", func() bool {
+	testkit.Eventually(t, 2*time.Minute, "a spare waits", func() bool {
 		return strings.Contains(l.noted(t, "spares", "*", "spare.json"), `"waits":true`)
 	})
 	for _, name := range []string{"one", "two"} {

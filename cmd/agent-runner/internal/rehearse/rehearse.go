@@ -18,7 +18,7 @@ import (
 )
 
 // timeout bounds all of a rehearsal.
-const timeout = 20 * time.Second
+const timeout = time.Minute
 
 // Serve makes a guest known to its host and lives with that until ctx ends.
 type Serve func(ctx context.Context, l layout.Layout, log hclog.Logger) error

@@ -25,7 +25,7 @@ import (
 
 const (
 	// makeTimeout is for one spare on a busy host.
-	makeTimeout = time.Minute
+	makeTimeout = 2 * time.Minute
 	retrySpare  = time.Minute
 	// headStart is what a VM that has started gets of the host before the next spare is
 	// made: it is never busier than then.
@@ -216,7 +216,6 @@ func (d *Driver) startSpare(ctx context.Context, s *spare, like *record.VM, from
 	if err != nil {
 		return err
 	}
-	s.program.GiveWay()
 	d.crash("spare-spawned")
 	s.dir.Note.PID, s.dir.Note.StartTicks = s.program.PID, s.program.StartTicks
 	return s.dir.Save()

@@ -79,9 +79,6 @@ func (d *Driver) ownSeed(v *record.VM) error {
 // occupy hands all of the spare over to the VM, whose record names its program and its
 // user by now. It has come to its end when the spare's note is gone.
 func (d *Driver) occupy(ctx context.Context, v *record.VM, s *spare) (*spawn.Program, error) {
-	if err := s.program.Compete(); err != nil {
-		return nil, err
-	}
 	if _, err := d.handOver(v); err != nil {
 		return nil, err
 	}

@@ -28,14 +28,14 @@ func (d *Driver) unusedUser(vmid uint32) error {
 		return taken(vmid, "a memory template").
 			WithHint("one is being made as that user, since vmid_last was another: try again when it is made")
 	}
-	spares, err := d.store.SpareUsers()
-	if err != nil {
+	if err := d.unusedBy(vmid, uid); err != nil {
 		return err
 	}
-	if slices.Contains(spares, uid) {
+	spares, err := d.store.SpareUsers()
+	if err == nil && slices.Contains(spares, uid) {
 		return taken(vmid, "a spare guest").WithHint("one waits as that user, since vmid_last was another")
 	}
-	return d.unusedBy(vmid, uid)
+	return err
 }
 
 // unusedBy is unusedUser for a given user; vmid 0 stands for no VM at all.

@@ -89,9 +89,6 @@ func Start(s Spec) (*Program, error) {
 	_ = cmd.Process.Release()
 	p.StartTicks = st.StartTicks
 	p.limit()
-	if s.Background {
-		p.GiveWay() // its priority counts among its session's programs only
-	}
 	return p, nil
 }
 
