@@ -172,7 +172,7 @@ func (d *Daemon) Stop(t testing.TB) {
 	if _, err := os.Stat(filepath.Join(d.Dir, ".agentlab-dev")); errors.Is(err, fs.ErrNotExist) {
 		return // it was stopped, or never came so far
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), Patient(time.Minute))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(d.bin, "agentlabd"), "--dev", "--stop", "--dev-dir", d.Dir, "--dev-run-dir", d.RunDir)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -270,11 +270,17 @@ func Capture(cmd *exec.Cmd) Result {
 	return r
 }
 
-// Eventually waits until cond holds and fails the test when it does not in time. It
-// looks less often where there is more time: a look may be a whole program.
+// Patient is how long a test waits for what takes at most d on a machine that does
+// nothing else. Real guests share theirs with other tests, and often with strangers.
+func Patient(d time.Duration) time.Duration { return 3 * d }
+
+// Eventually waits until cond holds and fails the test when it does not, although it was
+// given what is Patient for within. It looks less often where there is more time: a look
+// may be a whole program.
 func Eventually(t testing.TB, within time.Duration, what string, cond func() bool) {
 	t.Helper()
 	pause := min(max(within/200, 50*time.Millisecond), 500*time.Millisecond)
+	within = Patient(within)
 	for deadline := time.Now().Add(within); !cond(); time.Sleep(pause) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within %s: %s", within, what)

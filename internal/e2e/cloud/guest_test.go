@@ -21,11 +21,10 @@ func (g *guest) run(ctx context.Context, line string) testkit.Result {
 	return g.SSH(ctx, g.name, line, nil)
 }
 
-// root runs a shell script as root. It has to succeed within five minutes; what it
-// prints is given.
+// root runs a shell script as root. What it prints is given.
 func (g *guest) root(t testing.TB, script string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patient(5*time.Minute))
 	defer cancel()
 	r := g.run(ctx, "sudo sh -ec '"+strings.ReplaceAll(script, "'", `'\''`)+"'")
 	if r.Code != 0 {

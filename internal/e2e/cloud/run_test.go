@@ -50,7 +50,7 @@ sha256sum /etc/agentlab/bootstrap.json /var/lib/agentlab/credential /etc/ssh/ssh
 `
 	g.root(t, "echo 'ssh-ed25519 AAAA second' >>/home/agent/.ssh/authorized_keys; echo kept >/etc/agentlab/own")
 	try := func(line string) string {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		return strings.TrimSpace(g.run(ctx, line).Stdout)
 	}

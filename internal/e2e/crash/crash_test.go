@@ -22,7 +22,7 @@ import (
 
 const (
 	repoURL = "https://git.example/repo.git" // simulated guests do not clone it
-	patient = time.Minute
+	patient = 3 * time.Minute
 )
 
 // TestMain runs more tests at once than there are cores: most of their time is

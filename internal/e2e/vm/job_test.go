@@ -139,7 +139,13 @@ func (l *lab) waitLog(t *testing.T, id, text string, within time.Duration) {
 // ssh runs a shell command in the guest through agentlab ssh.
 func (l *lab) ssh(t *testing.T, ref, command string, within time.Duration) testkit.Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	return l.sshIn(t, ref, command, "", within)
+}
+
+// sshIn is ssh with something to read for the command.
+func (l *lab) sshIn(t *testing.T, ref, command, stdin string, within time.Duration) testkit.Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patient(within))
 	defer cancel()
-	return l.SSH(ctx, ref, command, nil)
+	return l.SSH(ctx, ref, command, strings.NewReader(stdin))
 }

@@ -44,6 +44,7 @@ func startOutside(t *testing.T, l *lab) {
 
 	serve(t, ns, "git", "daemon", "--reuseaddr", "--export-all", "--listen="+gitServer, "--port=9418", "--base-path="+gitRoot(t))
 	serve(t, ns, "python3", "-m", "http.server", "--bind", neighbour, "8080")
+	serve(t, ns, "python3", "-m", "http.server", "--bind", gitServer, "22")
 	for _, port := range []string{"22", "8006"} {
 		listenIn(t, l, port)
 	}
