@@ -113,6 +113,9 @@ func idleTable(f record.File) string {
 		fmt.Fprintf(&b, "| %s | %.0f MiB | %.0f MiB |\n", row[1], quantile(all, 0.5), quantile(all, 1))
 	}
 	fmt.Fprintf(&b, "| processor, of one core | %.2f %% | %.2f %% |\n", quantile(s.Series["cpu"], 0.5), quantile(s.Series["cpu"], 1))
+	if spare := f.Sets["spare"].Series["private"]; len(spare) > 0 {
+		fmt.Fprintf(&b, "| private memory of a spare that waits | %.0f MiB | %.0f MiB |\n", quantile(spare, 0.5), quantile(spare, 1))
+	}
 	b.WriteString("\n![Distribution of private memory](performance/idle.svg)\n")
 	return b.String()
 }

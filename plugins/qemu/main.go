@@ -64,6 +64,9 @@ func configure(ctx context.Context, host plugin.HostContext, raw json.RawMessage
 		// VMs boot without memory templates, and what makes those and spares tidies first.
 		log.Warn("what earlier calls have left was not tidied", "err", err)
 	}
+	if err := d.RestoreSpares(ctx); err != nil {
+		log.Warn("no spare guests before the next start from memory", "err", err)
+	}
 	health := func(ctx context.Context) plugin.Health {
 		if why := d.Health(ctx); why != "" {
 			return plugin.Health{State: plugin.Degraded, Message: why}

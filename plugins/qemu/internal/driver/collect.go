@@ -54,6 +54,10 @@ func (d *Driver) tidyLocked(ctx context.Context) error {
 // on them. It is best effort: what is left goes with a later call.
 func (d *Driver) collect(ctx context.Context) {
 	d.vault.Trim()
+	// One that gave way to this plugin may have been killed with its spares.
+	if err := d.tidySpares(ctx); err != nil {
+		plugin.Log(ctx, d.log).Warn("spare guests of another plugin were not ended", "err", err)
+	}
 	// Whoever builds collects as well, so nobody waits for that here.
 	unlock, err := tryBuildLock(ctx, d.memory)
 	if errors.Is(err, fault.Locked) {
@@ -94,7 +98,7 @@ func (d *Driver) collectLocked(ctx context.Context) error {
 			continue
 		}
 		plugin.Log(ctx, d.log).Info("memory template removed", "step", key)
-		d.endSpares(ctx, d.spares.of(key))
+		d.endSpares(ctx, d.spares.drop(key))
 		errs = append(errs, d.memory.Remove(key))
 		d.vault.Drop(key)
 	}
@@ -128,7 +132,7 @@ func (d *Driver) discardLocked(ctx context.Context, key string) error {
 		}
 	}
 	plugin.Log(ctx, d.log).Warn("memory template removed, since starts from it fail", "step", key)
-	d.endSpares(ctx, d.spares.of(key))
+	d.endSpares(ctx, d.spares.drop(key))
 	if err := d.memory.Remove(key); err != nil {
 		return err
 	}

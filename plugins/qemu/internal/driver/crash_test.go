@@ -56,7 +56,7 @@ func playStandIn(text string) {
 		err = d.DestroyVM(ctx, testRef())
 	case "start from spare":
 		_, err = d.WarmTemplate(ctx, testWarmRequest(), nil)
-		for n := 0; n == 0 && err == nil && ctx.Err() == nil; n, err = d.spares.state() {
+		for n := 0; n == 0 && err == nil && ctx.Err() == nil; n, _, err = d.spares.state() {
 			time.Sleep(10 * time.Millisecond)
 		}
 		if err == nil {

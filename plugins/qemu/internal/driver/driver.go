@@ -78,7 +78,7 @@ type Driver struct {
 
 	monitors keyed // one client of a QEMU's monitor at a time
 	warming  warming
-	spares   spares
+	spares   *spares
 	channels channels
 
 	mu      sync.Mutex // mu guards: samples
@@ -131,6 +131,7 @@ func New(cfg Config, state string, log hclog.Logger) (*Driver, error) {
 		find:      procfs.Find,
 		guestWait: guestTimeout, monitorWait: monitorTimeout, quitWait: endTimeout,
 		crash:   func(string) {},
+		spares:  newSpares(),
 		samples: map[uint32]sample{},
 	}, nil
 }

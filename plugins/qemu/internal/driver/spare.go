@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
-	"time"
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
@@ -27,6 +25,9 @@ type spare struct {
 	tap     *os.File // QEMU has it too
 }
 
+// lives reports whether it can still become a VM. A host short of memory ends spares first.
+func (s *spare) lives() bool { return procfs.Check(s.program.Identity) == nil }
+
 // tenant says which programs are the spare's.
 func (s *spare) tenant() tenant { return tenantOf(s.dir.Note) }
 
@@ -36,209 +37,6 @@ func tenantOf(n record.Spare) tenant {
 		t.noted, t.alone = &procfs.Identity{PID: n.PID, StartTicks: n.StartTicks, UID: n.UID}, true
 	}
 	return t
-}
-
-// spares are those that wait, and the one that is in the making.
-type spares struct {
-	mu sync.Mutex
-	// mu guards:
-	waiting []*spare                    // the oldest first
-	wanted  string                      // key of the template that VMs started from last
-	next    func(context.Context) error // has as many wait as are wanted; nil for nothing to do
-	failed  map[string]spareFailure     // by key
-	making  context.CancelFunc          // not nil while some are made
-	starts  int                         // of VMs, that are going on
-	ended   time.Time                   // when the last of them did
-	closed  bool
-
-	running sync.WaitGroup
-}
-
-// spareFailure is why none could be made.
-type spareFailure struct {
-	err error
-	at  time.Time
-}
-
-// tooEarly reports whether it would only be so again. A guest that cannot rehearse will
-// not learn it; memory may be free soon.
-func (f spareFailure) tooEarly() bool {
-	wait := retrySpare
-	if errors.Is(f.err, fault.Unsupported) {
-		wait = retryFailed
-	}
-	return f.err != nil && time.Since(f.at) < wait
-}
-
-// take gives one that goes on from the template, nil when none waits.
-func (s *spares) take(key string) *spare {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at := slices.IndexFunc(s.waiting, func(w *spare) bool { return w.key == key })
-	if at < 0 {
-		return nil
-	}
-	out := s.waiting[at]
-	s.waiting = slices.Delete(s.waiting, at, at+1)
-	return out
-}
-
-// put has one wait, unless nobody will come for it.
-func (s *spares) put(one *spare) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || s.wanted != one.key {
-		return false
-	}
-	s.waiting = append(s.waiting, one)
-	return true
-}
-
-// lacks reports whether there are fewer than n of the template.
-func (s *spares) lacks(key string, n int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	have := 0
-	for _, w := range s.waiting {
-		if w.key == key {
-			have++
-		}
-	}
-	return !s.closed && s.wanted == key && have < n
-}
-
-// others takes those out that are of another template, or all for "".
-func (s *spares) others(key string) []*spare {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []*spare
-	s.waiting = slices.DeleteFunc(s.waiting, func(w *spare) bool {
-		if key != "" && w.key == key {
-			return false
-		}
-		out = append(out, w)
-		return true
-	})
-	return out
-}
-
-// of takes those of a template out.
-func (s *spares) of(key string) []*spare {
-	var out []*spare
-	for one := s.take(key); one != nil; one = s.take(key) {
-		out = append(out, one)
-	}
-	return out
-}
-
-// begin has fill run for a template, after what runs already, unless it failed lately.
-func (s *spares) begin(ctx context.Context, key string, fill func(context.Context) error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.wanted, s.next = key, nil
-	if s.closed || s.failed[key].tooEarly() {
-		return
-	}
-	s.next = fill
-	if s.making != nil {
-		return
-	}
-	ctx, s.making = context.WithCancel(context.WithoutCancel(ctx))
-	s.running.Go(func() { s.fill(ctx) })
-}
-
-// fill runs what is to be run, until there is no more of it.
-func (s *spares) fill(ctx context.Context) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.next != nil && ctx.Err() == nil {
-		key, fill := s.wanted, s.next
-		s.next = nil
-		s.mu.Unlock()
-		err := fill(ctx)
-		s.mu.Lock()
-		if ctx.Err() == nil {
-			s.note(key, err)
-		}
-	}
-	s.making()
-	s.making = nil
-}
-
-// note remembers how the last one of the template fared. Caller holds mu.
-func (s *spares) note(key string, err error) {
-	if err == nil {
-		delete(s.failed, key)
-		return
-	}
-	if s.failed == nil {
-		s.failed = map[string]spareFailure{}
-	}
-	s.failed[key] = spareFailure{err, time.Now()}
-}
-
-// fails remembers that one did not become a VM.
-func (s *spares) fails(key string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.note(key, err)
-}
-
-// starting notes a start of a VM.
-func (s *spares) starting() (done func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.starts++
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.starts--
-		s.ended = time.Now()
-	}
-}
-
-// quiet waits until no VM has been starting for a while: somebody waits for that.
-func (s *spares) quiet(ctx context.Context) error {
-	for {
-		s.mu.Lock()
-		wait := headStart - time.Since(s.ended)
-		if s.starts > 0 {
-			wait = headStart
-		}
-		s.mu.Unlock()
-		if wait <= 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(wait):
-		}
-	}
-}
-
-// close has no more made and gives those that wait.
-func (s *spares) close() []*spare {
-	s.mu.Lock()
-	s.closed = true
-	if s.making != nil {
-		s.making()
-	}
-	s.mu.Unlock()
-	s.running.Wait()
-	return s.others("")
-}
-
-// state tells how many wait, and why no more do.
-func (s *spares) state() (waiting int, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, w := range s.waiting {
-		if w.key == s.wanted {
-			waiting++
-		}
-	}
-	return waiting, s.failed[s.wanted].err
 }
 
 // endSpares ends spares whom nobody will want. It is best effort: what is left is ended
@@ -278,11 +76,17 @@ func (d *Driver) sparesFinding() plugin.Finding {
 		f.Message = "not wanted: spares is 0, so every VM starts its own guest"
 		return f
 	}
-	waiting, failed := d.spares.state()
+	waiting, wanted, failed := d.spares.state()
 	f.Message = fmt.Sprintf("%d of %d spare guests wait", waiting, d.cfg.Spares)
-	if failed != nil {
+	switch {
+	case failed != nil:
 		f.Level, f.Fix = plugin.LevelWarning, fault.HintOf(failed)
 		f.Message += ", because the next could not be made: " + failed.Error()
+		if f.Fix == "" {
+			f.Fix = "it is tried again by itself; the plugin's log tells more"
+		}
+	case !wanted:
+		f.Message += ": no VM has started from memory yet"
 	}
 	return f
 }

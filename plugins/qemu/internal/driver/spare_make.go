@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/disk"
-	"github.com/agentlab/agentlab/plugins/qemu/internal/hostcheck"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/machine"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/memory"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/qmp"
@@ -23,14 +22,8 @@ import (
 	"github.com/agentlab/agentlab/sdk/plugin"
 )
 
-const (
-	// makeTimeout is for one spare on a busy host.
-	makeTimeout = 2 * time.Minute
-	retrySpare  = time.Minute
-	// headStart is what a VM that has started gets of the host before the next spare is
-	// made: it is never busier than then.
-	headStart = 2 * time.Second
-)
+// makeTimeout is for one spare on a busy host.
+const makeTimeout = 2 * time.Minute
 
 // sparesLater has as many spares as are wanted wait for VMs like this one, which has just
 // started from memory. They are made in the background.
@@ -50,14 +43,14 @@ func (d *Driver) sparesLater(ctx context.Context, v *record.VM) {
 		if err := d.tidySpares(ctx); err != nil {
 			log.Warn("spare guests of another plugin were not ended", "err", err)
 		}
-		d.endSpares(ctx, d.spares.others(key))
+		d.endSpares(ctx, d.spares.useless())
 		for d.spares.lacks(key, int(d.cfg.Spares)) {
 			if err := d.spares.quiet(ctx); err != nil {
 				return err
 			}
 			began := time.Now()
 			if err := d.addSpare(ctx, like); err != nil {
-				if ctx.Err() == nil {
+				if ctx.Err() == nil && !d.spares.fails(key) { // it is said once
 					log.Warn("spare guest was not made", "err", err)
 				}
 				return err
@@ -66,6 +59,32 @@ func (d *Driver) sparesLater(ctx context.Context, v *record.VM) {
 		}
 		return nil
 	})
+}
+
+// RestoreSpares has spares wait as they did before the plugin's last end: for VMs like the
+// last one that started from memory.
+func (d *Driver) RestoreSpares(ctx context.Context) error {
+	if d.cfg.Spares == 0 || !d.cfg.warms() {
+		return nil
+	}
+	last, err := d.memory.LastUsed()
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	t, err := d.catalog.Find(last.Fit.Name)
+	if errors.Is(err, fault.NotFound) {
+		return nil // the template is collected soon
+	}
+	if err != nil {
+		return err
+	}
+	like := sized(t, last.Fit.Cores, last.Fit.MemoryMiB<<20, last.Fit.DiskBytes)
+	like.Memory = &record.Memory{Key: last.Key, Disk: d.memory.Path(last.Key, memory.DiskName)}
+	d.sparesLater(ctx, like)
+	return nil
 }
 
 // addSpare keeps the template while it makes a spare: whoever removes one ends the
@@ -90,7 +109,7 @@ func (d *Driver) addSpare(ctx context.Context, like *record.VM) error {
 func (d *Driver) makeSpare(ctx context.Context, like *record.VM) (_ *spare, err error) {
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
-	if err := roomForSpare(like.MemoryBytes); err != nil {
+	if err := d.roomForSpare(like.MemoryBytes); err != nil {
 		return nil, err
 	}
 	from, err := d.source(ctx, like)
@@ -127,8 +146,8 @@ func (d *Driver) makeSpare(ctx context.Context, like *record.VM) (_ *spare, err 
 }
 
 // roomForSpare keeps spares from taking what VMs would need.
-func roomForSpare(guest uint64) error {
-	_, available, err := hostcheck.Memory()
+func (d *Driver) roomForSpare(guest uint64) error {
+	_, available, err := d.vault.Memory()
 	if err != nil {
 		return fault.New(fault.Unavailable, "make spare guest: %w", err)
 	}

@@ -32,7 +32,7 @@ func newSpareLab(t *testing.T) *lab {
 func (l *lab) waits(d *Driver) error {
 	l.t.Helper()
 	for ctx := testContext(l.t); ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
-		if n, err := d.spares.state(); n > 0 || err != nil {
+		if n, _, err := d.spares.state(); n > 0 || err != nil {
 			return err
 		}
 	}

@@ -32,7 +32,7 @@ func (d *Driver) startFromSpare(ctx context.Context, v *record.VM, from start) (
 			return true, nil
 		}
 		d.endSpares(ctx, []*spare{s})
-		d.spares.fails(s.key, err)
+		d.spares.note(s.key, err)
 		if ctx.Err() != nil || v.Run != nil { // of a program that could not be ended
 			return false, err
 		}

@@ -136,6 +136,28 @@ func (s *Store) List() ([]string, error) {
 	return out, nil
 }
 
+// LastUsed gives the template that a VM started from last. NotFound when there is none.
+func (s *Store) LastUsed() (Template, error) {
+	keys, err := s.List()
+	if err != nil {
+		return Template{}, err
+	}
+	var last Template
+	for _, key := range keys {
+		t, err := s.Find(key)
+		if err != nil && !errors.Is(err, fault.NotFound) {
+			return Template{}, err
+		}
+		if err == nil && t.Used.After(last.Used) {
+			last = t
+		}
+	}
+	if last.Key == "" {
+		return Template{}, fault.New(fault.NotFound, "no memory template is there")
+	}
+	return last, nil
+}
+
 // MarkUsed notes that a VM starts from the template now.
 func (s *Store) MarkUsed(key string) error {
 	now := time.Now()
