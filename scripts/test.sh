@@ -114,8 +114,29 @@ list_skips() {
 unit_packages() { go list ./... | grep -vE '/(plugins/|examples/|internal/e2e|sdk/conformance|sdk/scaffold)'; }
 # The command line starts hundreds of programs and has hardly a goroutine, and some
 # others read source: -race makes these several times as slow and finds nothing.
-race_packages() { unit_packages | grep -vE '/(cmd/agentlab|internal/archtest|images|bench.*)$'; }
-plain_packages() { unit_packages | grep -E '/(cmd/agentlab|internal/archtest|images|bench.*)$'; }
+cli_packages() { unit_packages | grep -E '/(cmd/agentlab|internal/archtest|images|bench.*)$'; }
+# Where none of these words is, nothing runs at once, and -race has nothing to find. It
+# takes longer to link than such tests take.
+concurrent='\bgo (func|[a-z]\w*[.(])|\.Go\(|\bchan\b|"sync|synctest|\.Parallel\(|httptest'
+race_packages() {
+  local dir module
+  module=$(go list -m)
+  comm -23 <(unit_packages | sort) <(cli_packages | sort) | while read -r package; do
+    dir=.${package#"$module"}
+    if grep -qE "$concurrent" "$dir"/*.go; then echo "$package"; fi
+  done
+}
+plain_packages() { comm -23 <(unit_packages | sort) <({ race_packages; cli_packages; } | sort); }
+
+unit_tests() {
+  local failed=0
+  # shellcheck disable=SC2046
+  nice -n 3 env GORACE=atexit_sleep_ms=0 GOGC=400 RAPID_CHECKS=20 go test -v -race -exec "$PWD/scripts/race_exec.sh" -p 3 $(race_packages) || failed=1
+  # shellcheck disable=SC2046
+  nice -n 3 go test -v $(plain_packages) || failed=1
+  return "$failed"
+}
+
 plugin_packages() { go list ./plugins/... ./examples/... ./sdk/conformance ./sdk/scaffold | grep -v '/plugins/netfilter'; }
 crash_packages() { go list ./internal/e2e/... | grep -vE '/e2e/(vm|cloud)$'; }
 
@@ -174,10 +195,9 @@ else
   # What runs beside it is nicer, since systemd in that guest has deadlines.
   start_stage cloud go test -v -timeout 30m ./internal/e2e/cloud/...
   run_stage reproduce 60 build_elsewhere
+  run_stage unit 180 unit_tests
   # shellcheck disable=SC2046
-  run_stage unit 180 nice -n 3 env GORACE=atexit_sleep_ms=0 GOGC=400 RAPID_CHECKS=20 go test -v -race -exec "$PWD/scripts/race_exec.sh" -p 3 $(race_packages)
-  # shellcheck disable=SC2046
-  run_stage cli 60 nice -n 3 go test -v $(plain_packages)
+  run_stage cli 60 nice -n 3 go test -v $(cli_packages)
   # shellcheck disable=SC2046
   run_stage plugins 180 nice -n 3 go test -v $(plugin_packages)
   # Mostly one guest at a time; the crashes mostly wait.
