@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
@@ -36,6 +37,9 @@ func move(f *os.File, name string) error {
 	}
 	if err != nil {
 		return fault.New(fault.Internal, "ask for its present tap: %w", err)
+	}
+	if !strings.HasPrefix(now.Name(), unplugged) {
+		return fault.New(fault.Internal, "it is on %s, which is not for a guest without a network", now.Name())
 	}
 	header, err := unix.IoctlGetUint32(fd, unix.TUNGETVNETHDRSZ)
 	if err != nil {

@@ -115,3 +115,21 @@ func TestReplugRefuses(t *testing.T) {
 		t.Errorf("to a tap in use: %v", err)
 	}
 }
+
+// A tap that is somebody's is not removed, whatever the descriptor is.
+func TestReplugLeavesOnlyUnpluggedTaps(t *testing.T) {
+	testhost.Need(t)
+	testhost.Tap(t, "theirs0")
+	testhost.Tap(t, "real1")
+	f, err := tap.Open("theirs0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := tap.Replug(f, "real1"); !errors.Is(err, fault.Internal) {
+		t.Errorf("from another's tap: %v, want internal", err)
+	}
+	if _, err := netlink.LinkByName("theirs0"); err != nil {
+		t.Errorf("the tap it was on: %v", err)
+	}
+}

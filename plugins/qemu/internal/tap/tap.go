@@ -25,7 +25,9 @@ func Open(name string) (*os.File, error) {
 
 // Unplugged makes a tap that is on no bridge and never up, for a guest without a
 // network. It goes when the last who holds it has ended. The kernel chooses its name.
-func Unplugged() (*os.File, error) { return attach("altmpl%d") }
+func Unplugged() (*os.File, error) { return attach(unplugged + "%d") }
+
+const unplugged = "altmpl"
 
 func attach(name string) (*os.File, error) {
 	fd, err := unix.Open(Device, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
