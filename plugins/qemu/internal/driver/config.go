@@ -36,7 +36,19 @@ func (c Config) warms() bool { return c.MemoryTemplates == Auto || c.MemoryTempl
 // their last. There are as many as VMs, since a VM that was a spare keeps its user.
 func (c Config) spareUID() uint32 { return c.UIDBase + c.VMIDLast + 2 }
 
-func (c Config) endUID() uint32 { return c.spareUID() + c.VMIDLast - c.VMIDFirst + 1 + c.Spares }
+func (c Config) endUID() uint32 { return uint32(c.lastUID()) + 1 }
+
+// vmsLastUID is the last user without spares, that of memory templates, and lastUID the
+// last with them. They may be more than a uid can be.
+func (c Config) vmsLastUID() uint64 { return uint64(c.UIDBase) + uint64(c.VMIDLast) + 1 }
+
+func (c Config) lastUID() uint64 {
+	last := c.vmsLastUID()
+	if c.Spares > 0 && c.VMIDFirst <= c.VMIDLast {
+		last += uint64(c.VMIDLast-c.VMIDFirst) + 1 + uint64(c.Spares)
+	}
+	return last
+}
 
 // Problem is one remark about a configuration.
 type Problem struct{ Key, Text string }
@@ -52,12 +64,11 @@ func (c Config) Problems() []Problem {
 	add(c.VMIDFirst == 0 || c.VMIDFirst > c.VMIDLast, "vmid_first",
 		"vmid_first %d and vmid_last %d are no range", c.VMIDFirst, c.VMIDLast)
 	add(c.UIDBase < 1000, "uid_base", "uid_base %d would give VMs the uids of system users", c.UIDBase)
-	last := uint64(c.UIDBase) + uint64(c.VMIDLast) + 1
-	if c.Spares > 0 {
-		last += 1 + uint64(c.VMIDLast) + uint64(c.Spares)
-	}
-	add(last >= math.MaxInt32, "uid_base",
+	valid := c.vmsLastUID() < math.MaxInt32
+	add(!valid, "uid_base",
 		"uid_base %d + vmid_last %d is not a valid uid", c.UIDBase, c.VMIDLast)
+	add(valid && c.lastUID() >= math.MaxInt32, "spares",
+		"spares %d need uids up to %d, which is not valid: lower uid_base or spares", c.Spares, c.lastUID())
 	add(len(fmt.Sprintf(InterfacePattern, c.VMIDLast)) > maxInterface, "vmid_last",
 		"vmid_last %d makes interface names of more than %d characters", c.VMIDLast, maxInterface)
 	add(c.TemplateDir != "" && !filepath.IsAbs(c.TemplateDir), "template_dir", "%q is not an absolute path", c.TemplateDir)
