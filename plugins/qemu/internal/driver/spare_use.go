@@ -17,6 +17,10 @@ import (
 // nothing, and after a failure the VM can be started as if there had been none: whatever
 // is wrong with the one may be wrong with the next.
 func (d *Driver) startFromSpare(ctx context.Context, v *record.VM, from start) (done bool, err error) {
+	// A snapshot lies in the VM's disk, and the spare's would replace that.
+	if kept, err := d.store.Snapshots(v.VMID); err != nil || len(kept) > 0 {
+		return false, err
+	}
 	for s := d.spares.take(v.Memory.Key); s != nil; s = d.spares.take(v.Memory.Key) {
 		if err := s.usable(v); err != nil {
 			plugin.Log(ctx, d.log).Warn("spare guest is of no use", "uid", s.dir.Note.UID, "err", err)
