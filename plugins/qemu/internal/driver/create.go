@@ -100,12 +100,24 @@ func (d *Driver) claim(ctx context.Context, req hypervisor.CreateRequest) (*reco
 	switch {
 	case errors.Is(err, record.ErrUnreadable):
 		return nil, taken(req.Ref.VMID, "")
-	case err != nil && !errors.Is(err, fault.NotFound):
+	case errors.Is(err, fault.NotFound):
+		if err := d.endFormer(ctx, req.Ref); err != nil {
+			return nil, err
+		}
+	case err != nil:
 		return nil, err
-	case err == nil && old.Owner != req.Ref.Owner:
+	case old.Owner != req.Ref.Owner:
 		return nil, taken(req.Ref.VMID, old.Owner)
-	case err == nil && old.Booted:
+	case old.Booted:
 		return old, nil
+	default:
+		// A start that never let the guest run may have left its program.
+		if err := d.kill(ctx, d.tenant(old)); err != nil {
+			return nil, err
+		}
+		if err := d.store.ForgetFormer(old.VMID); err != nil {
+			return nil, err
+		}
 	}
 	v, fresh, err := d.fresh(req)
 	if err != nil {
@@ -114,12 +126,6 @@ func (d *Driver) claim(ctx context.Context, req hypervisor.CreateRequest) (*reco
 			return nil, d.undo(old, err)
 		}
 		return nil, err
-	}
-	if old != nil {
-		// A start that never let the guest run may have left its program.
-		if err := d.kill(ctx, d.tenant(old)); err != nil {
-			return nil, err
-		}
 	}
 	if err := d.unusedUser(fresh); err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -44,10 +45,12 @@ func (d *Driver) DestroyVM(ctx context.Context, ref hypervisor.Ref) error {
 		return err
 	}
 	d.crash("volumes-freed")
-	if err := d.store.Remove(ref.VMID); err != nil {
+	// Without the folder, its user may be another's.
+	if err := d.store.ForgetFormer(ref.VMID); err != nil {
 		return err
 	}
-	if err := d.store.ForgetFormer(ref.VMID); err != nil {
+	d.crash("unnoted")
+	if err := d.store.Remove(ref.VMID); err != nil {
 		return err
 	}
 	if v.Memory != nil {
@@ -56,14 +59,20 @@ func (d *Driver) DestroyVM(ctx context.Context, ref hypervisor.Ref) error {
 	return nil
 }
 
-// endFormer does the same for a VM that was a spare.
+// endFormer does the same for a VM that was a spare. It has no record.
 func (d *Driver) endFormer(ctx context.Context, ref hypervisor.Ref) error {
 	n, err := d.store.Former(ref.VMID)
 	if n == nil || err != nil || n.Owner != ref.Owner {
 		return err
 	}
 	if n.BootID == d.bootID {
-		if err := d.kill(ctx, tenantOf(*n)); err != nil {
+		used, err := d.usedUsers()
+		if err != nil {
+			return err
+		}
+		t := tenantOf(*n)
+		t.alone, t.shares = false, slices.Contains(used, n.UID)
+		if err := d.kill(ctx, t); err != nil {
 			return err
 		}
 	}

@@ -193,11 +193,11 @@ func (d *Driver) clearRun(v *record.VM) error {
 			return record.Classify("remove socket", err)
 		}
 	}
-	if v.Run == nil {
-		return nil
-	}
 	if err := d.store.ForgetFormer(v.VMID); err != nil {
 		return err
+	}
+	if v.Run == nil {
+		return nil
 	}
 	v.Run = nil
 	err := d.store.Save(v)

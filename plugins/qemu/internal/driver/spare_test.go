@@ -133,22 +133,28 @@ func TestStartFromSpare(t *testing.T) {
 // Whatever is wrong with a spare, the VM starts from memory without it.
 func TestStartWithoutSpare(t *testing.T) {
 	t.Parallel()
-	tests := map[string]func(l *lab, d *Driver){
-		"ended": func(l *lab, _ *Driver) {
+	tests := map[string]struct {
+		spoil func(l *lab, d *Driver)
+		keeps bool // the user: the record names it before the spare comes to nothing
+	}{
+		"ended": {spoil: func(l *lab, _ *Driver) {
 			for _, id := range l.strays() {
 				if err := unix.Kill(id.PID, unix.SIGKILL); err != nil {
 					l.t.Fatal(err)
 				}
 			}
-		},
-		"no network": func(l *lab, d *Driver) {
+			for len(l.strays()) > 0 { // one that is about to end would be handed over
+				time.Sleep(time.Millisecond)
+			}
+		}},
+		"no network": {keeps: true, spoil: func(l *lab, d *Driver) {
 			d.replug = func(f *os.File, _ string) error {
 				l.tap(testVMID + 1)
 				other := tapOf(l.number, fmt.Sprintf(InterfacePattern, testVMID+1))
 				return errors.Join(tap.Replug(f, other), fault.New(fault.Internal, "no")) // it has lost its own by then
 			}
-		},
-		"template made anew": func(l *lab, d *Driver) {
+		}},
+		"template made anew": {spoil: func(l *lab, d *Driver) {
 			path := d.memory.Path(l.keys(d)[0], memory.DiskName)
 			text, err := os.ReadFile(path)
 			if err == nil {
@@ -157,8 +163,8 @@ func TestStartWithoutSpare(t *testing.T) {
 			if err != nil {
 				l.t.Fatal(err)
 			}
-		},
-		"no identity": func(l *lab, _ *Driver) {
+		}},
+		"no identity": {keeps: true, spoil: func(l *lab, _ *Driver) {
 			first := true
 			l.guest.assume = func(context.Context) error {
 				if !first {
@@ -167,15 +173,24 @@ func TestStartWithoutSpare(t *testing.T) {
 				first = false
 				return fault.New(fault.Unavailable, "no runner")
 			}
-		},
+		}},
 	}
-	for name, spoil := range tests {
+	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			l, d := spareLab(t)
-			spoil(l, d)
+			spare := l.strays()[0]
+			tt.spoil(l, d)
 			vm := l.power(d, hypervisor.PowerOn, 0)
-			if vm.Start.Way != hypervisor.WayMemory || len(l.pids()) != 1 || len(l.strays()) > 0 {
-				t.Errorf("vm = %+v, programs %v: want one of its own", vm, l.pids())
+			uid := l.config.UIDBase + testVMID
+			if tt.keeps {
+				uid = spare.UID
+			}
+			v, err := d.store.Load(testVMID)
+			if err != nil || v.UID != uid || v.Run.PID == spare.PID || vm.Start.Way != hypervisor.WayMemory {
+				t.Errorf("vm = %+v, record %+v, %v: want a start from memory as %d", vm, v, err, uid)
+			}
+			if found, err := procfs.Find(uid); err != nil || len(found) != 1 || len(l.pids())+len(l.strays()) != 1 {
+				t.Errorf("programs %v and %v, %v: want one", l.pids(), l.strays(), err)
 			}
 			l.destroyAndCheck(d)
 			if err := d.Close(testContext(t)); err != nil {
@@ -331,7 +346,8 @@ func TestSparesOfKilledPlugin(t *testing.T) {
 
 func TestStartFromSpareConvergesAfterKill(t *testing.T) {
 	l := newSpareLab(t)
-	for _, step := range []string{"announced", "occupied", "answered", "loaded", "named", "naming", "gone", "recorded"} {
+	early := []string{"noted-outside", "announced", "occupied"}
+	for _, step := range append(early, "answered", "loaded", "named", "naming", "gone", "recorded") {
 		t.Run(step, func(t *testing.T) {
 			l.create(l.driver())
 			l.killedIn("start from spare", step)

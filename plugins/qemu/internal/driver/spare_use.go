@@ -27,7 +27,6 @@ func (d *Driver) startFromSpare(ctx context.Context, v *record.VM, from start) (
 			d.endSpares(ctx, []*spare{s})
 			continue
 		}
-		uid := v.UID
 		from.spare = s
 		err := d.startWith(ctx, v, from)
 		_ = s.tap.Close() // QEMU has it
@@ -41,7 +40,7 @@ func (d *Driver) startFromSpare(ctx context.Context, v *record.VM, from start) (
 			return false, err
 		}
 		plugin.Log(ctx, d.log).Warn("spare guest did not become the vm", "vmid", v.VMID, "err", err)
-		v.UID = uid
+		// It keeps the spare's user: its own before that may be another's by now.
 		return false, d.freshDisk(ctx, v)
 	}
 	return false, nil
@@ -89,17 +88,14 @@ func (d *Driver) occupy(ctx context.Context, v *record.VM, s *spare) (*spawn.Pro
 	if err := d.imprint(v.VMID, s.dir.Path(seedName)); err != nil {
 		return nil, err
 	}
+	d.crash("imprinted")
 	for _, name := range []string{diskName, seedName, monitorName, channelName} {
 		if err := os.Rename(s.dir.Path(name), d.store.Path(v.VMID, name)); err != nil {
 			return nil, record.Classify("take over "+name, err)
 		}
+		d.crash("took " + name)
 	}
 	if err := d.replug(s.tap, v.NIC.Tap); err != nil {
-		return nil, err
-	}
-	n := s.dir.Note
-	n.Owner = v.Owner
-	if err := d.store.NoteFormer(v.VMID, n); err != nil {
 		return nil, err
 	}
 	d.crash("occupied")

@@ -118,7 +118,10 @@ func (s start) name() hypervisor.Way {
 // and a repeat begins anew. From memory it stops short of the last step: see letGo.
 func (d *Driver) startWith(ctx context.Context, v *record.VM, s start) (err error) {
 	// A start cut short before its pid was noted, or a way that failed.
-	if err := errors.Join(d.kill(ctx, d.tenant(v)), d.store.ForgetFormer(v.VMID)); err != nil {
+	if err := d.kill(ctx, d.tenant(v)); err != nil {
+		return err
+	}
+	if err := d.store.ForgetFormer(v.VMID); err != nil {
 		return err
 	}
 	v.Run = &record.Run{
@@ -129,7 +132,7 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, s start) (err erro
 		v.UID, v.Run.Mark = s.spare.dir.Note.UID, s.spare.dir.Note.Mark
 		v.Run.PID, v.Run.StartTicks = s.spare.program.PID, s.spare.program.StartTicks
 	}
-	if err := d.store.Save(v); err != nil {
+	if err := d.announce(ctx, v); err != nil {
 		return err
 	}
 	d.crash("announced")
@@ -146,9 +149,11 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, s start) (err erro
 	}
 	defer program.Close()
 	d.crash("spawned")
-	v.Run.PID, v.Run.StartTicks = program.PID, program.StartTicks
-	if err := d.store.Save(v); err != nil {
-		return err
+	if s.spare == nil { // whose program was known before
+		v.Run.PID, v.Run.StartTicks = program.PID, program.StartTicks
+		if err := d.announce(ctx, v); err != nil {
+			return err
+		}
 	}
 	if err := d.awaitMonitor(ctx, v, program); err != nil {
 		return s.blame(err)
@@ -169,6 +174,21 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, s start) (err erro
 		return err
 	}
 	return d.command(ctx, v.VMID, "cont")
+}
+
+// announce writes down what the VM's program is or will be known by, outside of the VM's
+// folder, too, where that does not follow from its number and owner.
+func (d *Driver) announce(ctx context.Context, v *record.VM) error {
+	if v.UID != d.uid(v.VMID) {
+		err := d.store.NoteFormer(ctx, v.VMID, record.Spare{
+			Owner: v.Owner, UID: v.UID, Mark: v.Mark(), BootID: v.Run.BootID, PID: v.Run.PID, StartTicks: v.Run.StartTicks,
+		})
+		if err != nil {
+			return err
+		}
+		d.crash("noted-outside")
+	}
+	return d.store.Save(v)
 }
 
 // complete notes that the VM is on.

@@ -35,7 +35,24 @@ func (d *Driver) unusedUser(vmid uint32) error {
 	if err == nil && slices.Contains(spares, uid) {
 		return taken(vmid, "a spare guest").WithHint("one waits as that user, since vmid_last was another")
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return d.unusedByFormer(vmid)
+}
+
+// unusedByFormer refuses a VMID whose last VM was a spare and may run on: its folder was
+// removed by hand, and with the VMID would go the note of what to look for.
+func (d *Driver) unusedByFormer(vmid uint32) error {
+	n, err := d.store.Former(vmid)
+	if n == nil || err != nil || n.BootID != d.bootID {
+		return err
+	}
+	found, err := d.programs(n.UID)
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	return taken(vmid, n.Owner).WithHint("its folder is gone, and pid %d runs as its user: destroy it or end that", found[0].PID)
 }
 
 // unusedBy is unusedUser for a given user; vmid 0 stands for no VM at all.

@@ -10,12 +10,14 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
+const tmpPrefix = ".tmp-"
+
 // WriteFile puts a whole file in place or nothing: written beside, synced,
 // handed to uid (and the group of that number), renamed. The bytes are on disk
 // when it returns.
 func WriteFile(path string, body []byte, mode fs.FileMode, uid int) error {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".tmp-")
+	f, err := os.CreateTemp(dir, tmpPrefix)
 	if err != nil {
 		return Classify("write "+filepath.Base(path), err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/agentlab/agentlab/sdk/fault"
 )
@@ -20,9 +21,10 @@ const (
 	formerName  = "vm-%d.json"
 )
 
-// Spare is the program of a spare guest, as it was written down before that ran.
+// Spare is the program of a spare guest, as it was written down before that ran, or that
+// of a VM: see NoteFormer.
 type Spare struct {
-	Owner      string `json:"owner,omitempty"` // of the VM that it has become
+	Owner      string `json:"owner,omitempty"` // of the VM
 	UID        uint32 `json:"uid"`
 	Mark       string `json:"mark"`
 	BootID     string `json:"boot_id"`
@@ -49,12 +51,12 @@ func (d SpareDir) Dir() string { return d.path }
 func (s *Store) ClaimSpare(ctx context.Context, n Spare) (SpareDir, error) {
 	const what = "claim folder of spare"
 	none := SpareDir{}
-	unlock, err := s.lockSpares(ctx)
+	unlock, err := s.lockSpares(ctx, false)
 	if err != nil {
 		return none, err
 	}
 	defer unlock()
-	d := SpareDir{Note: n, path: filepath.Join(s.spares, strconv.FormatUint(uint64(n.UID), 10))}
+	d := SpareDir{Note: n, path: filepath.Join(s.spares, formatUID(n.UID))}
 	if err := os.Mkdir(d.path, 0o711); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return none, fault.New(fault.Exists, "there is a spare guest of uid %d", n.UID)
@@ -100,8 +102,9 @@ func (d SpareDir) Close() {
 
 // LostSpares gives the spares whose process has ended, locked. One without a note has a
 // Mark of "" and no program. An error is about others, which are left as they are.
+// It removes what writes have left that were cut short.
 func (s *Store) LostSpares(ctx context.Context) ([]SpareDir, error) {
-	unlock, err := s.lockSpares(ctx)
+	unlock, err := s.lockSpares(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +116,10 @@ func (s *Store) LostSpares(ctx context.Context) ([]SpareDir, error) {
 	var out []SpareDir
 	var errs []error
 	for _, item := range items {
-		if !item.IsDir() {
+		if strings.HasPrefix(item.Name(), tmpPrefix) {
+			errs = append(errs, Classify("remove half of a note", os.Remove(filepath.Join(s.spares, item.Name()))))
+		}
+		if _, ours := parseUID(item.Name()); !ours || !item.IsDir() {
 			continue
 		}
 		d, err := s.lostSpare(item.Name())
@@ -144,13 +150,18 @@ func (s *Store) lostSpare(name string) (SpareDir, error) {
 		WithHint("end what runs as user %s, if anything does, and remove %s", name, d.path)
 }
 
-// NoteFormer keeps what a VM's program is known by, where that was a spare's, outside of
-// the VM's folder: from its VMID and owner it does not follow.
-func (s *Store) NoteFormer(vmid uint32, n Spare) error {
+// NoteFormer keeps what a VM's program is known by outside of the VM's folder, where it
+// does not follow from VMID and owner: a VM that was a spare has that one's user for life.
+func (s *Store) NoteFormer(ctx context.Context, vmid uint32, n Spare) error {
 	raw, err := json.Marshal(n)
 	if err != nil {
 		return fault.New(fault.Internal, "encode note of former spare: %w", err)
 	}
+	unlock, err := s.lockSpares(ctx, true)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return WriteFile(s.former(vmid), append(raw, '\n'), 0o600, os.Getuid())
 }
 
@@ -192,17 +203,26 @@ func (s *Store) SpareUsers() ([]uint32, error) {
 	}
 	var out []uint32
 	for _, item := range items {
-		if n, err := strconv.ParseUint(item.Name(), 10, 32); err == nil {
-			out = append(out, uint32(n))
+		if uid, ours := parseUID(item.Name()); ours {
+			out = append(out, uid)
 		}
 	}
 	return out, nil
 }
 
-// lockSpares keeps a folder that has just been made from being taken for a lost one.
+// formatUID names the folder of a spare.
+func formatUID(uid uint32) string { return strconv.FormatUint(uint64(uid), 10) }
+
+func parseUID(name string) (uid uint32, ok bool) {
+	n, err := strconv.ParseUint(name, 10, 32)
+	return uint32(n), err == nil && formatUID(uint32(n)) == name
+}
+
+// lockSpares keeps a folder that has just been made from being taken for a lost one. Those
+// who write a note, which must not be taken for one that was cut short, share it.
 // It is the byte of VMID 0, which no VM has.
-func (s *Store) lockSpares(ctx context.Context) (unlock func(), err error) {
-	return LockByte(ctx, s.lock, 0, false)
+func (s *Store) lockSpares(ctx context.Context, shared bool) (unlock func(), err error) {
+	return LockByte(ctx, s.lock, 0, shared)
 }
 
 // tryLock is fault.Locked when another has the folder. It falls with the process.
