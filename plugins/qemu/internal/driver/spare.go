@@ -109,11 +109,14 @@ func (d *Driver) endLost(ctx context.Context, n record.Spare) error {
 	if n.BootID != d.bootID || n.Mark == "" {
 		return nil
 	}
-	// Where a VM has the user by now, its record names the program, too: it is for the
-	// VM's next call to end it, or to go on with it.
+	// A VM that has the user is what the spare was to become, and will not, or came later.
 	vm, err := d.neighbour(0, n.UID)
-	if err != nil || vm != 0 {
+	if err != nil {
 		return err
 	}
-	return d.kill(ctx, tenantOf(n))
+	t := tenantOf(n)
+	if vm != 0 {
+		t.alone, t.shares = false, true
+	}
+	return d.kill(ctx, t)
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/agentlab/agentlab/plugins/qemu/internal/machine"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/procfs"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/record"
 	"github.com/agentlab/agentlab/plugins/qemu/internal/testhost"
@@ -209,6 +210,50 @@ func TestCreateOverFormerSpare(t *testing.T) {
 	l.create(d)
 	l.endStrays("created")
 	l.destroyAndCheck(d)
+}
+
+// What a killed plugin had as a spare is ended, even if a VM has its user: the plugin was
+// killed before the spare could become that VM.
+func TestEndOfLostSpare(t *testing.T) {
+	t.Parallel()
+	mark := record.Mark(testVMID, "spare guest")
+	marked := []string{"sh", "-c", "read x", machine.MarkFlag, mark}
+	tests := map[string]struct {
+		args        []string
+		vm          bool // has the user
+		ended, told bool
+	}{
+		"its own":                 {args: marked, ended: true},
+		"its own, and now a vm's": {args: marked, vm: true, ended: true},
+		"a vm's":                  {args: []string{"sleep", "600"}, vm: true},
+		"nobody's":                {args: []string{"sh", "-c", "read x", machine.MarkFlag, otherMark}, told: true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, testhost.Idle)
+			d := l.driver()
+			uid := l.config.spareUID()
+			pid := testhost.Start(t, testhost.Program{UID: uid, Args: tt.args})
+			dir, err := d.store.ClaimSpare(testContext(t), record.Spare{UID: uid, Mark: mark, BootID: d.bootID, PID: pid, StartTicks: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir.Close() // as the end of its process does
+			if tt.vm {
+				l.claimVM(d, uid)
+			}
+			if err := d.tidySpares(testContext(t)); tt.told != (err != nil) || err != nil && !errors.Is(err, fault.Unavailable) {
+				t.Errorf("tidy: %v", err)
+			}
+			if ended := len(l.strays()) == 0; ended != tt.ended {
+				t.Errorf("programs = %v, want them ended: %v", l.strays(), tt.ended)
+			}
+			_, err = os.Stat(dir.Dir())
+			if kept := err == nil; kept != tt.told {
+				t.Errorf("its folder is kept: %v", kept)
+			}
+		})
+	}
 }
 
 // After vmid_last was raised a VM's number may lead to a spare's user.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -346,7 +347,10 @@ func TestSparesOfKilledPlugin(t *testing.T) {
 
 func TestStartFromSpareConvergesAfterKill(t *testing.T) {
 	l := newSpareLab(t)
-	early := []string{"noted-outside", "announced", "occupied"}
+	early := []string{
+		"noted-outside", "announced", "imprinted", "took " + diskName, "took " + seedName, "took " + monitorName, "took " + channelName,
+		"occupied",
+	}
 	for _, step := range append(early, "answered", "loaded", "named", "naming", "gone", "recorded") {
 		t.Run(step, func(t *testing.T) {
 			l.create(l.driver())
@@ -359,6 +363,9 @@ func TestStartFromSpareConvergesAfterKill(t *testing.T) {
 			d.cfg.Spares = 0
 			if err := d.Tidy(testContext(t)); err != nil {
 				t.Fatal(err)
+			}
+			if left := l.strays(); slices.Contains(early, step) && len(left) > 0 {
+				t.Errorf("the spare was not ended: %v", left)
 			}
 			vm := l.power(d, hypervisor.PowerOn, 0)
 			if vm.Power != hypervisor.PowerOn || vm.Start.Way != hypervisor.WayMemory {
