@@ -20,7 +20,7 @@ import (
 // leaks its secret, so the host masks that line; it keeps the length of
 // "PLANTED=" and the value.
 const (
-	life    = "sim:print=first sim:sleep=300ms sim:leak=PLANTED sim:artifact=out.txt:1KB sim:exit=0"
+	life    = "sim:print=first sim:sleep=300ms sim:beat sim:leak=PLANTED sim:artifact=out.txt:1KB sim:exit=0"
 	lifeLog = "the simulated agent begins\nfirst\n[REDACTED]**************\nthe simulated agent ends\n"
 )
 

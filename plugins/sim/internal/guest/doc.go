@@ -3,6 +3,7 @@
 // does, and "runs" its job by words in the task text.
 //
 //	sim:sleep=2s        work for so long
+//	sim:beat            work until the first sign of life was given
 //	sim:print=TEXT      write a line to the log
 //	sim:log=1MB         write so much to the log
 //	sim:leak=NAME       write the value of a secret to the log, unredacted

@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +86,20 @@ func TestCancel(t *testing.T) {
 	if got := h.final(); got.Status != "cancelled" {
 		t.Errorf("final report = %+v", got)
 	}
+}
+
+// However late its first sign of life is, a job that waits for it does not end before.
+func TestBeat(t *testing.T) {
+	h := newHost(t)
+	newHouse(t, h, "sim:beat")
+	if got := h.final(); got.Status != "completed" {
+		t.Errorf("final report = %+v", got)
+	}
+	h.do(func() {
+		if !slices.ContainsFunc(h.reports, func(r report) bool { return r.Kind == heartbeat }) {
+			t.Errorf("no sign of life in %+v", h.reports)
+		}
+	})
 }
 
 // A stuck guest gives signs of life but heeds nothing; a silent one is not

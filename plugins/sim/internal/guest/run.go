@@ -18,9 +18,10 @@ const logChunk = 256 << 10
 type run struct {
 	*guest
 	payload payload
-	quiet   func() // ends the signs of life
-	written int64  // by the agent so far
-	held    int64  // by the host, as far as it told us
+	quiet   func()          // ends the signs of life
+	beaten  <-chan struct{} // closed after the first of them
+	written int64           // by the agent so far
+	held    int64           // by the host, as far as it told us
 	exit    int
 }
 
@@ -40,6 +41,12 @@ func (r *run) one(ctx context.Context, a action) error {
 	switch a.word {
 	case "sleep":
 		return pause(ctx, time.Until(r.disk.Job.Started.Add(a.at)))
+	case "beat":
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-r.beaten:
+		}
 	case "print":
 		return r.say(ctx, []byte(a.arg+"\n"))
 	case "log":

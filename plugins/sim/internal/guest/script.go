@@ -41,7 +41,7 @@ func parseTask(task string) ([]action, error) {
 			var size string
 			a.arg, size, _ = strings.Cut(a.arg, ":")
 			a.n, err = parseSize(size)
-		case "print", "leak", "hang", "stuck", "silent", "poweroff", "reboot":
+		case "beat", "print", "leak", "hang", "stuck", "silent", "poweroff", "reboot":
 		default:
 			err = fmt.Errorf("not a word of the simulated agent")
 		}

@@ -111,11 +111,13 @@ func (g *guest) agent(ctx context.Context, p payload) (status string, code int, 
 	}
 	beatCtx, quiet := context.WithCancel(ctx)
 	var beats sync.WaitGroup
-	r := &run{guest: g, payload: p, quiet: quiet}
+	beaten := make(chan struct{})
+	beat := sync.OnceFunc(func() { close(beaten) })
+	r := &run{guest: g, payload: p, quiet: quiet, beaten: beaten}
 	reply, err := g.tell(ctx, report{Job: g.disk.Job.ID, Kind: stage, Stage: "agent"}, true)
 	if err == nil {
 		heed(reply)
-		beats.Go(func() { g.beat(beatCtx, heed) })
+		beats.Go(func() { g.beat(beatCtx, func(reply reportReply) { beat(); heed(reply) }) })
 		err = r.all(ctx, actions)
 	}
 	cause := context.Cause(ctx)
