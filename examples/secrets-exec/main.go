@@ -53,7 +53,7 @@ type config struct {
 func validate(_ context.Context, raw json.RawMessage) []plugin.Diagnostic {
 	var cfg config
 	if err := plugin.Decode(raw, &cfg); err != nil {
-		return []plugin.Diagnostic{{Summary: err.Error()}}
+		return plugin.Remarks(err)
 	}
 	var out []plugin.Diagnostic
 	if len(cfg.Command) == 0 || !filepath.IsAbs(cfg.Command[0]) {

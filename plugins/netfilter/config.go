@@ -47,7 +47,7 @@ func validate(_ context.Context, raw json.RawMessage) []plugin.Diagnostic {
 func decode(raw json.RawMessage) (driver.Config, plugin.Diagnostics) {
 	c := config{TailnetInterface: "tailscale0", NFTBinary: "nft", MaxConnections: 4096}
 	if err := plugin.Decode(raw, &c); err != nil {
-		return driver.Config{}, plugin.Diagnostics{{Summary: err.Error()}}
+		return driver.Config{}, plugin.Diagnostics(plugin.Remarks(err))
 	}
 	var problems plugin.Diagnostics
 	for _, a := range []struct{ name, value string }{

@@ -42,7 +42,7 @@ func qemu() plugin.Plugin {
 func validate(_ context.Context, raw json.RawMessage) []plugin.Diagnostic {
 	var cfg driver.Config
 	if err := plugin.Decode(raw, &cfg); err != nil {
-		return []plugin.Diagnostic{{Summary: err.Error()}}
+		return plugin.Remarks(err)
 	}
 	var out []plugin.Diagnostic
 	for _, p := range cfg.Problems() {

@@ -51,7 +51,7 @@ type config struct {
 func validate(_ context.Context, raw json.RawMessage) []plugin.Diagnostic {
 	var cfg config
 	if err := plugin.Decode(raw, &cfg); err != nil {
-		return []plugin.Diagnostic{{Summary: err.Error()}}
+		return plugin.Remarks(err)
 	}
 	var out []plugin.Diagnostic
 	absolute := func(name, path string) {

@@ -53,7 +53,8 @@ func TestDecodeIsStrict(t *testing.T) {
 		{`{"port":1}`, ""},
 		{`{}`, ""},
 		{`{"port":1,"prot":2}`, "prot"},
-		{`{"port":"hunter2"}`, "attribute port does not fit int"},
+		{`{"port":"hunter2"}`, `"port" must be a whole number`},
+		{`{"port":1.5}`, `"port" must be a whole number`},
 		{`{"port":1} {}`, "after its end"},
 		{`{"port":1`, "unexpected EOF"},
 		{`hunter2`, "not JSON"},
@@ -69,6 +70,13 @@ func TestDecodeIsStrict(t *testing.T) {
 		}
 		if !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: got %v, want %q", tt.in, err, tt.want)
+		}
+		var place plugin.Path
+		if strings.Contains(tt.want, `"port"`) {
+			place = plugin.Path{plugin.Attr("port")}
+		}
+		if r := plugin.Remarks(err); len(r) != 1 || !strings.Contains(r[0].Summary, tt.want) || !cmp.Equal(place, r[0].Path) {
+			t.Errorf("%s: remarks %+v, want one about %v", tt.in, r, place)
 		}
 	}
 }

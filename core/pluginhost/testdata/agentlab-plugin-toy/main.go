@@ -43,7 +43,7 @@ func main() {
 		Validate: func(_ context.Context, cfg json.RawMessage) []plugin.Diagnostic {
 			var c config
 			if err := plugin.Decode(cfg, &c); err != nil {
-				return []plugin.Diagnostic{{Summary: err.Error()}}
+				return plugin.Remarks(err)
 			}
 			for i, key := range c.Keys {
 				if strings.HasPrefix(key, "bad") {
