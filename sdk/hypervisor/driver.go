@@ -101,7 +101,7 @@ const (
 // Start tells how a VM came up.
 type Start struct {
 	Way    Way
-	Reason string // why it had to boot, one sentence for people; "" from memory
+	Reason string // one sentence for people: why it had to boot, or what was there for it from memory; may be ""
 }
 
 // NIC is the one network card of a sandbox. The core chooses all of it.

@@ -87,6 +87,8 @@ func (d *Driver) sparesFinding() plugin.Finding {
 		}
 	case !wanted:
 		f.Message += ": no VM has started from memory yet"
+	case waiting < int(d.cfg.Spares):
+		f.Message += ": the next is made when no VM is starting, or within a minute"
 	}
 	return f
 }

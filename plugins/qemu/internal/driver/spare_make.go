@@ -224,7 +224,7 @@ func (d *Driver) startSpare(ctx context.Context, s *spare, like *record.VM, from
 	}
 	s.program, err = d.launch(launch{
 		machine: machine.Machine{
-			Name: "agentlab-spare-" + strconv.FormatUint(uint64(uid), 10), UUID: dir.Note.Mark, Accel: from.way, TBMiB: d.cfg.TBMiB,
+			Name: "agentlab-guest-" + strconv.FormatUint(uint64(uid), 10), UUID: dir.Note.Mark, Accel: from.way, TBMiB: d.cfg.TBMiB,
 			Cores: like.Cores, MemoryBytes: like.MemoryBytes,
 			Kernel: like.Template.Kernel, Initrd: like.Template.Initrd, Cmdline: like.Template.Cmdline,
 			Bus: machine.Bus(like.Template.DiskBus), Disk: dir.Path(diskName), Bases: like.Bases(),

@@ -86,7 +86,7 @@ func TestStartFromSpare(t *testing.T) {
 		t.Fatalf("programs %v, rehearsed %d times, assumed %v", before, l.guest.rehearsed, l.guest.assumed)
 	}
 	vm := l.power(d, hypervisor.PowerOn, 0)
-	if want := (hypervisor.Start{Way: hypervisor.WayMemory}); vm.Power != hypervisor.PowerOn || vm.Start != want {
+	if want := (hypervisor.Start{Way: hypervisor.WayMemory, Reason: "a spare guest waited"}); vm.Power != hypervisor.PowerOn || vm.Start != want {
 		t.Fatalf("vm = %+v", vm)
 	}
 	v, err := d.store.Load(testVMID)

@@ -130,6 +130,7 @@ func (d *Driver) startWith(ctx context.Context, v *record.VM, s start) (err erro
 	}
 	if s.spare != nil {
 		v.UID, v.Run.Mark = s.spare.dir.Note.UID, s.spare.dir.Note.Mark
+		v.Run.Reason = "a spare guest waited"
 		v.Run.PID, v.Run.StartTicks = s.spare.program.PID, s.spare.program.StartTicks
 	}
 	if err := d.announce(ctx, v); err != nil {

@@ -387,7 +387,7 @@ func (x *VM) GetStart() *Start {
 type Start struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Way           Start_Way              `protobuf:"varint,1,opt,name=way,proto3,enum=agentlab.hypervisor.v1.Start_Way" json:"way,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // why it had to boot, one sentence for people; empty from memory
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // one sentence for people: why it had to boot, or what was there for it from memory; may be empty
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
