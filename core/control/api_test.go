@@ -151,7 +151,7 @@ func TestStatusWaitsForNoPlugin(t *testing.T) {
 	start := time.Now()
 	st, err := d.c.Status(t.Context())
 	d.must(err)
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("status took %s", took)
 	}
 	if st.Version != "1.2.3" || st.DiskFreeBytes <= 0 || len(st.Plugins) != 1 {
@@ -244,7 +244,7 @@ func TestWaitAnswersTheEnd(t *testing.T) {
 	if j := <-waited; j.State != "CANCELLED" || j.ExitCode == nil || *j.ExitCode != 130 {
 		t.Errorf("job %+v", j)
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("the end was noticed after %s", took)
 	}
 	again, err := d.c.CancelJob(ctx, a.Job.ID)

@@ -134,14 +134,15 @@ func TestKeepalives(t *testing.T) {
 	}
 	time.Sleep(patience)
 	alive := m.heard("WATCHDOG=1", began)
-	if pause := longestPause(alive); len(alive) < 2 || pause > patience/2+time.Second {
+	if pause := longestPause(alive); len(alive) < 2 || pause >= patience {
 		t.Errorf("%d keepalives, the longest pause was %s", len(alive), pause)
 	}
 
 	release := holdDatabase(t, filepath.Join(s.Dir, "data", "agentlab.db"))
 	held := time.Now()
 	time.Sleep(2 * patience)
-	if late := m.heard("WATCHDOG=1", held.Add(100*time.Millisecond)); len(late) > 0 {
+	// One may have been on its way.
+	if late := m.heard("WATCHDOG=1", held.Add(patience/4)); len(late) > 0 {
 		t.Errorf("%d keepalives while the database is held, the first after %s", len(late), late[0].at.Sub(held))
 	}
 	release()

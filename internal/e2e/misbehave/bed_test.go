@@ -27,7 +27,7 @@ const (
 	repoURL = "https://git.example/repo.git" // simulated guests do not clone it
 	// promptly is how long calls of the other plugins may take, on a machine that
 	// does other things too; they take some milliseconds.
-	promptly = 2 * time.Second
+	promptly = 5 * time.Second
 	// soon is how long all may take to be as it was.
 	soon = 2 * time.Minute
 )
