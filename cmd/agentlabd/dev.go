@@ -43,6 +43,8 @@ func (o devOptions) pin() string          { return filepath.Join(o.runDir, "netn
 func prepareDev(o devOptions) (string, error) {
 	conf := filepath.Join(o.dir, devConfig)
 	if os.Getenv("AGENTLAB_DEV_INSIDE") == "1" {
+		// It was run through a link called exe, and people signal it by its name.
+		_ = os.WriteFile("/proc/self/comm", []byte("agentlabd"), 0)
 		return conf, os.Unsetenv("AGENTLAB_DEV_INSIDE")
 	}
 	if os.Geteuid() != 0 {

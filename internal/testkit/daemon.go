@@ -125,6 +125,9 @@ func (d *Daemon) Kill(t testing.TB) {
 	_ = d.cmd.Wait()
 }
 
+// PID is the daemon's process.
+func (d *Daemon) PID() int { return d.cmd.Process.Pid }
+
 // SetQEMU adds a line to the qemu plugin's block, until the daemon's next start.
 func (d *Daemon) SetQEMU(t testing.TB, line string) {
 	t.Helper()

@@ -1,6 +1,7 @@
 package vm_test
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -79,6 +80,9 @@ func TestVM(t *testing.T) {
 
 	l := &lab{Daemon: testkit.NewDaemon(t, template)}
 	l.Start(t)
+	if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", l.PID())); string(name) != "agentlabd\n" {
+		t.Errorf("pkill -x agentlabd does not find a daemon called %q, %v", name, err)
+	}
 	l.WriteBundle(t, "planted", bundle)
 	l.WriteProfile(t, "test", profiles)
 	startOutside(t, l)
