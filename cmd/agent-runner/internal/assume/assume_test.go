@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/card"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/cardtest"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
 	"github.com/agentlab/agentlab/core/seed"
 	"github.com/agentlab/agentlab/sdk/channel"
@@ -204,7 +205,7 @@ func TestMachineID(t *testing.T) {
 // The rehearsal finds the same way and changes nothing of the guest.
 func TestRehearse(t *testing.T) {
 	g := newCopy(t)
-	nic := newNIC(t, g)
+	nic := cardtest.New(t, g.Layout)
 	before := tree(t, g.Root)
 	if err := nic(func() error { return Rehearse(t.Context(), g.Layout) }); err != nil {
 		t.Fatal(err)
@@ -223,7 +224,7 @@ func TestRehearse(t *testing.T) {
 // it is the second, or follows one whose program was killed.
 func TestRehearseInEarnest(t *testing.T) {
 	g := newCopy(t)
-	in := newNIC(t, g)
+	in := cardtest.New(t, g.Layout)
 	if err := errors.Join(os.MkdirAll(g.At("/dev"), 0o755), os.Symlink("/dev/urandom", g.At(randomDevice))); err != nil {
 		t.Fatal(err)
 	}

@@ -4,17 +4,15 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/card"
+	"github.com/agentlab/agentlab/cmd/agent-runner/internal/cardtest"
 	"github.com/agentlab/agentlab/cmd/agent-runner/internal/layout"
 	"github.com/agentlab/agentlab/core/seed"
 	"github.com/agentlab/agentlab/sdk/fault"
@@ -31,32 +29,8 @@ type guest struct {
 
 func newGuest(t *testing.T) *guest {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root and network namespaces")
-	}
 	g := &guest{t: t, Layout: layout.Layout{Root: t.TempDir()}}
-	ready, calls, results := make(chan error, 1), make(chan func() error), make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this
-		ns, err := netns.New()
-		if err == nil {
-			defer ns.Close()
-			link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "eth0", HardwareAddr: []byte{2, 0, 0, 0, 0, 9}}}
-			err = netlink.LinkAdd(link)
-			g.put("/sys/class/net/eth0/device/x", "")
-			g.put("/sys/class/net/eth0/address", "02:00:00:00:00:09\n")
-			g.put("/sys/class/net/eth0/ifindex", strconv.Itoa(link.Attrs().Index)+"\n")
-		}
-		ready <- err
-		for f := range calls {
-			results <- f()
-		}
-	}()
-	if err := <-ready; err != nil {
-		t.Skipf("needs network namespaces: %v", err)
-	}
-	t.Cleanup(func() { close(calls) })
-	g.in = func(f func() error) error { calls <- f; return <-results }
+	g.in = cardtest.New(t, g.Layout)
 	for name, now := range map[string]string{"addr_gen_mode": "0", "accept_ra": "1"} {
 		g.put("/proc/sys/net/ipv6/conf/eth0/"+name, now)
 		g.put("/proc/sys/net/ipv6/conf/default/"+name, now)
@@ -64,12 +38,7 @@ func newGuest(t *testing.T) *guest {
 	return g
 }
 
-func (g *guest) put(path, text string) {
-	g.t.Helper()
-	if err := errors.Join(os.MkdirAll(filepath.Dir(g.At(path)), 0o755), os.WriteFile(g.At(path), []byte(text), 0o644)); err != nil {
-		g.t.Error(err)
-	}
-}
+func (g *guest) put(path, text string) { g.t.Helper(); cardtest.Put(g.t, g.At(path), text) }
 
 // do has the card do something.
 func (g *guest) do(f func(*card.Card) error) {

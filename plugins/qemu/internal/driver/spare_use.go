@@ -17,6 +17,9 @@ import (
 // nothing, and after a failure the VM can be started as if there had been none: whatever
 // is wrong with the one may be wrong with the next.
 func (d *Driver) startFromSpare(ctx context.Context, v *record.VM, from start) (done bool, err error) {
+	if !d.spares.waits(v.Memory.Key) {
+		return false, nil
+	}
 	// A snapshot lies in the VM's disk, and the spare's would replace that.
 	if kept, err := d.store.Snapshots(v.VMID); err != nil || len(kept) > 0 {
 		return false, err

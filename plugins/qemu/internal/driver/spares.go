@@ -56,17 +56,29 @@ func (f spareFailure) tooEarly() bool {
 	return f.err != nil && time.Since(f.at) < wait
 }
 
+// waits reports whether one waits that goes on from the template.
+func (s *spares) waits(key string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.first(key) >= 0
+}
+
 // take gives one that goes on from the template, nil when none waits.
 func (s *spares) take(key string) *spare {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := slices.IndexFunc(s.waiting, func(w *spare) bool { return w.key == key })
+	at := s.first(key)
 	if at < 0 {
 		return nil
 	}
 	out := s.waiting[at]
 	s.waiting = slices.Delete(s.waiting, at, at+1)
 	return out
+}
+
+// first is where the oldest of the template is, below 0 for none. Caller holds mu.
+func (s *spares) first(key string) int {
+	return slices.IndexFunc(s.waiting, func(w *spare) bool { return w.key == key })
 }
 
 // put has one wait, unless nobody will come for it.

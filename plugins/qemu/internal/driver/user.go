@@ -32,11 +32,11 @@ func (d *Driver) unusedUser(vmid uint32) error {
 		return err
 	}
 	spares, err := d.store.SpareUsers()
-	if err == nil && slices.Contains(spares, uid) {
-		return taken(vmid, "a spare guest").WithHint("one waits as that user, since vmid_last was another")
-	}
 	if err != nil {
 		return err
+	}
+	if slices.Contains(spares, uid) {
+		return taken(vmid, "a spare guest").WithHint("one waits as that user, since vmid_last was another")
 	}
 	return d.unusedByFormer(vmid)
 }
