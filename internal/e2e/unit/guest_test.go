@@ -53,6 +53,7 @@ await() { # SECONDS WHAT COMMAND…
 is() { [ "$("${@:2}")" = "$1" ]; }
 not() { ! "$@"; }
 submit() { # TASK: a job that somebody follows, until it has said something
+  rm -f /run/job.out # of the job before, which said the same
   agentlab job run --repo https://git.example/repo.git --profile sim --task "sim:print=before $1 sim:print=behind" >/run/job.out 2>/run/job.err &
   follow=$!
   await 60 "the job runs" grep -q before /run/job.out || { cat /run/job.err >&2; return 1; }
