@@ -96,10 +96,31 @@ count() {
   skipped=$((skipped + $(grep -cE '^ *--- SKIP' "$1" || true)))
 }
 
+# show_failure LOG: the failed tests first, each with what it and its parts said; then
+# the end of the log without the passed ones, for what belongs to no test.
 show_failure() {
-  echo "---- failures (whole log: $1)"
-  grep -vE '^(=== (RUN|PAUSE|CONT|NAME)|ok  |\?   |PASS|--- PASS|--- SKIP| +--- PASS)' "$1" | tail -n 150 || true # it may have said nothing
+  echo "---- failed (whole log: $1)"
+  failed_tests "$1" | head -n 300
+  echo "---- end of the log"
+  grep -vE '^(=== (RUN|PAUSE|CONT|NAME)|ok  |\?   |PASS|--- PASS|--- SKIP| +--- PASS| +[a-z0-9_]+\.go:[0-9]+: )' "$1" | tail -n 60 || true # it may have said nothing
   echo "----"
+}
+
+# Tests of one package that run in parallel mix their lines: "=== NAME" says whose come next.
+# Packages do not mix, but two may have a test of the same name: what is known ends with each.
+failed_tests() {
+  awk '
+    function tell(  i, t) {
+      for (i = 1; i <= n; i++) { t = order[i]; if (t in bad) printf "%s\n%s", bad[t], said[t] }
+      split("", said); split("", bad); split("", seen); n = 0; test = ""
+    }
+    /^=== (RUN|NAME|CONT|PAUSE)/ { test = $3; if (!(test in seen)) { seen[test]; order[++n] = test }; next }
+    /^ *--- FAIL/ { bad[$3] = $0; test = $3; next }
+    /^ *--- / { test = ""; next }
+    /^(ok  |FAIL|PASS$|\?   )/ { if (NF > 1) tell(); next }
+    test != "" { said[test] = said[test] $0 "\n" }
+    END { tell() }
+  ' "$1"
 }
 
 # A skipped test says why while it runs; the line that counts it may come much later.
@@ -221,6 +242,10 @@ if [ "$skipped" -gt 0 ]; then
 fi
 echo
 if [ ${#over[@]} -gt 0 ]; then echo "over budget: ${over[*]}"; fi
-if [ ${#broken[@]} -gt 0 ]; then echo "failed stages: ${broken[*]}"; fi
+if [ ${#broken[@]} -gt 0 ]; then
+  echo "failed stages: ${broken[*]}"
+  # Once more and short: who reads only the end of a long output needs no more than this.
+  for stage in "${broken[@]}"; do failed_tests "$logs/$stage.log" | grep -A 3 -E '^ *--- FAIL' | head -n 40 || true; done
+fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ ${#broken[@]} -eq 0 ]
