@@ -88,20 +88,34 @@ func (d *Driver) tenant(v *record.VM) tenant {
 	}
 }
 
+// settleTime is enough for what has its user already to show its own arguments: from
+// fork to the end of exec a program shows those of its parent, or none.
+const settleTime = 2 * time.Second
+
 // owns is procfs.ErrGone for a program that has ended meanwhile.
-func (t tenant) owns(id procfs.Identity) (bool, error) {
+func (t tenant) owns(ctx context.Context, id procfs.Identity) (bool, error) {
 	if t.noted != nil && *t.noted == id {
 		return true, nil
 	}
-	args, err := procfs.Args(id.PID)
-	if err != nil {
-		return false, err
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for {
+		args, err := procfs.Args(id.PID)
+		if err != nil {
+			return false, err
+		}
+		if at := slices.Index(args, machine.MarkFlag); at >= 0 && at+1 < len(args) {
+			return args[at+1] == t.mark, nil
+		}
+		if t.alone {
+			return true, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, procfs.Check(id)
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
-	at := slices.Index(args, machine.MarkFlag)
-	if at < 0 || at+1 == len(args) {
-		return t.alone, nil
-	}
-	return args[at+1] == t.mark, nil
 }
 
 // kill ends the VM's programs, noted or not, and returns when nothing runs as
@@ -117,7 +131,7 @@ func (d *Driver) kill(ctx context.Context, t tenant) error {
 		}
 		var strangers []int
 		for _, id := range found {
-			ours, err := t.owns(id)
+			ours, err := t.owns(ctx, id)
 			if err == nil && ours {
 				err = killOne(ctx, id)
 			}
