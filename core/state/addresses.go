@@ -121,17 +121,23 @@ func (t *tx) chooseVMID(ctx context.Context, r Range, taken map[uint32]bool) (ui
 }
 
 // chooseAddress prefers the address that follows from the VMID, so that the two
-// are easy to tell from each other, and else takes the lowest free one.
+// are easy to tell from each other, and else takes the next free one. In a small
+// subnet they go round as VMIDs do, as far as others are not in the way: what is
+// known of an address, by neighbours and by the limits of its calls, is about its last
+// sandbox for a while.
 func chooseAddress(r Range, vmid uint32, taken map[string]bool) (netip.Addr, bool) {
 	free := func(a netip.Addr) bool {
 		return r.Subnet.Contains(a) && a != r.HostAddr && a != r.Subnet.Masked().Addr() && r.Subnet.Contains(a.Next()) && !taken[a.String()]
 	}
 	first := r.Subnet.Masked().Addr()
-	if a, ok := offset(first, addressOffset+uint64(vmid-r.First)); ok && free(a) {
-		return a, true
+	size := uint64(1) << (first.BitLen() - r.Subnet.Bits())
+	low, broadcast := uint64(addressOffset), uint64(1)
+	if size <= 2*addressOffset {
+		low = 2 // what is left then is the subnet's name and the host
 	}
-	for a := first.Next(); r.Subnet.Contains(a); a = a.Next() {
-		if free(a) {
+	start := low + uint64(vmid-r.First)%max(size-min(size, low+broadcast), 1)
+	for i := range size {
+		if a, ok := offset(first, (start+i)%size); ok && free(a) {
 			return a, true
 		}
 	}

@@ -118,6 +118,28 @@ func TestAddressesOfASmallSubnetAreAllUsedOnce(t *testing.T) {
 	}
 }
 
+// In a small subnet addresses go round: none is used much more than the others, also
+// beside one that is held for good.
+func TestAddressesGoRound(t *testing.T) {
+	const vmids = 1200
+	for subnet, usable := range map[string]int{"10.9.0.0/30": 1, "10.9.0.0/29": 5, "10.9.0.0/28": 13, "10.9.0.0/27": 29, "10.9.0.0/24": 239, "10.9.0.0/16": vmids} {
+		r := Range{First: 1000, Last: 9999, Subnet: netip.MustParsePrefix(subnet), HostAddr: netip.MustParseAddr("10.9.0.1")}
+		for _, held := range []bool{false, true} {
+			taken, given := map[string]bool{}, map[netip.Addr]int{}
+			if held && usable > 1 {
+				stays, _ := chooseAddress(r, r.First, nil)
+				taken[stays.String()] = true
+			}
+			for vmid := r.First; vmid < r.First+vmids; vmid++ {
+				a, ok := chooseAddress(r, vmid, taken)
+				if given[a]++; !ok || taken[a.String()] || given[a] > (1+len(taken))*(vmids/usable+1) {
+					t.Fatalf("%s, held %t: vmid %d got %s, for the %dth time", subnet, held, vmid, a, given[a])
+				}
+			}
+		}
+	}
+}
+
 // TestAllocation makes, burns and destroys in any order: no two live sandboxes
 // ever share anything, nothing leaves the range, and what is free is found.
 func TestAllocation(t *testing.T) {
