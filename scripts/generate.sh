@@ -1,15 +1,15 @@
 #!/bin/sh
-# Generates Go from proto/ into sdk/internal/proto/, docs/openapi.json, and from
-# the command table docs/cli.md, docs/man and docs/schema, the tables of
-# docs/configuration.md, docs/plugins, the checks in docs/vendor-guide.md, and
-# what the example in Python needs. Needs protoc with its
-# well-known types (apt-get install protobuf-compiler libprotobuf-dev); the Go
+# generate.sh [contracts]: generates Go from proto/ into sdk/internal/proto/ and what
+# the example in Python needs. Without "contracts" also docs/openapi.json, and from the
+# command table docs/cli.md, docs/man and docs/schema, the tables of
+# docs/configuration.md, docs/plugins and the checks in docs/vendor-guide.md.
+# Needs protoc with its well-known types (scripts/install_deps.sh generate); the Go
 # generators come from tools/go.mod, so their versions are pinned.
 set -eu
 cd "$(dirname "$0")/.."
 
 command -v protoc >/dev/null || {
-	echo "generate: protoc is missing: apt-get install protobuf-compiler libprotobuf-dev" >&2
+	echo "generate: protoc is missing: scripts/install_deps.sh generate" >&2
 	exit 1
 }
 bin=$(mktemp -d)
@@ -29,6 +29,7 @@ PATH=$bin:$PATH protoc -I proto -I /usr/include \
 # The example in Python has what it needs of the contracts beside it.
 protoc -I proto -I /usr/include --python_out=examples/hypervisor-python/gen \
 	proto/agentlab/plugin/v1/*.proto proto/agentlab/hypervisor/v1/*.proto
+if [ "${1:-all}" = contracts ]; then exit 0; fi
 
 # The API's description comes from the route table; reference, manual page and
 # schemas of the command line from its commands; the keys of the configuration from

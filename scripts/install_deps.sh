@@ -14,7 +14,7 @@ usage: scripts/install_deps.sh [GROUP…]
   build     compile the programs and make the guest image
   run       run the daemon: virtual machines, network rules, secrets
   test      what the tests start beyond that
-  generate  the compiler of the plugin contracts
+  generate  the compiler of the plugin contracts, which the tests start too
   bench     what the benchmarks compare with
   all       build, run and test (the default)
 TEXT
@@ -69,8 +69,14 @@ wanted() {
 			fish fish
 			mandoc mandoc
 		TEXT
+		wanted generate # what is committed is compared with what they make
 		;;
-	generate) echo "protobuf-compiler protoc" ;;
+	generate)
+		cat <<-'TEXT'
+			protobuf-compiler protoc
+			libprotobuf-dev /usr/include/google/protobuf/empty.proto
+		TEXT
+		;;
 	bench)
 		cat <<-'TEXT'
 			libvirt-daemon libvirtd

@@ -178,13 +178,16 @@ build_and_images() {
   return "$failed"
 }
 
-# build_elsewhere wants the same bytes from the same source at another path.
+# build_elsewhere wants the same bytes from the same source at another path, and the Go
+# code of the contracts as it is committed.
 build_elsewhere() {
   local copy same=0
   copy=$(mktemp -d) &&
     tar --exclude=./.git --exclude=./bin --exclude=./.build -cf - . | tar -C "$copy" -xf - &&
     make --no-print-directory -C "$copy" build &&
-    (cd "$copy/bin" && sha256sum -- *) | (cd bin && sha256sum -c -) || same=1
+    (cd "$copy/bin" && sha256sum -- *) | (cd bin && sha256sum -c -) &&
+    (cd "$copy" && scripts/generate.sh contracts) &&
+    diff -r sdk/internal/proto "$copy/sdk/internal/proto" || same=1
   rm -rf "$copy"
   return "$same"
 }
