@@ -19,6 +19,9 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 )
 
+// devDir is the default of --dev-dir.
+const devDir = "/var/lib/agentlab-dev"
+
 // devConfig is the file in --dev-dir that is written at each start.
 const devConfig = "config.hcl"
 
@@ -55,6 +58,9 @@ func prepareDev(o devOptions) (string, error) {
 		return "", err
 	}
 	if err := o.checkTemplate(); err != nil {
+		return "", err
+	}
+	if err := o.checkFree(); err != nil {
 		return "", err
 	}
 	if err := makeDirs(o); err != nil {
@@ -114,7 +120,7 @@ func (o devOptions) checkTemplate() error {
 }
 
 func makeDirs(o devOptions) error {
-	if err := errors.Join(claimDir(o.dir, "--dev-dir"), claimDir(o.runDir, "--dev-run-dir")); err != nil {
+	if err := errors.Join(claimDir(o.dir, o.runDir, "--dev-dir"), claimDir(o.runDir, o.dir, "--dev-run-dir")); err != nil {
 		return err
 	}
 	for _, dir := range []string{filepath.Join(o.dir, "profiles"), filepath.Join(o.dir, "keys"), filepath.Join(o.dir, "secrets"), o.pluginCopies()} {

@@ -157,7 +157,7 @@ func (in devContents) ended() string {
 
 // refuseUsed is the error of --unless-used.
 func (in devContents) refuseUsed(dir string) error {
-	const how = "go on using it (agentlabd --dev starts one that was killed again), or end it with all of that: make demo-stop, which is agentlabd --dev --stop"
+	how := "go on using it (agentlabd --dev starts one that was killed again), or end it with all of that: " + stopCommand(dir)
 	own := in.withoutDemo()
 	switch {
 	case !own.empty():

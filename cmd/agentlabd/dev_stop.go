@@ -29,6 +29,9 @@ func stopDev(ctx context.Context, o devOptions) error {
 		return fault.New(fault.NotFound, "there is no dev daemon in %s", o.dir).WithHint("name the directory that it was started with: --dev-dir")
 	}
 	o.runDir = o.lastRunDir()
+	if err := o.checkRunDir(); err != nil {
+		return err
+	}
 	in, err := o.contents(ctx)
 	if o.unlessUsed {
 		if err == nil {
@@ -67,6 +70,10 @@ func (o devOptions) endAll(ctx context.Context) error {
 			return fault.New(fault.Internal, "unpin the namespace: %w", err)
 		}
 	}
+	if pid := lockHolder(filepath.Join(o.dir, "data")); pid != "" {
+		return fault.New(fault.Conflict, "process %s, which is not in the namespace %s, uses %s; nothing was removed", pid, o.pin(), o.dir).
+			WithHint("end it, then try again")
+	}
 	for _, dir := range []string{o.runDir, o.dir} {
 		if !marked(dir) {
 			continue
@@ -85,8 +92,12 @@ func (o devOptions) endAll(ctx context.Context) error {
 }
 
 // lastRunDir is where the daemon of the directory was told to put its socket when
-// it started last, whatever --dev-run-dir says now.
+// it started last, whatever --dev-run-dir and the configuration say now. Only the
+// configuration knows it of a daemon of a version that did not note it.
 func (o devOptions) lastRunDir() string {
+	if dir := partner(o.dir); dir != "" {
+		return dir
+	}
 	cfg, _ := config.Inspect(filepath.Join(o.dir, devConfig))
 	if cfg != nil && marked(cfg.RunDir) {
 		return cfg.RunDir

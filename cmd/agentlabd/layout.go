@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -122,11 +124,12 @@ func mkdir(dir string, mode fs.FileMode) error {
 // lock keeps a second daemon from the same data and from the same sockets. The
 // kernel frees both when this process ends, however it ends.
 func (l layout) lock() (release func(), err error) {
-	data, err := l.lockDir(l.cfg.DataDir)
+	// Whoever has the data directory may have another run directory.
+	data, err := lockDir(l.cfg.DataDir, "end it, or give this one a data_dir of its own")
 	if err != nil {
 		return nil, err
 	}
-	run, err := l.lockDir(l.cfg.RunDir)
+	run, err := lockDir(l.cfg.RunDir, "talk to it with agentlab --socket "+l.socket()+" status")
 	if err != nil {
 		data()
 		return nil, err
@@ -134,7 +137,7 @@ func (l layout) lock() (release func(), err error) {
 	return func() { run(); data() }, nil
 }
 
-func (l layout) lockDir(dir string) (release func(), err error) {
+func lockDir(dir, how string) (release func(), err error) {
 	path := filepath.Join(dir, lockName)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -144,7 +147,7 @@ func (l layout) lockDir(dir string) (release func(), err error) {
 		holder, _ := os.ReadFile(path)
 		_ = f.Close()
 		return nil, fault.New(fault.Locked, "another agentlabd uses %s", dir).WithHolder("process "+string(holder)).
-			WithHint("it is process %s; talk to it with agentlab --socket %s status", holder, l.socket())
+			WithHint("it is process %s; %s", holder, how)
 	}
 	err = errors.Join(f.Truncate(0), writePID(f))
 	if err != nil {
@@ -152,6 +155,20 @@ func (l layout) lockDir(dir string) (release func(), err error) {
 		return nil, fault.New(fault.Internal, "write the lock: %w", err)
 	}
 	return func() { _ = f.Close() }, nil
+}
+
+// lockHolder is the process that has the directory, "" for nobody.
+func lockHolder(dir string) string {
+	f, err := os.Open(filepath.Join(dir, lockName))
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = f.Close() }()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+		return ""
+	}
+	text, _ := io.ReadAll(f)
+	return cmp.Or(string(text), "unknown")
 }
 
 // clear removes the sockets of plugins whose daemon was killed. We hold the

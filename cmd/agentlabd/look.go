@@ -32,7 +32,7 @@ func (p *parts) checkHost(ctx context.Context) []api.Finding {
 	})
 	fromFiles := standing(check.Standing(p.reload.settings.now()))
 	wait.Wait()
-	return slices.Concat(fromHypervisor, fromNetwork, fromFiles)
+	return slices.Concat(fromHypervisor, fromNetwork, fromFiles, p.reload.findings())
 }
 
 // mistakes are what config check calls errors and a start lets pass: a key that is

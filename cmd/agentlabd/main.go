@@ -81,7 +81,7 @@ func parse(args []string) (options, error) {
 	fs.BoolVar(&o.dev.on, "dev", false, "throw-away daemon in a network namespace of its own; makes what it needs under --dev-dir")
 	fs.BoolVar(&o.dev.stop, "stop", false, "with --dev: end that daemon, its sandboxes and its namespace, and remove its directories")
 	fs.BoolVar(&o.dev.unlessUsed, "unless-used", false, "with --dev --stop: refuse when that daemon has sandboxes, jobs or files other than make demo's")
-	fs.StringVar(&o.dev.dir, "dev-dir", "/var/lib/agentlab-dev", "with --dev: `directory` of its configuration, keys and state")
+	fs.StringVar(&o.dev.dir, "dev-dir", devDir, "with --dev: `directory` of its configuration, keys and state")
 	fs.StringVar(&o.dev.runDir, "dev-run-dir", "/run/agentlab-dev", "with --dev: `directory` of its socket and namespace; keep it short")
 	fs.StringVar(&o.dev.template, "template", "", "with --dev: template `folder` for the qemu plugin")
 	fs.StringVar(&o.dev.plugins, "plugin-dir", "", "with --dev: `directory` of the plugin binaries (default: beside agentlabd)")

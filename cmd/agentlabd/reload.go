@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/agentlab/agentlab/core/api"
 	"github.com/agentlab/agentlab/core/config"
 	"github.com/agentlab/agentlab/core/config/check"
 	"github.com/agentlab/agentlab/core/guest"
@@ -178,11 +179,13 @@ func (r *reloader) accept(next *config.Config, replaced []string, diags config.D
 		return event, "Configuration reloaded."
 	}
 	keys := strings.Join(restart, ", ")
-	r.log.Warn("configuration reloaded but for what needs a restart", "err", "needs a restart: "+keys)
-	event.Message += "; needs a restart: " + keys
+	r.log.Warn("configuration reloaded but for what needs a restart", "err", needsRestart+keys)
+	event.Message += "; " + needsRestart + keys
 	event.Fields["restart"] = keys
 	return event, "Needs a restart: " + keys
 }
+
+const needsRestart = "needs a restart: "
 
 // problems is what agentlab status says of the configuration.
 func (r *reloader) problems() []string {
@@ -193,7 +196,24 @@ func (r *reloader) problems() []string {
 		out = append(out, fmt.Sprintf("configuration not taken over at %s: %s", r.since.Format(time.TimeOnly), text))
 	}
 	for _, key := range r.restart {
-		out = append(out, "needs a restart: "+key)
+		out = append(out, needsRestart+key)
+	}
+	return out
+}
+
+// findings are the problems as warnings: the daemon runs with what it had, and its
+// next start may not.
+func (r *reloader) findings() []api.Finding {
+	var out []api.Finding
+	for _, text := range r.problems() {
+		f := api.Finding{
+			Source: "configuration", ID: "reload", Level: api.LevelWarning, Message: text,
+			Fix: "correct it until agentlab config check is content, then have the daemon reload it",
+		}
+		if strings.HasPrefix(text, needsRestart) {
+			f.Fix = "restart the daemon when it suits; sandboxes go on running meanwhile"
+		}
+		out = append(out, f)
 	}
 	return out
 }

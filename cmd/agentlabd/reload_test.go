@@ -108,12 +108,26 @@ func (r *running) reload(text string) api.Event {
 	return api.Event{}
 }
 
-// problems are those of the status, with $D for the directory and without times.
+// problems are those of the status, with $D for the directory and without times, which
+// the doctor finds too, each with a remedy.
 func (r *running) problems() []string {
 	r.t.Helper()
 	s, err := r.Client.Status(r.t.Context())
 	if err != nil {
 		r.t.Fatal(err)
+	}
+	found, err := r.Client.HostFindings(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, f := range found {
+		if f.ID == "reload" && (f.Level != api.LevelWarning || f.Fix == "" || !slices.Contains(s.Problems, f.Message)) {
+			r.t.Errorf("finding %+v, problems %q", f, s.Problems)
+		}
+	}
+	found = slices.DeleteFunc(found, func(f api.Finding) bool { return f.ID != "reload" })
+	if len(found) != len(s.Problems) {
+		r.t.Errorf("the doctor finds %+v, status has %q", found, s.Problems)
 	}
 	out := []string{}
 	for _, p := range s.Problems {
