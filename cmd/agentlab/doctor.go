@@ -18,8 +18,9 @@ func doctorCommand() cli.Command {
 		Name: "doctor", Args: "[SANDBOX|JOB]", Synopsis: "find what is wrong, and collect what a bug report needs", MinArgs: 0, MaxArgs: 1,
 		Help: `
 Looks whether the daemon answers, its plugins are well, the host is as they
-need it, there is space on its disk, operations failed or are stuck, and prints
-what is wrong with what can be done about it.
+need it, the configuration is in force, what the profiles name is there, there
+is space on its disk, operations failed or are stuck, and prints what is wrong
+with what can be done about it.
 
 With a sandbox or a job, or with --output, it also writes a bundle for a bug
 report, by default into the current directory, readable for you only: states,
@@ -129,7 +130,7 @@ func (d *doctor) examine(ctx context.Context, args []string) (err error) {
 	d.Findings = append(d.Findings, hosts...)
 	d.note("host findings", hostsErr)
 	d.judgeDisk()
-	d.judgeProfiles()
+	d.judgeProfiles(ctx)
 	d.judgeOperations()
 	d.judgeSubject()
 	return nil

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,7 +79,9 @@ func (d *doctor) judgeDisk() {
 	d.found(level, "disk", "space", bytesText(d.status.DiskFreeBytes)+" are free where artifacts are kept", fix)
 }
 
-func (d *doctor) judgeProfiles() {
+// judgeProfiles also has each profile checked: a job is refused for a bundle that does
+// not open or a template that has gone, and nothing else tells before.
+func (d *doctor) judgeProfiles(ctx context.Context) {
 	for _, f := range lineFindings("profiles", d.profiles.Problems) {
 		f.Level = api.LevelWarning // the others work
 		d.Findings = append(d.Findings, f)
@@ -86,7 +90,22 @@ func (d *doctor) judgeProfiles() {
 		d.found(api.LevelWarning, "profiles", "none", "there is no usable profile", "put one into the daemon's profiles_dir")
 		return
 	}
-	d.found(api.LevelOK, "profiles", "usable", fmt.Sprintf("%d are usable", len(d.profiles.Items)), "")
+	usable := 0
+	for _, p := range d.profiles.Items {
+		check, err := d.c.CheckProfile(ctx, p.Name)
+		d.note("profile "+p.Name, err)
+		wrong := slices.DeleteFunc(check.Findings, func(f api.Finding) bool {
+			return f.ID == string(fault.Unavailable) // a plugin is away, which is told already
+		})
+		for _, f := range wrong {
+			f.Level = api.LevelWarning // the others work
+			d.Findings = append(d.Findings, f)
+		}
+		if err == nil && len(wrong) == 0 {
+			usable++
+		}
+	}
+	d.found(api.LevelOK, "profiles", "usable", fmt.Sprintf("%d are usable", usable), "")
 }
 
 func (d *doctor) judgeOperations() {
