@@ -59,7 +59,7 @@ var hypervisorRules = []ruled[*machines]{
 		"On failure nothing stays behind.", (*machines).createUnknown),
 	changes("hypervisor.create-given-up", 2, "cancels a create before and in its middle, looks for what stays of it, then creates again",
 		"On failure nothing stays behind.", (*machines).createGivenUp),
-	changes("hypervisor.vmid-taken", 2, "creates on a VMID that another owner has",
+	changes("hypervisor.vmid-taken", 2, "creates on a VMID that another owner has, once with that VM off and once with it on",
 		"The VMID is the core's choice: EXISTS means it belongs to somebody else.", (*machines).taken),
 	changes("hypervisor.list", 2, "lists by prefix, by owner, and with foreign VMs",
 		"Every VM with an owner mark of this host; include_foreign adds the rest.", (*machines).list),

@@ -249,13 +249,21 @@ func (m *machines) wantNoHalf(ctx context.Context, req hypervisor.CreateRequest)
 		if errors.Is(err, fault.NotFound) {
 			return m.wantGone(ctx, req.Ref)
 		}
-		if err == nil && vm.Lock == "" && fits(vm, req, fmt.Sprintf(m.host.InterfacePattern, req.Ref.VMID)) == nil {
+		if err == nil && m.finished(vm, req) == nil {
 			return nil
 		}
 		if !time.Now().Before(deadline) {
 			return saw("half of vm %d is there: name %q, %d cores, lock %q, %v", req.Ref.VMID, vm.Name, vm.Cores, vm.Lock, err).want("nothing, or the whole vm")
 		}
 	}
+}
+
+// finished checks that a fresh VM is whole.
+func (m *machines) finished(vm hypervisor.VM, req hypervisor.CreateRequest) error {
+	if vm.Lock != "" {
+		return saw("vm %d is there, with the lock %q", req.Ref.VMID, vm.Lock).want("it finished or made anew, without a lock")
+	}
+	return fits(vm, req, fmt.Sprintf(m.host.InterfacePattern, req.Ref.VMID))
 }
 
 // createAfter creates while an earlier create may not have ended yet.
@@ -265,7 +273,7 @@ func (m *machines) createAfter(ctx context.Context, req hypervisor.CreateRequest
 	for {
 		vm, err := m.CreateVM(ctx, req, nil)
 		if err == nil {
-			return fits(vm, req, fmt.Sprintf(m.host.InterfacePattern, req.Ref.VMID))
+			return m.finished(vm, req)
 		}
 		if !errors.Is(err, fault.Locked) && !errors.Is(err, fault.Conflict) {
 			return err
@@ -276,56 +284,6 @@ func (m *machines) createAfter(ctx context.Context, req hypervisor.CreateRequest
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-}
-
-// taken: the number belongs to somebody else.
-func (m *machines) taken(ctx context.Context) error {
-	req, before, err := m.vm(ctx)
-	if err != nil {
-		return err
-	}
-	thief := req
-	thief.Ref.Owner, thief.Name, thief.Cores = req.Ref.Owner+"x", "conformance-thief", 2
-	err = m.opts.Effects.unchanged(ctx, "a refused create", func() error {
-		_, err := m.CreateVM(ctx, thief, nil)
-		return wantClass("create on somebody else's vmid", err, fault.Exists)
-	})
-	if err != nil {
-		return err
-	}
-	return m.same(ctx, before)
-}
-
-// same checks that a VM is as it was.
-func (m *machines) same(ctx context.Context, before hypervisor.VM) error {
-	after, err := m.GetVM(ctx, hypervisor.Ref{VMID: before.Ref.VMID})
-	if err != nil {
-		return fmt.Errorf("get vm: %w", err)
-	}
-	if was, is := differ(before, after); was != "" {
-		return saw("a refused call changed the vm: %s", is).want("%s, as it was", was)
-	}
-	return nil
-}
-
-// differ names the first thing in which two views of a VM differ; "" for none.
-func differ(a, b hypervisor.VM) (inA, inB string) {
-	for _, part := range []struct {
-		name string
-		a, b any
-	}{
-		{"owner", a.Ref.Owner, b.Ref.Owner},
-		{"name", a.Name, b.Name},
-		{"cores", a.Cores, b.Cores},
-		{"memory", a.MemoryBytes, b.MemoryBytes},
-		{"power", a.Power, b.Power},
-		{"started", a.Started.UTC(), b.Started.UTC()},
-	} {
-		if part.a != part.b {
-			return fmt.Sprintf("%s %v", part.name, part.a), fmt.Sprintf("%s %v", part.name, part.b)
-		}
-	}
-	return "", ""
 }
 
 func (m *machines) list(ctx context.Context) error {
