@@ -29,7 +29,7 @@ func HypervisorCrashes(b Binary, opts HypervisorOptions) []Check {
 }
 
 var machineCrashRules = []ruled[*machineCrash]{
-	changes("hypervisor.killed-in-create", 3, "kills the process at six moments of a create and at its first progress, and creates again",
+	changes("hypervisor.killed-in-create", 3, "kills the process at six moments of a create and at its first progress, creates again, and starts the VM, which has no lock then",
 		"A half-made VM of the same (vmid, owner) is finished or made anew.", (*machineCrash).inCreate),
 	changes("hypervisor.killed-in-power", 3, "kills the process at six moments of a power-on, and powers on again",
 		"A repeat converges and answers the current state", (*machineCrash).inPower),
@@ -79,7 +79,7 @@ func (c *machineCrash) inCreate(ctx context.Context) error {
 			return fmt.Errorf("create: %w", err)
 		}
 		again := func(d hypervisor.Driver) error {
-			if err := m.on(d).createAfter(ctx, req); err != nil {
+			if err := m.on(d).wholeAfter(ctx, req); err != nil {
 				return fmt.Errorf("the same create again: %w", err)
 			}
 			return m.on(d).destroyed(ctx, req.Ref)
@@ -103,6 +103,27 @@ func (c *machineCrash) inCreate(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// wholeAfter creates again, and wants a VM that is free and starts: one that is
+// half made may look as it was asked for.
+func (m *machines) wholeAfter(ctx context.Context, req hypervisor.CreateRequest) error {
+	if err := m.createAfter(ctx, req); err != nil {
+		return err
+	}
+	vm, err := m.GetVM(ctx, req.Ref)
+	if err != nil {
+		return fmt.Errorf("get vm: %w", err)
+	}
+	if err := m.finished(vm, req); err != nil {
+		return err
+	}
+	for _, target := range []hypervisor.Power{hypervisor.PowerOn, hypervisor.PowerOff} {
+		if err := m.turn(ctx, req.Ref, target, target); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // on is the fixture with another driver.
