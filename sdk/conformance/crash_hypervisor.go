@@ -37,7 +37,7 @@ var machineCrashRules = []ruled[*machineCrash]{
 		"Gone is success, but whatever is left of it, such as a program that runs on, is ended and freed.", (*machineCrash).inDestroy),
 	changes("hypervisor.crowd", 3, "creates and destroys 32 VMs at the same time",
 		"Calls on different VMs are concurrent.", (*machineCrash).crowd),
-	changes("hypervisor.many-vms", 3, "creates, switches off and destroys 12 VMs, and compares descriptors and children; if there are more, once again",
+	changes("hypervisor.many-vms", 3, "creates, switches on and off and destroys 12 VMs, and compares memory, descriptors, threads and children; if there is more, up to twice again",
 		"A plugin runs for months: a call leaves nothing behind in its process.", (*machineCrash).manyVMs),
 	changes("hypervisor.create-without-tools", 3, "creates with a PATH that lacks its tools, and then with them",
 		"On failure nothing stays behind.", (*machineCrash).withoutTools),
@@ -235,51 +235,6 @@ func atOnce(reqs []hypervisor.CreateRequest, call func(req hypervisor.CreateRequ
 	}
 	wg.Wait()
 	return cmp.Or(errs...)
-}
-
-// manyVMs: what a plugin keeps for good, such as a connection, it has after the
-// first round, so that only a second one that adds to it tells of a leak.
-func (c *machineCrash) manyVMs(ctx context.Context) error {
-	return c.suite.check(ctx, Rule{}, func(m *machines, ctx context.Context) error {
-		p, ok := m.Driver.(*behind)
-		if !ok {
-			return fmt.Errorf("%w: a plugin with a process of its own", ErrSkipped)
-		}
-		pid := p.process.PID()
-		before, err := measure(pid)
-		for round := 0; err == nil; round++ {
-			if err = m.fewVMs(ctx); err != nil {
-				break
-			}
-			var after usage
-			after, err = settled(pid, before, usage.kept)
-			switch {
-			case err != nil || !after.kept().grown(before.kept()):
-				return err
-			case round > 0:
-				return saw("after %d vms were created, switched off and destroyed it has %s", few, after).want("about what it had before them: %s", before)
-			}
-			before = after
-		}
-		return err
-	})
-}
-
-// fewVMs takes some VMs through a life of three calls.
-func (m *machines) fewVMs(ctx context.Context) error {
-	reqs, err := m.requests(ctx, few)
-	if err != nil {
-		return err
-	}
-	return atOnce(reqs, func(req hypervisor.CreateRequest) error {
-		if _, err := m.CreateVM(ctx, req, nil); err != nil {
-			return fmt.Errorf("create one of %d: %w", few, err)
-		}
-		if _, err := m.SetPower(ctx, req.Ref, hypervisor.PowerOff, 0); err != nil {
-			return fmt.Errorf("set power of a vm that is off to off: %w", err)
-		}
-		return m.destroyed(ctx, req.Ref)
-	})
 }
 
 func (c *machineCrash) withoutTools(ctx context.Context) error {

@@ -17,7 +17,6 @@ import (
 
 const (
 	crowd      = 32 // callers at a time
-	few        = 12 // VMs of which a descriptor each would be noticed
 	manyCalls  = 10_000
 	manyTime   = time.Minute // for a plugin whose calls take long
 	callLimit  = 30 * time.Second
@@ -139,18 +138,18 @@ func (l *lasting) unchanged(ctx context.Context, fn func() error) error {
 	if err := fn(); err != nil {
 		return err
 	}
-	after, err := settled(l.process.PID(), before, func(u usage) usage { return u })
+	after, err := settled(l.process.PID(), before)
 	if err == nil && after.grown(before) {
 		return saw("afterwards it has %s", after).want("about what it had before: %s", before)
 	}
 	return err
 }
 
-// settled measures a process until what is asked about has not grown, for a while.
-func settled(pid int, before usage, part func(usage) usage) (usage, error) {
+// settled measures a process until it has not grown, for a while.
+func settled(pid int, before usage) (usage, error) {
 	for deadline := time.Now().Add(settleTime); ; time.Sleep(settleTime / 20) {
 		after, err := measure(pid)
-		if err != nil || !part(after).grown(part(before)) || time.Now().After(deadline) {
+		if err != nil || !after.grown(before) || time.Now().After(deadline) {
 			return after, err
 		}
 	}

@@ -26,10 +26,6 @@ func (u usage) grown(from usage) bool {
 	return u.rss > from.rss+growthRSS || u.fds > from.fds+growthFew || u.threads > from.threads+growthFew || u.children > from.children
 }
 
-// kept is the part of it that is given back when a call is over, however many
-// calls there were at a time.
-func (u usage) kept() usage { return usage{fds: u.fds, children: u.children} }
-
 // measure reads what the kernel knows about a process.
 func measure(pid int) (u usage, err error) {
 	dir := fmt.Sprintf("/proc/%d", pid)
