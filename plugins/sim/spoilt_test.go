@@ -38,12 +38,20 @@ var spoils = map[string][]string{
 	"leaving":      {"hypervisor.destroy", "hypervisor.killed-in-destroy"},
 	"undeclared":   {"hypervisor.survives"},
 	"leaky":        {"hypervisor.many-vms"},
+	"ajar":         {"hypervisor.many-vms"},
+	"bereft":       {"hypervisor.many-vms"},
+	"engrossed":    {"hypervisor.many-vms"},
+	"watching":     {"hypervisor.many-vms"},
 	"negligent":    {"resilience.tool-hangs"},
 	"greedy":       {"hypervisor.vmid-taken"},
+	"ruthless":     {"hypervisor.vmid-taken"},
+	"murderous":    {"hypervisor.vmid-taken"},
 	"restarting":   {"hypervisor.create-twice"},
 	"optimistic":   {"hypervisor.get-absent", "hypervisor.destroy"},
 	"impatient":    {"hypervisor.power"},
 	"fragile":      {"hypervisor.killed-in-create"},
+	"makeshift":    {"hypervisor.killed-in-create"},
+	"pretending":   {"hypervisor.killed-in-create"},
 	"single":       {"hypervisor.crowd", "hypervisor.create-at-once"},
 	"hoarding":     {"resilience.many-calls"},
 	"parental":     {"resilience.many-calls"},
@@ -129,7 +137,7 @@ func TestHostPasses(t *testing.T) {
 	t.Parallel()
 	plan := planFor(t, "hosting")
 	plan.Kinds = []plugin.Kind{plugin.Hypervisor}
-	plan.Only = []string{"hypervisor.destroy", "hypervisor.survives", "hypervisor.many-vms", "hypervisor.killed-in-destroy"}
+	plan.Only = []string{"hypervisor.vmid-taken", "hypervisor.destroy", "hypervisor.survives", "hypervisor.many-vms", "hypervisor.killed-in-destroy"}
 	conformance.Test(t, plan)
 }
 
@@ -172,7 +180,7 @@ func spoilt(defect string) plugin.Plugin {
 	switch defect {
 	case "dependent", "waiting", "negligent", "sloppy", "captive", "careless", "skilled":
 		p.Tools = []plugin.Tool{{Name: tool}}
-	case "hosting", "leaving":
+	case "hosting", "leaving", "murderous":
 		p.Confinement.StartsWorkloads = true
 	}
 	p.Configure = func(_ context.Context, host plugin.HostContext, raw json.RawMessage, _ hclog.Logger) (plugin.Instance, error) {
@@ -193,7 +201,10 @@ func spoilt(defect string) plugin.Plugin {
 		if host.Kind == plugin.Network {
 			return plugin.Instance{Service: network.Service(&spoiltNetwork{Network: driver.NewNetwork(w), half: half, defect: defect, known: map[string]network.Attachment{}})}, nil
 		}
-		return plugin.Instance{Service: hypervisor.Service(&spoiltHypervisor{Hypervisor: driver.NewHypervisor(w, nil), half: half, defect: defect, program: program{host.StateDir}})}, nil
+		return plugin.Instance{Service: hypervisor.Service(&deceptive{
+			spoiltHypervisor: &spoiltHypervisor{Hypervisor: driver.NewHypervisor(w, nil), half: half, defect: defect, program: program{host.StateDir}},
+			asked:            map[uint32]hypervisor.CreateRequest{},
+		})}, nil
 	}
 	return p
 }
@@ -365,7 +376,7 @@ func (h *spoiltHypervisor) SetPower(ctx context.Context, ref hypervisor.Ref, tar
 // run starts or ends the program of a VM.
 func (h *spoiltHypervisor) run(vmid uint32, on bool) error {
 	switch {
-	case h.defect != "hosting" && h.defect != "leaving" && h.defect != "undeclared":
+	case h.defect != "hosting" && h.defect != "leaving" && h.defect != "undeclared" && h.defect != "murderous":
 		return nil
 	case on:
 		return h.program.start(vmid)
