@@ -11,6 +11,7 @@ import (
 	"github.com/agentlab/agentlab/sdk/fault"
 	"github.com/agentlab/agentlab/sdk/hypervisor"
 	"github.com/agentlab/agentlab/sdk/network"
+	"github.com/agentlab/agentlab/sdk/secrets"
 )
 
 // The suites must notice a driver that breaks its contract.
@@ -53,14 +54,19 @@ func TestSuiteNoticesMissingTemplate(t *testing.T) {
 	}
 }
 
-// A suite that can make no VM fails once and says why; skips alone would look well.
+// A suite that can make nothing fails once and says why; skips alone would look well.
 func TestSuiteNoticesThatNothingIsChecked(t *testing.T) {
-	d := templateless{driver.NewHypervisor(openWorld(t), nil)}
-	checks := conformance.Hypervisor(conformance.Local[hypervisor.Driver](d), conformance.HypervisorOptions{})
-	broken(t, checks, "hypervisor.create")
-	for _, c := range checks {
-		if err := c.Run(t.Context()); c.ID != "hypervisor.create" && err != nil && !errors.Is(err, conformance.ErrSkipped) {
-			t.Errorf("%s: %v", c.ID, err)
+	w := openWorld(t)
+	for id, checks := range map[string][]conformance.Check{
+		"hypervisor.create": conformance.Hypervisor(conformance.Local[hypervisor.Driver](templateless{driver.NewHypervisor(w, nil)}), conformance.HypervisorOptions{}),
+		"secrets.open":      conformance.Secrets(conformance.Local[secrets.Driver](driver.NewSecrets(w)), conformance.SecretsOptions{}),
+		"exposure.publish":  conformance.Exposure(conformance.Local[exposure.Driver](driver.NewExposure(w)), conformance.ExposureOptions{}),
+	} {
+		broken(t, checks, id)
+		for _, c := range checks {
+			if err := c.Run(t.Context()); c.ID != id && err != nil && !errors.Is(err, conformance.ErrSkipped) {
+				t.Errorf("%s: %v", c.ID, err)
+			}
 		}
 	}
 }

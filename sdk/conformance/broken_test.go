@@ -73,6 +73,7 @@ var defects = map[string][]string{
 	"overcapable":    {"capability.undeclared"},
 	"telltale":       {"secrets.describe"},
 	"unsorted":       {"secrets.list"},
+	"vacant":         {"secrets.open"},
 	"path-following": {"secrets.names"},
 	"inventive":      {"secrets.absent"},
 	"changeable":     {"secrets.open"},
@@ -345,8 +346,11 @@ type held struct{ defect string }
 const value = "hunter2-hunter2"
 
 func (h *held) List(context.Context) ([]string, error) {
-	if h.defect == "unsorted" {
+	switch h.defect {
+	case "unsorted":
 		return []string{"default", "another"}, nil
+	case "vacant":
+		return nil, nil
 	}
 	return []string{"default"}, nil
 }

@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,7 +72,7 @@ func (o *keeper) choose(ctx context.Context) error {
 		}
 	}
 	if o.Bundle == "" {
-		return fmt.Errorf("%w: a bundle that is whole and has a variable in env", ErrSkipped)
+		return fmt.Errorf("%w: %w", ErrSkipped, errNoBundle)
 	}
 	if o.Env == "" {
 		desc, err := o.Describe(ctx, o.Bundle)
@@ -82,6 +83,8 @@ func (o *keeper) choose(ctx context.Context) error {
 	}
 	return nil
 }
+
+var errNoBundle = errors.New("a bundle that is whole and has a variable in env")
 
 func variable(desc secrets.Description) string {
 	for _, key := range desc.Keys {
@@ -104,7 +107,11 @@ func (o *keeper) list(ctx context.Context) error {
 }
 
 func (o *keeper) open(ctx context.Context) error {
-	if err := o.choose(ctx); err != nil {
+	err := o.choose(ctx)
+	if errors.Is(err, errNoBundle) {
+		return saw("no bundle is whole and has a variable in env, so nothing of Open was checked").want("one: make it, or name it with --set bundle=NAME (SecretsOptions.Bundle)")
+	}
+	if err != nil {
 		return err
 	}
 	first, err := o.Open(ctx, o.Bundle, "conformance")
