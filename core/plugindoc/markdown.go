@@ -109,6 +109,8 @@ func howOften(n plugin.NestedBlock) string {
 	switch {
 	case n.Nesting == plugin.NestingSingle && n.MinItems > 0:
 		return "Required, once."
+	case n.Nesting == plugin.NestingSingle && n.Block.Defaults() != nil:
+		return "At most once. Without it its keys have their defaults."
 	case n.Nesting == plugin.NestingSingle:
 		return "At most once."
 	case n.MaxItems > 0:

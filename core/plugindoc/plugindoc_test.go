@@ -40,6 +40,7 @@ func rich() launch.Asked {
 					Description: "One machine.", Attributes: []plugin.Attribute{{Name: "ports", Type: plugin.List(plugin.Number), Required: true}},
 				}},
 				{Name: "tls", Nesting: plugin.NestingSingle, Block: plugin.Block{Attributes: []plugin.Attribute{{Name: "on", Type: plugin.Bool, Required: true}}}},
+				{Name: "ids", Nesting: plugin.NestingSingle, Block: plugin.Block{Attributes: []plugin.Attribute{{Name: "first", Type: plugin.Number, Default: raw(`1`)}}}},
 			},
 		}},
 	}
@@ -64,6 +65,10 @@ const example = `plugin "hypervisor" "acme" {
 
     # tls {
     #   on = false
+    # }
+
+    # ids {
+    #   # first = 1
     # }
   }
 }
@@ -105,6 +110,7 @@ func TestMarkdown(t *testing.T) {
 		"| `labels` | `map(string)` | `{\"a\":\"b\"}` |  |\n",
 		"### Block `node \"HOST\"`\n\nAt least 2 times.\n\nOne machine.\n",
 		"### Block `tls`\n\nAt most once.\n",
+		"### Block `ids`\n\nAt most once. Without it its keys have their defaults.\n",
 	} {
 		if !strings.Contains(page.String(), want) {
 			t.Errorf("no %q", want)

@@ -142,6 +142,9 @@ func (d *decoded) walk(b plugin.Block, fields map[string]any, path plugin.Path) 
 		switch value := fields[n.Name].(type) {
 		case nil:
 			delete(fields, n.Name)
+			if def := n.Block.Defaults(); def != nil && n.Nesting == plugin.NestingSingle && n.MinItems == 0 {
+				fields[n.Name] = def
+			}
 		case []any:
 			for i, item := range value {
 				inner, _ := item.(map[string]any)

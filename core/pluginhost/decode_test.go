@@ -66,8 +66,43 @@ node "n1" { port = 2 }
 	if got := string(d.json); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if got := string(decodeText(t, "", nested()).json); got != `{"item":[],"node":{}}` {
+	if got := string(decodeText(t, "", nested()).json); got != `{"item":[],"node":{},"single":{"port":8006}}` {
 		t.Errorf("empty body is %s", got)
+	}
+}
+
+// An absent single block has its defaults, unless something is missing then.
+func TestDefaultsOfAbsentBlocks(t *testing.T) {
+	number := func(name string, def any, required bool) plugin.Attribute {
+		return plugin.Attribute{Name: name, Type: plugin.Number, Default: def, Required: required}
+	}
+	ids := plugin.Block{Attributes: []plugin.Attribute{
+		number("first", json.RawMessage(`3000`), false), number("last", json.RawMessage(`3999`), false), number("step", nil, false),
+	}}
+	for name, c := range map[string]struct {
+		block plugin.Block
+		min   int64
+		want  string
+	}{
+		"defaults":      {ids, 0, `{"b":{"first":3000,"last":3999}}`},
+		"none":          {plugin.Block{Attributes: []plugin.Attribute{number("step", nil, false), number("null", json.RawMessage(`null`), false)}}, 0, `{}`},
+		"required key":  {plugin.Block{Attributes: append([]plugin.Attribute{number("pool", nil, true)}, ids.Attributes...)}, 0, `{}`},
+		"inside":        {plugin.Block{Blocks: []plugin.NestedBlock{{Name: "in", Nesting: plugin.NestingSingle, Block: ids}}}, 0, `{"b":{"in":{"first":3000,"last":3999}}}`},
+		"required in":   {plugin.Block{Attributes: ids.Attributes, Blocks: []plugin.NestedBlock{{Name: "in", Nesting: plugin.NestingSingle, MinItems: 1}}}, 0, `{}`},
+		"with a list":   {plugin.Block{Attributes: ids.Attributes, Blocks: []plugin.NestedBlock{{Name: "in", Nesting: plugin.NestingList}}}, 0, `{"b":{"first":3000,"in":[],"last":3999}}`},
+		"none, a map":   {plugin.Block{Blocks: []plugin.NestedBlock{{Name: "in", Nesting: plugin.NestingMap}}}, 0, `{}`},
+		"required self": {ids, 1, ""},
+	} {
+		d := decodeText(t, "", &plugin.Schema{Block: plugin.Block{Blocks: []plugin.NestedBlock{
+			{Name: "b", Nesting: plugin.NestingSingle, MinItems: c.min, Block: c.block},
+		}}})
+		if string(d.json) != c.want || d.diags.HasErrors() != (c.want == "") {
+			t.Errorf("%s: %s, want %s; %v", name, d.json, c.want, lines(d.diags))
+		}
+	}
+	d := decodeText(t, "", &plugin.Schema{Block: plugin.Block{Blocks: []plugin.NestedBlock{{Name: "many", Nesting: plugin.NestingList, Block: ids}}}})
+	if string(d.json) != `{"many":[]}` {
+		t.Errorf("an absent list is %s", d.json)
 	}
 }
 

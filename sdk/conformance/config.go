@@ -114,6 +114,10 @@ func completeNested(n plugin.NestedBlock, fields map[string]any, at string) (wro
 			fields[n.Name] = []any{}
 		case n.Nesting == plugin.NestingMap:
 			fields[n.Name] = map[string]any{}
+		default:
+			if def := n.Block.Defaults(); def != nil {
+				fields[n.Name] = def
+			}
 		}
 	case []any:
 		for i, item := range value {

@@ -9,7 +9,7 @@ import (
 
 // Schema tells what a plugin's config block may hold. The host reads it before
 // it starts the plugin in earnest, decodes the block by it and fills in
-// defaults, so a plugin sees only what fits.
+// defaults, also those of an absent single block, so a plugin sees only what fits.
 type Schema struct {
 	Version int64 // of the configuration's format, from 1
 	Block   Block
@@ -50,7 +50,8 @@ const (
 	NestingMap    Nesting = "map"
 )
 
-// NestedBlock is a kind of block inside a block.
+// NestedBlock is a kind of block inside a block. An absent single block that may
+// be absent and needs nothing has the defaults inside it.
 type NestedBlock struct {
 	Name     string
 	Nesting  Nesting
@@ -58,6 +59,38 @@ type NestedBlock struct {
 	MinItems int64
 	MaxItems int64 // 0: any number
 	Block    Block
+}
+
+// Defaults is what the host sends for a single block that is absent and may be: an
+// object for JSON, nil when no attribute inside has a default or one is required.
+func (b Block) Defaults() map[string]any {
+	out, some := map[string]any{}, false
+	for _, a := range b.Attributes {
+		if a.Required {
+			return nil
+		}
+		if raw, err := json.Marshal(a.Default); err == nil && string(raw) != "null" {
+			out[a.Name], some = json.RawMessage(raw), true
+		}
+	}
+	for _, n := range b.Blocks {
+		switch {
+		case n.MinItems > 0:
+			return nil
+		case n.Nesting == NestingList:
+			out[n.Name] = []any{}
+		case n.Nesting == NestingMap:
+			out[n.Name] = map[string]any{}
+		default:
+			if inner := n.Block.Defaults(); inner != nil {
+				out[n.Name], some = inner, true
+			}
+		}
+	}
+	if !some {
+		return nil
+	}
+	return out
 }
 
 // Type is the type of an attribute. Its JSON form is that of cty.
