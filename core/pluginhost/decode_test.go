@@ -146,6 +146,41 @@ node "n3" {}
 	}
 }
 
+// An error of Decode is told at the attribute, also of one in a block.
+func TestPlacesOfRemarks(t *testing.T) {
+	d := decodeText(t, "\nsingle {\n\n  port = 1.5\n}\nitem {}\nitem {\n  port = 2.5\n}\nnode \"n\" {\n  port = 3.5\n}\n", nested())
+	type node struct {
+		Port int `json:"port"`
+	}
+	type rest struct {
+		Single any `json:"single"`
+		Item   any `json:"item"`
+		Node   any `json:"node"`
+	}
+	for _, into := range []any{
+		&struct {
+			rest
+			Single node `json:"single"`
+		}{},
+		&struct {
+			rest
+			Item []node `json:"item"`
+		}{},
+		&struct {
+			rest
+			Node map[string]node `json:"node"`
+		}{},
+	} {
+		d.remark(plugin.Remarks(plugin.Decode(d.json, into)))
+	}
+	want := []string{
+		`4 "single.port" must be a whole number; `, `8 "item.port" must be a whole number; `, `11 "node.port" must be a whole number; `,
+	}
+	if diff := cmp.Diff(want, lines(d.diags)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestStrangersAtEveryDepth(t *testing.T) {
 	for text, want := range map[string]string{
 		"bites = 1\n":                       `1 unknown key "bites"; Did you mean "bytes"?`,

@@ -80,3 +80,31 @@ func TestDecodeIsStrict(t *testing.T) {
 		}
 	}
 }
+
+// A remark leads to the value that does not fit, wherever it is.
+func TestPlacesOfRemarks(t *testing.T) {
+	type ids struct {
+		First int   `json:"first"`
+		Sizes []int `json:"sizes"`
+	}
+	type config struct {
+		IDs   ids            `json:"ids"`
+		List  []ids          `json:"list"`
+		Nodes map[string]ids `json:"nodes"`
+	}
+	for in, want := range map[string]plugin.Path{
+		`{"ids":{"first":1.5}}`:                            {plugin.Attr("ids"), plugin.Attr("first")},
+		`{"ids":[]}`:                                       {plugin.Attr("ids")},
+		`{"ids":{"first":{"first":1}}}`:                    {plugin.Attr("ids"), plugin.Attr("first")},
+		`{"ids":{"first":1,"sizes":[1,2.5]}}`:              {plugin.Attr("ids"), plugin.Attr("sizes"), plugin.Index(1)},
+		`{"list":[{},{"first":"x"}]}`:                      {plugin.Attr("list"), plugin.Index(1), plugin.Attr("first")},
+		`{"nodes":{"a":{"first":1}, "b" : {"first":1.5}}}`: {plugin.Attr("nodes"), plugin.Key("b"), plugin.Attr("first")},
+		`7`: nil,
+	} {
+		var c config
+		r := plugin.Remarks(plugin.Decode([]byte(in), &c))
+		if len(r) != 1 || !cmp.Equal(want, r[0].Path) {
+			t.Errorf("%s: %+v, want %v", in, r, want)
+		}
+	}
+}
