@@ -51,6 +51,9 @@ const wrongType = "Unsuitable value type"
 // openText: what follows is read as text too, up to the next quotation mark.
 const openText = `a text is not closed: there is no second " on this line`
 
+// oneLine is how the language titles what is no setting in a block on one line.
+const oneLine = "Argument definition required"
+
 // syntax is what can be said about mistakes that make the file no HCL.
 var syntax = map[string][2]string{
 	"Missing newline after argument":            {"something follows the value", "put texts in quotes, and each setting on a line of its own"},
@@ -58,7 +61,7 @@ var syntax = map[string][2]string{
 	"Invalid single-argument block definition":  {"a block on one line holds one setting at most", "put each setting on a line of its own"},
 	"Invalid block definition":                  {"a block cannot be read", `write name { … }, with a "label" where it has one, and begin a new line after {`},
 	"Argument or block definition required":     {"this is neither a setting nor a block", "write name = value, or name { … }"},
-	"Argument definition required":              {"this is not a setting", "write name = value"},
+	oneLine:                                     {"this is not a setting", "write name = value"},
 	"Invalid argument name":                     {"the name of a setting is not in quotes", "write name = value"},
 	"Invalid expression":                        {"a value is missing, or cannot be read", "write name = value, with texts in quotes"},
 	"Missing expression":                        {"a value is missing", "write name = value"},
@@ -90,6 +93,9 @@ func (w words) say(d *hcl.Diagnostic) (text, how string) {
 		if colon.MatchString(w.line(d)) {
 			return "a setting is written with =, not with :", "write name = value"
 		}
+		if d.Summary == oneLine && w.beginsBlock(d) {
+			return "a block inside a block needs lines of its own", "begin a new line after the { of the outer one, and before its }"
+		}
 		return known[0], known[1]
 	}
 	if m := setBefore.FindStringSubmatch(d.Detail); m != nil {
@@ -109,6 +115,15 @@ func (w words) say(d *hcl.Diagnostic) (text, how string) {
 		}
 	}
 	return w.value(d)
+}
+
+// beginsBlock reports whether the place is a name with a label or { behind it.
+func (w words) beginsBlock(d *hcl.Diagnostic) bool {
+	if d.Subject == nil || !d.Subject.CanSliceBytes(w.src) {
+		return false
+	}
+	text := string(d.Subject.SliceBytes(w.src))
+	return strings.HasSuffix(text, "{") || strings.HasSuffix(text, `"`)
 }
 
 // line is the text of the line that the diagnostic is about.
