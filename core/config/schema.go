@@ -122,6 +122,9 @@ func Stranger(name string, among []Field) string {
 	if s := Nearest(name, names); s != "" {
 		return "did you mean " + quote(s) + "?"
 	}
+	if i := slices.IndexFunc(among, func(f Field) bool { return f.Open }); i >= 0 {
+		return "the plugin's own keys go into its block " + among[i].Name
+	}
 	if place := home(name, Schema(), "config.hcl"); place != "" {
 		return "it belongs in " + place
 	}

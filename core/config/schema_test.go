@@ -95,6 +95,8 @@ func TestStrangersAtEveryDepth(t *testing.T) {
 		{"key", "data_dri = \"/x\"\n", `config.hcl:1: unknown key "data_dri"; did you mean "data_dir"?`},
 		{"block", "\nplugni \"network\" \"x\" {}\n", `config.hcl:2: unknown block "plugni"; did you mean "plugin"?`},
 		{"in a plugin block", "plugin \"network\" \"x\" {\n  pth = \"/x\"\n}\n", `config.hcl:2: unknown key "pth"; did you mean "path"?`},
+		{"its own in a plugin block", "plugin \"network\" \"x\" {\n  world = \"/x\"\n}\n", `config.hcl:2: unknown key "world"; the plugin's own keys go into its block config`},
+		{"its block in a plugin block", "plugin \"network\" \"x\" {\n  vmids {}\n}\n", `config.hcl:2: unknown block "vmids"; the plugin's own keys go into its block config`},
 		{"block in a plugin block", "plugin \"network\" \"x\" {\n  confi {}\n}\n", `config.hcl:2: unknown block "confi"; did you mean "config"?`},
 		{"key for block", "plugin = \"x\"\n", `config.hcl:1: "plugin" is a block; write plugin "…" "…" { … }`},
 		{"block for key", "data_dir {}\n", `config.hcl:1: "data_dir" is a key; write data_dir = …`},
