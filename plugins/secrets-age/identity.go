@@ -38,7 +38,7 @@ func loadIdentities(path string) ([]age.Identity, error) {
 	ids, err := age.ParseIdentities(bytes.NewReader(file.content))
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "key file %s holds no age identity that can be read", path).
-			WithHint("make one with: age-keygen -o %s", path)
+			WithHint(oldKey, path)
 	}
 	return ids, nil
 }
@@ -61,13 +61,16 @@ func passphraseError(path string) error {
 		WithHint("use a key without a passphrase for this host, made with: age-keygen")
 }
 
+// oldKey is the remedy where the key is gone: a new one opens no bundle that is there.
+const oldKey = "put the old key back; a new one, made with age-keygen -o %s, opens only bundles encrypted to it"
+
 func identityError(err error, path string) error {
 	if !errors.Is(err, fault.NotFound) {
 		return err
 	}
 	// The bundle is there; what is missing is ours.
 	return fault.New(fault.Precondition, "key file %s does not exist", path).
-		WithHint("make one with: age-keygen -o %s", path)
+		WithHint(oldKey, path)
 }
 
 // stanzas names the recipients that an age header shows. age hides which X25519

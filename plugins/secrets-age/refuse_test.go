@@ -105,7 +105,7 @@ func TestOpenRefusesIdentities(t *testing.T) {
 	if err := os.Remove(b.identity); err != nil {
 		t.Fatal(err)
 	}
-	b.wantFault("default", fault.Precondition, "does not exist", "age-keygen -o")
+	b.wantFault("default", fault.Precondition, "does not exist", "put the old key back; a new one, made with age-keygen -o "+b.identity)
 	r, err := age.NewScryptRecipient("passphrase")
 	if err != nil {
 		t.Fatal(err)

@@ -54,7 +54,7 @@ func TestKey(t *testing.T) {
 	}{
 		{"readable by everybody", func() { b.chmod(key, 0o644) }, key + " has mode 0644, so others may read or change it (chmod 600 " + key + ")", true},
 		{"another's", func() { b.chown(key) }, key + " belongs to uid 65534 (chown 0 " + key + ")", true},
-		{"not there", func() { _ = os.Remove(key) }, "key file " + key + " does not exist (make one with: age-keygen -o " + key + ")", true},
+		{"not there", func() { _ = os.Remove(key) }, "key file " + key + " does not exist (put the old key back; a new one, made with age-keygen -o " + key + ", opens only bundles encrypted to it)", true},
 		{"no key", func() { b.put("keys/age.key", "hello\n", 0o600) }, "key file " + key + " holds no age identity", true},
 		{"another key", func() { b.put("keys/age.key", stranger, 0o600) }, "no key in " + key + " opens " + b.path("secrets/default.age"), false},
 		{"damaged bundle", func() { b.put("secrets/default.age", bundle[:len(bundle)-20], 0o600) }, b.path("secrets/default.age") + " is cut short or damaged", false},
