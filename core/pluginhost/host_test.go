@@ -231,7 +231,7 @@ func TestFailuresNameTheCause(t *testing.T) {
 	}{
 		{"no binary", pluginhost.Block{Kind: "secrets", Name: "absent"}, pluginhost.Backoff, []string{"secrets absent", "agentlab-plugin-absent", "does not exist"}},
 		{"not a plugin", pluginhost.Block{Kind: "secrets", Name: "x", Path: "/bin/echo"}, pluginhost.Backoff, []string{"secrets x", "Unrecognized remote plugin message"}},
-		{"other kind", block(t, "network", "folder = \"/f\"\n"), pluginhost.Failed, []string{"agentlab.hcl:99", "agentlab.network.v1", "it serves agentlab.secrets.v1"}},
+		{"other kind", block(t, "network", "folder = \"/f\"\n"), pluginhost.Failed, []string{"agentlab.hcl:99", " is a secrets plugin, not a network plugin"}},
 		{"configure", block(t, "secrets", "folder = \"/f\"\nmode = \"broken\"\ntoken = \"hunter2-hunter2\"\n"), pluginhost.Backoff, []string{"server refused [REDACTED]"}},
 	}
 	for _, tt := range tests {

@@ -246,12 +246,13 @@ func (up *upProcess) ask(ctx context.Context, i *instance) (*plugin.Schema, erro
 	}
 	up.info = info
 	if !slices.Contains(info.Kinds, plugin.Kind(i.kind)) {
-		return nil, &ConfigError{Plugin: i.label(), Diagnostics: hcl.Diagnostics{{
-			Severity: hcl.DiagError,
-			Summary:  fmt.Sprintf("%s does not serve %s", i.cfg.pathOf(up.block), plugin.Kind(i.kind).ServiceName()),
-			Detail:   "it serves " + strings.Join(info.Services, ", "),
-			Subject:  &up.block.Range,
-		}}}
+		wrong := hcl.Diagnostic{Severity: hcl.DiagError, Subject: &up.block.Range}
+		wrong.Summary = i.cfg.pathOf(up.block) + " " + plugin.Kind(i.kind).NotOf(info.Kinds)
+		if len(info.Kinds) == 0 { // of another version
+			wrong.Summary += ": it does not serve " + plugin.Kind(i.kind).ServiceName()
+			wrong.Detail = "it serves " + strings.Join(info.Services, ", ")
+		}
+		return nil, &ConfigError{Plugin: i.label(), Diagnostics: hcl.Diagnostics{&wrong}}
 	}
 	// A plugin without levels is no reason to do without it.
 	if err := up.base.SetLogLevel(ctx, i.log.GetLevel().String()); err != nil {

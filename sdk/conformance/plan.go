@@ -64,7 +64,7 @@ func (p Plan) Checks(ctx context.Context) ([]Check, plugin.Info, error) {
 	var out []Check
 	for i, k := range kinds {
 		if !slices.Contains(info.Kinds, k) {
-			return nil, info, fault.New(fault.Invalid, "%s serves %q, not %s", info.Name, info.Kinds, k)
+			return nil, info, fault.New(fault.Invalid, "%s %s", info.Name, k.NotOf(info.Kinds))
 		}
 		b := p.Binary
 		b.Kind = k

@@ -1,6 +1,9 @@
 package plugin
 
 import (
+	"fmt"
+	"strings"
+
 	"google.golang.org/grpc"
 
 	"github.com/agentlab/agentlab/sdk/internal/proto/exposurev1"
@@ -29,6 +32,25 @@ var services = map[Kind]*grpc.ServiceDesc{
 
 // Kinds lists every kind.
 func Kinds() []Kind { return []Kind{Hypervisor, Network, Secrets, Exposure} }
+
+// NotOf says, behind the name of a plugin of these kinds, that it is none of kind k.
+func (k Kind) NotOf(kinds []Kind) string {
+	var names []string
+	for _, one := range kinds {
+		names = append(names, string(one))
+	}
+	if len(names) == 0 {
+		return "is no " + string(k) + " plugin"
+	}
+	return fmt.Sprintf("is %s plugin, not %s plugin", article(strings.Join(names, " and ")), article(string(k)))
+}
+
+func article(word string) string {
+	if strings.HasPrefix(word, "e") {
+		return "an " + word
+	}
+	return "a " + word
+}
 
 // ServiceName is the full gRPC name of the kind's contract, version included;
 // "" for a kind that does not exist.

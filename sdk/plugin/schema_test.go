@@ -108,3 +108,15 @@ func TestPlacesOfRemarks(t *testing.T) {
 		}
 	}
 }
+
+func TestNotOf(t *testing.T) {
+	for want, kinds := range map[string][]plugin.Kind{
+		"is a hypervisor plugin, not a network plugin":            {plugin.Hypervisor},
+		"is an exposure and secrets plugin, not a network plugin": {plugin.Exposure, plugin.Secrets},
+		"is no network plugin":                                    nil,
+	} {
+		if got := plugin.Network.NotOf(kinds); got != want {
+			t.Errorf("%v: %s, want %s", kinds, got, want)
+		}
+	}
+}

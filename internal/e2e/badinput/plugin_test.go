@@ -150,7 +150,7 @@ func TestPluginBlock(t *testing.T) {
 	b.tells(map[string][2]string{
 		at("wrld"):             {`unknown key "wrld"`, ""},
 		at("allow_plaintext"):  {"Incorrect attribute value type", "bool required"},
-		at(`"hypervisor" "ot`): {"does not serve agentlab.hypervisor.v1.HypervisorService", "it serves agentlab.network.v1.NetworkService"},
+		at(`"hypervisor" "ot`): {" is a network plugin, not a hypervisor plugin", ""},
 	})
 	for _, args := range [][]string{{"status"}, {"plugin", "list"}, {"plugin", "info", "network"}, {"plugin", "info", "secrets", "--json"}} {
 		if r := b.Run(args...); strings.Contains(r.Stdout+r.Stderr, "hunter2") {
