@@ -11,8 +11,12 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends what the first could not
+	signals, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	context.AfterFunc(signals, func() {
+		stop() // a second signal ends what the first could not, and before anybody says so
+		cancel(context.Cause(signals))
+	})
 	env := &cli.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
 	code := app().Main(ctx, os.Args[1:], env)
 	stop()
