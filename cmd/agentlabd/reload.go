@@ -189,31 +189,27 @@ const needsRestart = "needs a restart: "
 
 // problems is what agentlab status says of the configuration.
 func (r *reloader) problems() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	var out []string
-	for _, text := range r.rejected {
-		out = append(out, fmt.Sprintf("configuration not taken over at %s: %s", r.since.Format(time.TimeOnly), text))
-	}
-	for _, key := range r.restart {
-		out = append(out, needsRestart+key)
+	for _, f := range r.findings() {
+		out = append(out, f.Message)
 	}
 	return out
 }
 
-// findings are the problems as warnings: the daemon runs with what it had, and its
-// next start may not.
+// findings are warnings: the daemon runs with what it had, and its next start may not.
 func (r *reloader) findings() []api.Finding {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var out []api.Finding
-	for _, text := range r.problems() {
-		f := api.Finding{
-			Source: "configuration", ID: "reload", Level: api.LevelWarning, Message: text,
-			Fix: "correct it until agentlab config check is content, then have the daemon reload it",
-		}
-		if strings.HasPrefix(text, needsRestart) {
-			f.Fix = "restart the daemon when it suits; sandboxes go on running meanwhile"
-		}
-		out = append(out, f)
+	warn := func(fix, text string) {
+		out = append(out, api.Finding{Source: "configuration", ID: "reload", Level: api.LevelWarning, Message: text, Fix: fix})
+	}
+	for _, text := range r.rejected {
+		warn("correct it until agentlab config check is content, then have the daemon reload it",
+			fmt.Sprintf("configuration not taken over at %s: %s", r.since.Format(time.TimeOnly), text))
+	}
+	for _, key := range r.restart {
+		warn("restart the daemon when it suits; sandboxes go on running meanwhile", needsRestart+key)
 	}
 	return out
 }

@@ -109,7 +109,7 @@ func howOften(n plugin.NestedBlock) string {
 	switch {
 	case n.Nesting == plugin.NestingSingle && n.MinItems > 0:
 		return "Required, once."
-	case n.Nesting == plugin.NestingSingle && n.Block.Defaults() != nil:
+	case n.Nesting == plugin.NestingSingle && n.Absent() != nil:
 		return "At most once. Without it its keys have their defaults."
 	case n.Nesting == plugin.NestingSingle:
 		return "At most once."

@@ -142,8 +142,8 @@ func (d *decoded) walk(b plugin.Block, fields map[string]any, path plugin.Path) 
 		switch value := fields[n.Name].(type) {
 		case nil:
 			delete(fields, n.Name)
-			if def := n.Block.Defaults(); def != nil && n.Nesting == plugin.NestingSingle && n.MinItems == 0 {
-				fields[n.Name] = def
+			if absent := n.Absent(); absent != nil {
+				fields[n.Name] = absent
 			}
 		case []any:
 			for i, item := range value {

@@ -107,17 +107,10 @@ func completeNested(n plugin.NestedBlock, fields map[string]any, at string) (wro
 	switch value := fields[n.Name].(type) {
 	case nil:
 		delete(fields, n.Name)
-		switch {
-		case n.MinItems > 0:
+		if n.MinItems > 0 {
 			wrong = append(wrong, at+" is required")
-		case n.Nesting == plugin.NestingList:
-			fields[n.Name] = []any{}
-		case n.Nesting == plugin.NestingMap:
-			fields[n.Name] = map[string]any{}
-		default:
-			if def := n.Block.Defaults(); def != nil {
-				fields[n.Name] = def
-			}
+		} else if absent := n.Absent(); absent != nil {
+			fields[n.Name] = absent
 		}
 	case []any:
 		for i, item := range value {

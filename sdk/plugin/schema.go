@@ -61,9 +61,26 @@ type NestedBlock struct {
 	Block    Block
 }
 
-// Defaults is what the host sends for a single block that is absent and may be: an
-// object for JSON, nil when no attribute inside has a default or one is required.
-func (b Block) Defaults() map[string]any {
+// Absent is what the host sends where there is no such block, ready for JSON: an empty
+// list or object for blocks of which there may be many, an object with the defaults
+// for a single one, and nil, for nothing at all, where one is required, or where a
+// single one has no default or requires something.
+func (n NestedBlock) Absent() any {
+	switch {
+	case n.MinItems > 0:
+		return nil
+	case n.Nesting == NestingList:
+		return []any{}
+	case n.Nesting == NestingMap:
+		return map[string]any{}
+	}
+	if defaults := n.Block.defaults(); defaults != nil {
+		return defaults
+	}
+	return nil
+}
+
+func (b Block) defaults() map[string]any {
 	out, some := map[string]any{}, false
 	for _, a := range b.Attributes {
 		if a.Required {
@@ -74,17 +91,11 @@ func (b Block) Defaults() map[string]any {
 		}
 	}
 	for _, n := range b.Blocks {
-		switch {
-		case n.MinItems > 0:
+		if n.MinItems > 0 {
 			return nil
-		case n.Nesting == NestingList:
-			out[n.Name] = []any{}
-		case n.Nesting == NestingMap:
-			out[n.Name] = map[string]any{}
-		default:
-			if inner := n.Block.Defaults(); inner != nil {
-				out[n.Name], some = inner, true
-			}
+		}
+		if absent := n.Absent(); absent != nil {
+			out[n.Name], some = absent, some || n.Nesting == NestingSingle
 		}
 	}
 	if !some {
